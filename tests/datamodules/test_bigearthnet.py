@@ -1,0 +1,391 @@
+"""The datamodule normalises by name, sizes, augments repeatably and checks itself."""
+
+import logging
+import warnings
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torchgeo.datasets import unbind_samples
+from torchgeo.tasks import Classification
+
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+
+VV = (-12.644, 5.133)  # the published mean and standard deviation, dB
+B04 = (588.41, 684.57)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv('PL_GLOBAL_SEED', '5')
+    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+    plt.close('all')
+
+
+def ready(stage='fit', training=None, epoch=0, **kwargs):
+    """Set a datamodule up, in training if asked for."""
+    kwargs = {'bands': ['VV', 'B04'], 'batch_size': 8} | kwargs
+    datamodule = BigEarthNetS1S2DataModule(**kwargs)
+    datamodule.setup(stage)
+    if training is not None:
+        datamodule.trainer = SimpleNamespace(training=training, current_epoch=epoch)
+    return datamodule
+
+
+def raw(count=8, split='train', bands=('VV', 'B04')):
+    dataset = BigEarthNetLMDB(split=split, bands=bands)
+    datamodule = BigEarthNetS1S2DataModule()
+    return datamodule.collate_fn([dataset[i] for i in range(count)])
+
+
+def by_hand(image):
+    normalised = [
+        (image[:, row] - mean) / std for row, (mean, std) in enumerate([VV, B04])
+    ]
+    return torch.stack(normalised, dim=1)
+
+
+# What a batch is
+
+
+def test_each_band_is_normalised_with_its_own_statistics():
+    image = ready(size=120).on_after_batch_transfer(raw(), 0)['image']
+    torch.testing.assert_close(image, by_hand(raw()['image']))
+
+
+def test_statistics_follow_the_order_of_the_bands():
+    datamodule = BigEarthNetS1S2DataModule(bands=['B04', 'VV'])
+    assert datamodule.mean.tolist() == pytest.approx([B04[0], VV[0]])
+    assert datamodule.std.tolist() == pytest.approx([B04[1], VV[1]])
+    assert datamodule.bands == ('B04', 'VV')
+
+
+def test_the_default_is_all_of_sentinel2_at_128_px():
+    datamodule = BigEarthNetS1S2DataModule(batch_size=4)
+    datamodule.setup('validate')
+    batch = next(iter(datamodule.val_dataloader()))
+    image = datamodule.on_after_batch_transfer(batch, 0)['image']
+    assert image.shape == (4, 12, 128, 128)
+    assert image.dtype == torch.float32
+
+
+def test_other_keys_pass_through():
+    before = raw()
+    after = ready(training=True).on_after_batch_transfer(dict(before), 0)
+    assert set(after) == {'image', 'label', 'patch_id', 'index'}
+    assert torch.equal(after['label'], before['label'])
+    assert torch.equal(after['index'], torch.arange(8))
+    assert after['patch_id'] == before['patch_id']
+    assert after['label'].dtype == torch.int64
+
+
+def test_resizing_is_bilinear_on_pixel_edges():
+    image = ready(size=128).on_after_batch_transfer(raw(), 0)['image']
+    expected = F.interpolate(
+        by_hand(raw()['image']), size=128, mode='bilinear', align_corners=False
+    )
+    torch.testing.assert_close(image, expected)
+
+
+def test_padding_is_each_bands_mean_on_the_right_and_below():
+    datamodule = ready(size=128, size_by='pad')
+    image = datamodule.on_after_batch_transfer(raw(), 0)['image']
+    torch.testing.assert_close(image[..., :120, :120], by_hand(raw()['image']))
+    assert (image[..., 120:, :] == 0).all()
+    assert (image[..., :, 120:] == 0).all()
+
+
+def test_cropping_is_central_unless_training():
+    datamodule = ready(size=64, size_by='crop')
+    image = datamodule.on_after_batch_transfer(raw(), 0)['image']
+    torch.testing.assert_close(image, by_hand(raw()['image'])[..., 28:92, 28:92])
+
+
+def test_training_crops_are_windows_of_the_normalised_patch():
+    datamodule = ready(training=True, size=64, size_by='crop')
+    image = datamodule.on_after_batch_transfer(raw(), 0)['image']
+    windows = by_hand(raw()['image']).unfold(2, 64, 1).unfold(3, 64, 1)
+    corners = set()
+    for crop, options in zip(image, windows, strict=True):
+        matches = [
+            (y, x)
+            for flips in ((), (1,), (2,), (1, 2))
+            for y, x in (
+                # the first band's corner pixel narrows the windows down
+                (options[0, ..., 0, 0] - crop.flip(flips)[0, 0, 0]).abs() < 1e-5
+            ).nonzero()
+            if torch.allclose(options[:, y, x], crop.flip(flips), atol=1e-4)
+        ]
+        assert matches
+        corners.add(tuple(int(at) for at in matches[0]))
+    assert len(corners) > 1
+
+
+def test_training_keeps_the_normalisation_and_flips_some_patches():
+    image = ready(training=True, size=120).on_after_batch_transfer(raw(), 0)['image']
+    seen = set()
+    for augmented, patch in zip(image, by_hand(raw()['image']), strict=True):
+        options = {(): patch} | {f: patch.flip(f) for f in ((1,), (2,), (1, 2))}
+        same = [
+            flips
+            for flips, option in options.items()
+            if torch.allclose(augmented, option, atol=1e-5)
+        ]
+        assert len(same) == 1
+        seen.add(same[0])
+    assert len(seen) > 1
+
+
+def test_without_augment_training_sees_what_validation_sees():
+    datamodule = ready(training=True, augment=False, size=64, size_by='crop')
+    image = datamodule.on_after_batch_transfer(raw(), 0)['image']
+    datamodule.trainer.training = False
+    assert torch.equal(image, datamodule.on_after_batch_transfer(raw(), 0)['image'])
+
+
+def test_draws_depend_on_seed_epoch_and_patches_alone(monkeypatch):
+    def augmented(epoch=0, count=8):
+        datamodule = ready(training=True, epoch=epoch, size=64, size_by='crop')
+        return datamodule.on_after_batch_transfer(raw(count), 0)['image']
+
+    once = augmented()
+    torch.rand(100)
+    state = torch.random.get_rng_state()
+    assert torch.equal(augmented(), once)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.equal(augmented(epoch=1), once)
+    assert not torch.equal(augmented(count=7), once[:7])
+    monkeypatch.setenv('PL_GLOBAL_SEED', '6')
+    assert not torch.equal(augmented(), once)
+
+
+def test_a_batch_moves_between_devices_with_its_names():
+    datamodule = ready()
+    moved = datamodule.transfer_batch_to_device(raw(), torch.device('meta'), 0)
+    assert moved['image'].device.type == 'meta'
+    assert moved['patch_id'] == raw()['patch_id']
+
+
+def test_torchgeo_can_take_a_batch_apart():
+    samples = unbind_samples(raw(3))
+    assert [sample['patch_id'] for sample in samples] == list(raw(3)['patch_id'])
+
+
+# What a stage has
+
+
+@pytest.mark.parametrize(
+    ('stage', 'expected'),
+    [
+        ('fit', {'train': 23, 'val': 15}),
+        ('validate', {'val': 15}),
+        ('test', {'test': 21}),
+        ('predict', {'predict': 21}),
+    ],
+)
+def test_a_stage_sets_up_its_splits_and_knows_the_training_frequencies(stage, expected):
+    datamodule = ready(stage)
+    assert datamodule.num_patches == expected
+    table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+    labels = table[table['split'] == 'train']['labels']
+    for name, frequency in zip(
+        datamodule.class_names, datamodule.train_class_frequencies.tolist(), strict=True
+    ):
+        assert frequency == pytest.approx(sum(name in row for row in labels) / 23)
+    assert isinstance(datamodule.plot(next(iter(raw_samples(stage)))), plt.Figure)
+
+
+def raw_samples(stage):
+    split = {'fit': 'train', 'validate': 'val'}.get(stage, 'test')
+    return BigEarthNetLMDB(split=split, bands=['VV', 'B04'])
+
+
+def test_any_split_can_be_predicted():
+    assert ready('predict', predict_split='val').num_patches == {'predict': 15}
+
+
+def test_training_batches_are_full_and_evaluation_visits_everything_in_order():
+    datamodule = ready()
+    assert [len(batch['index']) for batch in datamodule.train_dataloader()] == [8, 8]
+    in_order = torch.cat([batch['index'] for batch in datamodule.val_dataloader()])
+    assert in_order.tolist() == list(range(15))
+
+
+def test_samples_per_epoch_sets_the_length_of_an_epoch():
+    assert len(ready(samples_per_epoch=80).train_dataloader()) == 10
+
+
+def test_evaluation_settings_are_the_datamodules():
+    datamodule = BigEarthNetS1S2DataModule(test_groups=3, test_group_seeds=[4])
+    assert (datamodule.test_groups, datamodule.test_group_seeds) == (3, (4,))
+
+
+# What is wrong is said in setup, not in the constructor
+
+
+@pytest.mark.parametrize(
+    ('stage', 'wrong', 'message'),
+    [
+        ('fit', {'size': 0}, 'size is 0: it must be at least 1'),
+        ('test', {'size': -8}, 'size is -8'),
+        ('fit', {'size': 128, 'size_by': 'crop'}, 'size is 128, more than the 120 px'),
+        ('fit', {'size': 64, 'size_by': 'pad'}, 'size is 64, less than the 120 px'),
+        ('fit', {'size_by': 'stretch'}, "Unknown size_by 'stretch'"),
+        ('fit', {'batch_size': 0}, 'batch_size is 0'),
+        (
+            'fit',
+            {'batch_size': 64},
+            'batch_size 64 is larger than the 23 training patches: use at most 23',
+        ),
+        (
+            'fit',
+            {'batch_size': 16, 'samples_per_epoch': 10},
+            r'larger than the 10 training patches of an epoch \(samples_per_epoch\)',
+        ),
+        ('fit', {'samples_per_epoch': 0}, 'samples_per_epoch is 0'),
+        ('fit', {'num_workers': -1}, 'num_workers is -1'),
+        ('test', {'test_groups': 0}, 'test_groups is 0'),
+        ('test', {'test_groups': 22}, 'test_groups is 22, more than the 21'),
+        ('test', {'test_group_seeds': []}, r'test_group_seeds is \[\]'),
+        ('test', {'test_group_seeds': [1, 1]}, r'test_group_seeds is \[1, 1\]'),
+        ('predict', {'predict_split': 'all'}, "Unknown split 'all'"),
+        ('fit', {'max_nonfinite': 2}, 'max_nonfinite is 2'),
+        ('fit', {'bands': ['B99']}, "Unknown band 'B99'"),
+        ('fit', {'bands': ['vv']}, "did you mean 'VV'"),
+        ('fit', {'bands': []}, 'No band is named'),
+        ('fit', {'bands': ['VV', 'VV']}, "'VV' is named twice"),
+    ],
+)
+def test_a_wrong_argument_is_a_one_line_error_of_setup(stage, wrong, message):
+    datamodule = BigEarthNetS1S2DataModule(**({'batch_size': 8} | wrong))
+    with pytest.raises(ValueError, match=message) as caught:
+        datamodule.setup(stage)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_missing_root_is_a_one_line_error_of_setup(tmp_path):
+    datamodule = BigEarthNetS1S2DataModule(root=str(tmp_path / 'nowhere'))
+    with pytest.raises(FileNotFoundError, match='nowhere is not a folder') as caught:
+        datamodule.setup('fit')
+    assert '\n' not in str(caught.value)
+
+
+def test_the_batch_size_is_checked_against_a_processes_share():
+    datamodule = BigEarthNetS1S2DataModule(batch_size=8)
+    datamodule.trainer = SimpleNamespace(global_rank=0, world_size=4)
+    with pytest.raises(ValueError, match=r'the 5 that each of 4 processes .*at most 5'):
+        datamodule.setup('fit')
+
+
+def test_a_large_batch_size_is_no_error_where_nothing_trains():
+    assert ready('test', batch_size=64).num_patches == {'test': 21}
+
+
+# Under a trainer
+
+
+class Recorder(pl.LightningModule):
+    """Learns nothing and remembers the batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        pixels = batch['image'][:, 0, 0, 0].tolist()
+        self.seen.append((self.current_epoch, batch['index'].tolist(), pixels))
+        return self.layer(batch['image'].mean().reshape(1)).sum()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fit(epochs, folder=None, checkpoint=None, **kwargs):
+    kwargs = {'size': 32, 'size_by': 'crop', 'bands': ['VV'], 'batch_size': 8} | kwargs
+    saving = {'enable_checkpointing': False}
+    if folder is not None:
+        # saved in the validation that ends an epoch, before the epoch is counted
+        saving = {
+            'callbacks': [
+                ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
+            ]
+        }
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator='cpu',
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **saving,
+    )
+    module = Recorder()
+    trainer.fit(module, BigEarthNetS1S2DataModule(**kwargs), ckpt_path=checkpoint)
+    return module.seen
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path, num_workers):
+    whole = fit(3, num_workers=num_workers)
+    assert [epoch for epoch, _, _ in whole] == [0, 0, 1, 1, 2, 2]
+    assert whole[0][1:] != whole[2][1:] != whole[4][1:]
+    start = fit(2, folder=tmp_path, num_workers=num_workers)
+    rest = fit(3, checkpoint=tmp_path / 'last.ckpt', num_workers=num_workers)
+    assert start + rest == whole
+
+
+def test_ranks_share_an_epoch():
+    seen = []
+    for rank in range(2):
+        datamodule = BigEarthNetS1S2DataModule(bands=['VV'], batch_size=11)
+        datamodule.setup('fit')
+        progress = SimpleNamespace(current=SimpleNamespace(processed=0))
+        datamodule.trainer = SimpleNamespace(
+            global_rank=rank,
+            world_size=2,
+            fit_loop=SimpleNamespace(
+                epoch_progress=progress,
+                update_restart_stage=lambda: None,
+                restarted_mid_epoch=False,
+            ),
+        )
+        (batch,) = datamodule.train_dataloader()
+        seen += batch['index'].tolist()
+    assert len(set(seen)) == 22
+
+
+def test_the_stock_classification_task_trains_plots_tests_and_predicts(tmp_path):
+    task = Classification(
+        model='resnet18', in_channels=2, task='multilabel', num_labels=19, loss='bce'
+    )
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator='cpu',
+        logger=TensorBoardLogger(tmp_path),
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    datamodule = BigEarthNetS1S2DataModule(
+        bands=['VV', 'VH'], batch_size=8, size=32, size_by='crop'
+    )
+    trainer.fit(task, datamodule)
+    assert trainer.global_step == 2
+    assert 'test_loss' in trainer.test(task, datamodule, verbose=False)[0]
+    predictions = trainer.predict(task, datamodule)
+    assert torch.cat(predictions).shape == (21, 19)

@@ -1,0 +1,5 @@
+"""Datasets that TorchGeo lacks."""
+
+from .bigearthnet import BigEarthNetLMDB
+
+__all__ = ['BigEarthNetLMDB']

@@ -1,0 +1,115 @@
+r"""The two reconstruction losses and the target they share.
+
+Predictions and targets are pixels of tokens, (B, T, P^2), band-major where T is all
+tokens. Both losses follow SpectralGPT (https://arxiv.org/abs/2311.07113).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class NormalizedTokens(NamedTuple):
+    """Tokens standardised each by its own pixels, and what undoes that.
+
+    Attributes:
+        tokens: (B, T, P^2), zero mean and unit variance a token.
+        mean: (B, T, 1).
+        std: (B, T, 1), never zero.
+    """
+
+    tokens: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
+    """Standardise every token by its own pixels (MAE, https://arxiv.org/abs/2111.06377).
+
+    Args:
+        tokens: (B, T, P^2) pixels.
+        eps: Added to the variance, so that a constant token becomes zeros.
+
+    Returns:
+        The standardised tokens with their means and standard deviations.
+    """
+    variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
+    std = (variance + eps).sqrt()
+    return NormalizedTokens((tokens - mean) / std, mean, std)
+
+
+def token_to_token(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""Error of the masked tokens, sample by sample.
+
+    .. math::
+        \frac{1}{M} \sum_{i \in \text{masked}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
+
+    Args:
+        prediction: (B, M, P^2), the masked tokens only.
+        target: (B, M, P^2).
+
+    Returns:
+        (B,) losses; their mean is the loss of the batch.
+    """
+    return (prediction - target).square().mean(dim=(1, 2))
+
+
+def spectral_to_spectral(
+    prediction: Tensor,
+    target: Tensor,
+    num_bands: int,
+    reduction: Literal['mean', 'sum'] = 'mean',
+) -> Tensor:
+    r"""Error of the bands taken together at each grid cell, sample by sample.
+
+    With :math:`Y_l = \sum_c Y_{c,l}` (``sum``, as SpectralGPT) or
+    :math:`\frac{1}{C} \sum_c Y_{c,l}` (``mean``):
+
+    .. math::
+        \frac{1}{L} \sum_l \frac{1}{P^2} \|\hat Y_l - Y_l\|^2
+
+    over all cells, those with visible tokens included. With one-band tokens the sum is
+    C to C^2 times the token-to-token loss and drowns it; the mean is C^2 smaller.
+
+    Args:
+        prediction: (B, N, P^2), all tokens, band-major.
+        target: (B, N, P^2).
+        num_bands: C.
+        reduction: How bands are taken together.
+
+    Returns:
+        (B,) losses; their mean is the loss of the batch.
+
+    Raises:
+        ValueError: If the reduction is neither ``mean`` nor ``sum``.
+    """
+    if reduction not in ('mean', 'sum'):
+        raise ValueError(
+            f"Spectral loss {reduction!r} is not known: choose 'mean' or 'sum'."
+        )
+    difference = (prediction - target).unflatten(1, (num_bands, -1))  # (B, C, L, P^2)
+    together = difference.sum(1) if reduction == 'sum' else difference.mean(1)
+    return together.square().mean(dim=(1, 2))
+
+
+def trivial_reconstruction(tokens: Tensor, visible: Tensor, num_bands: int) -> Tensor:
+    """Guess each token from the mean of what is visible, the floor to beat.
+
+    Args:
+        tokens: (B, N, P^2) pixels, band-major.
+        visible: (B, V) int64, the tokens that may be looked at.
+        num_bands: C.
+
+    Returns:
+        (B, N, 1): for every token the mean of the visible pixels of its band, or of all
+        visible pixels where its band has none.
+    """
+    means = tokens.mean(-1)
+    seen = torch.zeros_like(means).scatter_(1, visible, 1.0)
+    overall = (means * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)
+    by_band = (means * seen).unflatten(1, (num_bands, -1)).sum(2)
+    counts = seen.unflatten(1, (num_bands, -1)).sum(2)
+    fill = torch.where(counts > 0, by_band / counts.clamp(min=1), overall)
+    cells = tokens.shape[1] // num_bands
+    return fill.repeat_interleave(cells, dim=1).unsqueeze(-1)

@@ -1,0 +1,6 @@
+"""Models: the encoder, the decoder, and weights from files."""
+
+from .channelvit import ChannelViT
+from .decoder import ChannelMAEDecoder
+
+__all__ = ('ChannelMAEDecoder', 'ChannelViT')

@@ -1,0 +1,384 @@
+"""The encoder: a timm vision transformer whose tokens are one band at one grid cell.
+
+Follows ChannelViT (https://arxiv.org/abs/2309.16108): one projection shared by all
+bands, a position for every cell and an embedding for every band. Band embeddings are
+looked up by name, so the state dict itself says which bands a checkpoint knows.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, override
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ..sensors import default_names
+from .tokens import (
+    check_size,
+    gather_tokens,
+    patchify,
+    separable_positions,
+    spectral_parameters,
+)
+
+
+class ChannelPatchEmbed(nn.Module):
+    """Project the patches of all bands with one shared one-band projection."""
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 128,
+        patch_size: int = 16,
+        in_chans: int = 12,
+        embed_dim: int = 768,
+        bias: bool = True,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initialize a new ChannelPatchEmbed instance.
+
+        Args:
+            img_size: Side, or height and width, of the image that the positions are
+                made for, in pixels.
+            patch_size: P, patch side in pixels.
+            in_chans: C, number of bands; no parameter depends on it.
+            embed_dim: D, width of a token.
+            bias: Whether the projection has a bias.
+            device: Where to make the parameters.
+            dtype: Their type.
+            **kwargs: What else timm hands to an embedding; not needed here.
+
+        Raises:
+            ValueError: If the patch side does not divide the image.
+        """
+        super().__init__()
+        self.in_chans = in_chans
+        self.proj = nn.Conv2d(
+            1,
+            embed_dim,
+            kernel_size=patch_size,
+            stride=patch_size,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.patch_size = (patch_size, patch_size)
+        self.set_input_size(img_size)
+
+    @property
+    def num_patches(self) -> int:
+        """L, number of grid cells; a cell has one token a band."""
+        return self.grid_size[0] * self.grid_size[1]
+
+    def set_input_size(
+        self,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        """Set the image size that positions belong to.
+
+        Args:
+            img_size: Side, or height and width, in pixels; None keeps it.
+            patch_size: Has to be the present one: the projection is made for it.
+
+        Raises:
+            ValueError: If the patch side does not divide the image, or would change.
+        """
+        side = self.patch_size[0]
+        if patch_size is not None and patch_size not in (side, self.patch_size):
+            raise ValueError(
+                f'The patch size is {side} px and cannot become {patch_size}: '
+                f'create the model that has it.'
+            )
+        if img_size is not None:
+            height, width = (
+                (img_size, img_size) if isinstance(img_size, int) else img_size
+            )
+            check_size(height, width, side)
+            self.img_size = (height, width)
+        self.grid_size = (self.img_size[0] // side, self.img_size[1] // side)
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Pixels a grid cell, as timm asks for it."""
+        return max(self.patch_size) if as_scalar else self.patch_size
+
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Grid cells down and across for an image of that height and width."""
+        return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Project flattened one-band patches, (..., P^2) to (..., D)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Project all patches of all bands.
+
+        Args:
+            x: (B, C, H, W), C and H, W as they come.
+
+        Returns:
+            (B, C, h, w, D).
+        """
+        grid = self.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+        tokens = self.project(patchify(x, self.patch_size[0]))
+        return tokens.unflatten(1, (x.shape[1], *grid))
+
+
+class ChannelViT(VisionTransformer):
+    """Vision transformer over channel tokens.
+
+    Beside what timm's class does (pooling, layer decay, drop path, gradient
+    checkpointing, fused attention), it encodes a chosen subset of tokens without
+    computing the others (:meth:`encode`) and takes any input size that the patch side
+    divides: positions are resampled to it.
+    """
+
+    patch_embed: ChannelPatchEmbed
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 128,
+        patch_size: int = 16,
+        in_chans: int | None = None,
+        num_classes: int = 0,
+        global_pool: str = 'avg',
+        bands: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initialize a new ChannelViT instance.
+
+        Args:
+            img_size: Side, or height and width, of the image that positions are learned
+                for, in pixels.
+            patch_size: P, patch side in pixels.
+            in_chans: C, number of bands. Defaults to as many as are named.
+            num_classes: Outputs of the head; 0 for no head.
+            global_pool: How tokens become one feature: ``avg`` (mean over tokens),
+                ``token`` (class token), or another of timm's.
+            bands: Names of the bands, in the order of the input's channels. Defaults to
+                those that `in_chans` stands for (:func:`~..sensors.default_names`), 12
+                Sentinel-2 L2A bands where it is not given either.
+            **kwargs: Arguments of timm's ``VisionTransformer``.
+
+        Raises:
+            ValueError: If bands and channel count disagree, a name is repeated, or the
+                patch side does not divide the image.
+        """
+        if bands is None:
+            bands = default_names(12 if in_chans is None else in_chans)
+        elif in_chans is not None and in_chans != len(bands):
+            raise ValueError(
+                f'in_channels is {in_chans}, but bands names {len(bands)} '
+                f'({", ".join(bands)}): make them agree, or leave one out.'
+            )
+        super().__init__(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=len(bands),
+            num_classes=num_classes,
+            global_pool=global_pool,
+            embed_layer=ChannelPatchEmbed,
+            no_embed_class=True,  # pos_embed is of grid cells alone, (1, L, D)
+            dynamic_img_size=True,
+            # One norm, at the end of the encoder: the decoder of the pretraining and
+            # either pooling of the fine-tuning read the same normalised tokens.
+            fc_norm=False,
+            **kwargs,
+        )
+        self.spectral_embed = spectral_parameters(bands, self.embed_dim)
+        # TorchGeo takes a model's last child for its head.
+        for name in ('head_drop', 'head'):
+            self._modules[name] = self._modules.pop(name)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the order of the input's channels."""
+        return tuple(self.spectral_embed)
+
+    def encode(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Encode some of an image's tokens; the others are never computed.
+
+        Args:
+            x: (B, C, H, W).
+            visible: (B, V) int64, numbers of the tokens to encode, band-major.
+
+        Returns:
+            (B, prefix + V, D): the class token, where there is one, then the tokens.
+
+        Raises:
+            ValueError: If the image has other channels than the model has bands, or
+                the patch side does not divide it.
+        """
+        self._check_channels(x.shape[1])
+        side = self.patch_embed.patch_size[0]
+        tokens = self.patch_embed.project(gather_tokens(patchify(x, side), visible))
+        grid = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+        tokens = tokens + F.embedding(visible, self._positions(grid))
+        return self._transform(self._prepend_class_token(tokens))
+
+    @override
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Add positions to all tokens and put the class token first.
+
+        Args:
+            x: (B, C, h, w, D), as the patch embedding gives them.
+
+        Returns:
+            (B, prefix + N, D).
+        """
+        self._check_channels(x.shape[1])
+        positions = self._positions((x.shape[2], x.shape[3]))
+        return self._prepend_class_token(x.flatten(1, 3) + positions)
+
+    def _positions(self, grid_size: tuple[int, int]) -> Tensor:
+        """Separable positions for a grid, (N, D)."""
+        positions = resample_abs_pos_embed(
+            self.pos_embed,
+            new_size=list(grid_size),
+            old_size=list(self.patch_embed.grid_size),
+            num_prefix_tokens=0,
+        )
+        return separable_positions(positions[0], self.spectral_embed)
+
+    def _prepend_class_token(self, tokens: Tensor) -> Tensor:
+        prefix = [
+            token.expand(tokens.shape[0], -1, -1)
+            for token in (self.cls_token, self.reg_token)
+            if token is not None
+        ]
+        return self.pos_drop(torch.cat([*prefix, tokens], dim=1))
+
+    def _transform(self, tokens: Tensor) -> Tensor:
+        tokens = self.norm_pre(self.patch_drop(tokens))
+        if self.grad_checkpointing:
+            tokens = checkpoint_seq(self.blocks, tokens)
+        else:
+            tokens = self.blocks(tokens)
+        return self.norm(tokens)
+
+    def _check_channels(self, channels: int) -> None:
+        if channels != len(self.spectral_embed):
+            raise ValueError(
+                f'The image has {channels} channels, but the model has '
+                f'{len(self.spectral_embed)} bands ({", ".join(self.bands)}).'
+            )
+
+    @override
+    def forward_intermediates(
+        self, x: Tensor, *args: Any, output_fmt: str = 'NCHW', **kwargs: Any
+    ) -> Any:
+        """Return intermediate features, as timm's method does.
+
+        ``NCHW`` maps are the mean over the bands of a grid cell, (B, D, h, w); ``NLC``
+        has every token, (B, N, D).
+        """
+        if output_fmt != 'NCHW':
+            return super().forward_intermediates(
+                x, *args, output_fmt=output_fmt, **kwargs
+            )
+        found = super().forward_intermediates(x, *args, output_fmt='NLC', **kwargs)
+        shape = (
+            len(self.bands),
+            *self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
+        )
+
+        def to_map(feature: Any) -> Any:
+            if isinstance(feature, tuple):  # (tokens, prefix tokens)
+                return to_map(feature[0]), *feature[1:]
+            return feature.unflatten(1, shape).mean(1).permute(0, 3, 1, 2).contiguous()
+
+        if isinstance(found, dict):
+            maps = [to_map(feature) for feature in found['image_intermediates']]
+            return found | {'image_intermediates': maps}
+        if isinstance(found, tuple):
+            return found[0], [to_map(feature) for feature in found[1]]
+        return [to_map(feature) for feature in found]
+
+    @override
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that weight decay leaves alone."""
+        return super().no_weight_decay() | {
+            f'spectral_embed.{name}' for name in self.bands
+        }
+
+    @override
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Say which parameters belong to which layer, for layer-wise decay."""
+        groups: dict[str, Any] = super().group_matcher(coarse)
+        stem = r'^cls_token|reg_token|pos_embed|spectral_embed|patch_embed|norm_pre'
+        return groups | {'stem': stem}
+
+    @override
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """Take over the grid of a state dict, so that its positions arrive untouched.
+
+        They are resampled to the input, not to the size the model was made with.
+        """
+        stored = state_dict.get(f'{prefix}pos_embed')
+        if stored is not None and stored.shape[1:] != self.pos_embed.shape[1:]:
+            cells = math.isqrt(stored.shape[1])
+            if cells**2 == stored.shape[1] and stored.shape[2] == self.embed_dim:
+                self.patch_embed.set_input_size(cells * self.patch_embed.patch_size[0])
+                self.pos_embed.data = self.pos_embed.data.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+_SIZES = {
+    'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
+    'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
+    'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
+    'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
+}
+
+
+def _register(size: str, patch_size: int) -> None:
+    """Register one size with timm, under its name in this module."""
+    name = f'channelmae_{size}_patch{patch_size}'
+
+    def create(pretrained: bool = False, **kwargs: Any) -> ChannelViT:
+        model: ChannelViT = build_model_with_cfg(
+            ChannelViT,
+            name,
+            pretrained,
+            **{'patch_size': patch_size, **_SIZES[size], **kwargs},
+        )
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f'ChannelViT, ViT-{size.capitalize()}, patches of {patch_size} px.'
+    setattr(sys.modules[__name__], name, register_model(create))
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        f'channelmae_{size}_patch{patch_size}': {
+            'num_classes': 0,
+            'input_size': (12, 128, 128),
+            'fixed_input_size': False,
+            'first_conv': 'patch_embed.proj',
+            'classifier': 'head',
+        }
+        for size in _SIZES
+        for patch_size in (8, 16)
+    }
+)
+
+for _size in _SIZES:
+    for _patch_size in (8, 16):
+        _register(_size, _patch_size)

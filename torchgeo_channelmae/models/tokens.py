@@ -1,0 +1,106 @@
+"""Images to tokens and back: one band at one grid cell is one token."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..sensors import check_names
+
+
+def check_size(height: int, width: int, patch_size: int) -> None:
+    """Check that patches tile an image.
+
+    Raises:
+        ValueError: If the patch side does not divide both sides of the image.
+    """
+    for side in (height, width):
+        if side % patch_size or side < patch_size:
+            below = side // patch_size * patch_size
+            near = f'{below} or {below + patch_size}' if below else f'{patch_size}'
+            raise ValueError(
+                f'A size of {side} px is not a multiple of the patch size '
+                f'{patch_size} px: use {near} px.'
+            )
+
+
+def patchify(image: Tensor, patch_size: int) -> Tensor:
+    """Cut every band into patches.
+
+    Args:
+        image: (B, C, H, W).
+        patch_size: P, patch side in pixels; divides H and W.
+
+    Returns:
+        (B, N, P^2), N = C * L, band-major, cells row by row.
+
+    Raises:
+        ValueError: If the patch side does not divide the image.
+    """
+    check_size(image.shape[-2], image.shape[-1], patch_size)
+    patches = image.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
+    return patches.transpose(3, 4).flatten(4).flatten(1, 3)  # (B, C, h, w, P^2)
+
+
+def unpatchify(tokens: Tensor, num_bands: int, grid_size: tuple[int, int]) -> Tensor:
+    """Put tokens back together to an image, the inverse of :func:`patchify`.
+
+    Args:
+        tokens: (B, N, P^2).
+        num_bands: C.
+        grid_size: (h, w), cells down and across.
+
+    Returns:
+        (B, C, H, W).
+    """
+    side = round(tokens.shape[-1] ** 0.5)
+    patches = tokens.unflatten(2, (side, side)).unflatten(1, (num_bands, *grid_size))
+    return patches.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens of each sample.
+
+    Args:
+        tokens: (B, N, D).
+        index: (B, T) int64.
+
+    Returns:
+        (B, T, D).
+    """
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def spectral_parameters(bands: Sequence[str], dim: int) -> nn.ParameterDict:
+    """Make one spectral embedding a band, keyed by the band's name.
+
+    Args:
+        bands: Band names.
+        dim: D, width of an embedding.
+
+    Returns:
+        A (D,) parameter a band, truncated normal with a standard deviation of 0.02.
+
+    Raises:
+        ValueError: If a name is repeated, empty or has a dot.
+    """
+    check_names(bands)
+    embeddings = nn.ParameterDict()
+    for name in bands:
+        embeddings[name] = nn.Parameter(torch.empty(dim))
+        nn.init.trunc_normal_(embeddings[name], std=0.02)
+    return embeddings
+
+
+def separable_positions(positions: Tensor, spectral: nn.ParameterDict) -> Tensor:
+    """Add up the position of every cell and the embedding of every band.
+
+    Args:
+        positions: (L, D).
+        spectral: C parameters of shape (D,).
+
+    Returns:
+        (N, D), band-major.
+    """
+    bands = torch.stack(list(spectral.values()))
+    return (bands[:, None] + positions[None]).flatten(0, 1)

@@ -1,0 +1,278 @@
+"""Pretrained weights from files into an encoder that may have other bands.
+
+Nothing is dropped in silence: a load returns a report of what arrived, what was
+resampled, what started fresh and how, and what was left over.
+"""
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+from torchgeo.models import get_weight
+from torchvision.models import WeightsEnum
+
+from .. import sensors
+from ..randomness import generator
+from .channelvit import ChannelViT
+
+FreshBands = Literal['sample', 'index', 'nearest', 'random']
+"""How the embedding of a band starts that the weights do not know.
+
+* ``sample``: drawn around the mean of the pretrained embeddings with their spread.
+* ``index``: the embedding at the same position, as SpectralGPT's family of code does.
+* ``nearest``: that of the band nearest in wavelength, where both have one.
+* ``random``: as in a model from scratch.
+
+Where ``index`` or ``nearest`` has nothing to give, ``sample`` steps in. Draws are
+seeded by the band's name, so that no two fresh bands start alike and each starts alike
+in every run.
+"""
+
+_SPECTRAL = 'spectral_embed.'
+_HEAD = ('head.',)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did, by names of tensors and bands.
+
+    Attributes:
+        loaded: Tensors that arrived bit for bit.
+        resampled: Tensors that were resampled to another grid.
+        kept_bands: Bands whose embedding came with the weights.
+        fresh_bands: Each band that the weights do not know, and how it started.
+        fresh: Other tensors of the model that nothing was loaded into, and why.
+        left_over: Tensors of the weights that the model has no place for.
+    """
+
+    loaded: tuple[str, ...]
+    resampled: tuple[str, ...]
+    kept_bands: tuple[str, ...]
+    fresh_bands: dict[str, str]
+    fresh: dict[str, str]
+    left_over: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        parts = [f'{len(self.loaded)} tensors loaded']
+        if self.resampled:
+            parts.append(f'resampled: {", ".join(self.resampled)}')
+        if self.kept_bands:
+            parts.append(f'bands with their weights: {", ".join(self.kept_bands)}')
+        for title, told in (
+            ('fresh bands', self.fresh_bands),
+            ('other fresh tensors', self.fresh),
+        ):
+            if told:
+                items = ', '.join(f'{name} ({how})' for name, how in told.items())
+                parts.append(f'{title}: {items}')
+        if self.left_over:
+            parts.append(f'left over: {_summary(self.left_over)}')
+        return '; '.join(parts) + '.'
+
+
+def _summary(names: Sequence[str]) -> str:
+    """Count names by their first part, e.g. ``decoder (62), head.bias``."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.split('.')[0], []).append(name)
+    return ', '.join(
+        group[0] if len(group) == 1 else f'{start} ({len(group)} tensors)'
+        for start, group in groups.items()
+    )
+
+
+def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
+    """Read the tensors of pretrained weights.
+
+    Args:
+        weights: Path of a Lightning checkpoint, of a file of tensors (``.safetensors``,
+            or a state dict), or a weights enum of TorchGeo or its name. No code in a
+            file is ever run.
+
+    Returns:
+        Tensors by name. An encoder that stands under ``model.`` or ``backbone.`` has
+        lost that prefix.
+
+    Raises:
+        FileNotFoundError: If `weights` is neither a file nor the name of an enum.
+        ValueError: If the file holds no tensors by name.
+    """
+    if isinstance(weights, WeightsEnum):
+        return _bare(weights.get_state_dict(progress=True, check_hash=True))
+    if not os.path.exists(weights):
+        try:
+            return read_weights(get_weight(weights))
+        except (KeyError, ValueError):
+            raise FileNotFoundError(
+                f'weights {weights!r} is neither a file nor the name of TorchGeo '
+                f'weights: give the path of a checkpoint, or null to start from '
+                f'scratch.'
+            ) from None
+    try:
+        if weights.endswith('.safetensors'):
+            content: object = load_file(weights)
+        else:
+            content = torch.load(weights, map_location='cpu', weights_only=True)
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f'weights {weights!r} is no checkpoint that can be read '
+            f'({reason[:120]}): give a .ckpt or .safetensors file.'
+        ) from None
+    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
+        content = content['state_dict']
+    if not isinstance(content, Mapping):
+        content = {}
+    tensors = {key: value for key, value in content.items() if torch.is_tensor(value)}
+    if not tensors:
+        raise ValueError(
+            f'weights {weights!r} is no checkpoint: it holds no tensors by name.'
+        )
+    return _bare(tensors)
+
+
+def _bare(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the prefix that a task put before its encoder."""
+    for prefix in ('model.', 'backbone.'):
+        if any(key.startswith(prefix) for key in state_dict):
+            return {key.removeprefix(prefix): v for key, v in state_dict.items()}
+    return dict(state_dict)
+
+
+def load_encoder(
+    model: ChannelViT, state_dict: Mapping[str, Tensor], policy: FreshBands = 'sample'
+) -> LoadReport:
+    """Load pretrained tensors into an encoder, bands by name, in place.
+
+    The head is never loaded. Positions are resampled if the grids differ.
+
+    Args:
+        model: The encoder.
+        state_dict: Tensors by name, as :func:`read_weights` returns them.
+        policy: How bands start that the weights do not know.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If fewer than half of the encoder's tensors find their counterpart,
+            or the policy is unknown.
+    """
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_HEAD)}
+    values: dict[str, Tensor] = {}
+    resampled: list[str] = []
+    fresh: dict[str, str] = {}
+    for name, tensor in own.items():
+        stored = state_dict.get(name)
+        if name.startswith(_SPECTRAL):
+            if stored is not None and stored.shape == tensor.shape:
+                values[name] = stored
+        elif stored is None:
+            fresh[name] = 'not in the weights'
+        elif stored.shape == tensor.shape:
+            values[name] = stored
+        elif name == 'pos_embed' and stored.shape[2:] == tensor.shape[2:]:
+            grid = list(model.patch_embed.grid_size)
+            values[name] = resample_abs_pos_embed(stored, grid, num_prefix_tokens=0)
+            resampled.append(name)
+        else:
+            fresh[name] = f'{_shape(stored)} in the weights, {_shape(tensor)} here'
+    expected = [name for name in own if not name.startswith(_SPECTRAL)]
+    matched = [name for name in expected if name in values]
+    if 2 * len(matched) < len(expected):
+        raise ValueError(
+            f'The weights match {len(matched)} of the {len(expected)} tensors of the '
+            f'model: they are of another model. {_first_difference(fresh)}'
+        )
+    used = set(values)
+    fresh_bands = {}
+    rows = {
+        key.removeprefix(_SPECTRAL): value
+        for key, value in state_dict.items()
+        if key.startswith(_SPECTRAL) and value.shape == (model.embed_dim,)
+    }
+    for position, band in enumerate(model.bands):
+        if _SPECTRAL + band not in values:
+            row, how = _start_band(band, position, rows, model.embed_dim, policy)
+            values[_SPECTRAL + band] = row
+            fresh_bands[band] = how
+    model.load_state_dict(values, strict=False)
+    return LoadReport(
+        loaded=tuple(name for name in own if name in used and name not in resampled),
+        resampled=tuple(resampled),
+        kept_bands=tuple(band for band in model.bands if band not in fresh_bands),
+        fresh_bands=fresh_bands,
+        fresh=fresh,
+        left_over=tuple(name for name in state_dict if name not in used),
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return 'x'.join(map(str, tensor.shape))
+
+
+def _first_difference(fresh: Mapping[str, str]) -> str:
+    name, why = next(iter(fresh.items()))
+    return f'The first difference is {name} ({why}).'
+
+
+def _start_band(
+    band: str,
+    position: int,
+    rows: Mapping[str, Tensor],
+    dim: int,
+    policy: FreshBands,
+) -> tuple[Tensor, str]:
+    """Start the embedding of a band that the weights do not know.
+
+    Returns:
+        The (D,) embedding and how it came about, in words.
+
+    Raises:
+        ValueError: If the policy is unknown.
+    """
+    if policy not in ('sample', 'index', 'nearest', 'random'):
+        raise ValueError(
+            f"fresh_bands {policy!r} is not known: choose 'sample', 'index', 'nearest' "
+            f"or 'random'."
+        )
+    noise = torch.randn(dim, generator=generator('fresh band', band))
+    if policy == 'random' or not rows:
+        return 0.02 * noise, 'random'
+    if policy == 'index' and position < len(rows):
+        name = list(rows)[position]
+        return rows[name].clone(), f'index: as {name}'
+    if policy == 'nearest' and (nearest := _nearest(band, rows)):
+        return rows[nearest].clone(), f'nearest: as {nearest}'
+    stack = torch.stack(list(rows.values())).float()
+    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), 0.02)
+    how = f'sample: around the mean of {len(rows)} bands'
+    return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
+
+
+def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
+    """Name the band nearest in wavelength, or None where wavelengths are not known."""
+    own = sensors.find(band)
+    if own is None or own.wavelength is None:
+        return None
+    distances = {
+        name: abs(known.wavelength - own.wavelength)
+        for name in rows
+        if (known := sensors.find(name)) is not None and known.wavelength is not None
+    }
+    return min(distances, key=distances.__getitem__) if distances else None

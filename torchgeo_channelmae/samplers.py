@@ -1,0 +1,96 @@
+"""The order in which an epoch visits a dataset, as a function of seed and epoch."""
+
+import math
+from collections.abc import Iterator, Sized
+from typing import Any, override
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DistributedSampler
+
+from .randomness import generator
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Visits a dataset in an order that only the seed and the epoch decide.
+
+    The order of an epoch is one random permutation of the dataset, or as many
+    independent ones as ``samples_per_epoch`` needs, cut to that length. Ranks take
+    turns along it, so that the samples of a step are the same for any number of
+    processes with the same global batch size.
+
+    A :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it in
+    place and tells it the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        """Initialise the sampler.
+
+        Args:
+            dataset: What is sampled from; only its length is used.
+            samples_per_epoch: Samples of an epoch over all ranks, more or fewer than
+                the dataset has. None is each sample once.
+            seed: Seed that all ranks share.
+            num_replicas: Number of ranks. None is what ``torch.distributed`` says, or
+                1 without it.
+            rank: This process's rank. None is what ``torch.distributed`` says, or 0.
+            drop_last: If the ranks can't share evenly, drop the last samples of the
+                order; otherwise its first samples come again at the end.
+
+        Raises:
+            ValueError: If the dataset is empty, ``samples_per_epoch`` is not positive
+                or there is no such rank.
+        """
+        distributed = dist.is_available() and dist.is_initialized()
+        if num_replicas is None:
+            num_replicas = dist.get_world_size() if distributed else 1
+        if rank is None:
+            rank = dist.get_rank() if distributed else 0
+        if len(dataset) == 0:
+            raise ValueError('The dataset to sample from is empty.')
+        if samples_per_epoch is not None and samples_per_epoch < 1:
+            raise ValueError(
+                f'samples_per_epoch is {samples_per_epoch}: give at least 1, or None '
+                f'for each sample once.'
+            )
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            num_replicas=num_replicas,
+            rank=rank,
+            seed=seed,
+            drop_last=drop_last,
+        )
+        self.dataset_size = len(dataset)
+        self.samples_per_epoch = samples_per_epoch or self.dataset_size
+        share = self.samples_per_epoch / self.num_replicas
+        self.num_samples = math.floor(share) if drop_last else math.ceil(share)
+        self.total_size = self.num_samples * self.num_replicas
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over this rank's share of the epoch's order."""
+        order = self.order()
+        while len(order) < self.total_size:
+            order += order[: self.total_size - len(order)]
+        return iter(order[self.rank : self.total_size : self.num_replicas])
+
+    def order(self) -> list[int]:
+        """Return the epoch's ``samples_per_epoch`` indices, those of all ranks."""
+        passes = math.ceil(self.samples_per_epoch / self.dataset_size)
+        permutations = [
+            torch.randperm(
+                self.dataset_size,
+                generator=generator(self.seed, 'order', self.epoch, number),
+            )
+            for number in range(passes)
+        ]
+        indices: list[int] = torch.cat(permutations)[: self.samples_per_epoch].tolist()
+        return indices

@@ -1,0 +1,126 @@
+"""What both tasks do alike before training starts: check, load weights, seed."""
+
+from typing import Any
+
+import timm
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from ..models.channelvit import ChannelViT
+from ..models.tokens import check_size
+from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
+from ..randomness import derive_seed, global_seed
+
+
+class ChannelTaskMixin(LightningModule):
+    """Checks of a task whose encoder is a :class:`~..models.ChannelViT`.
+
+    LightningCLI buries an error of a constructor under pages of its parser's types.
+    So a task builds its models in :meth:`build_models`, and what is wrong with its
+    arguments is raised when a trainer sets the task up: before any data is read, in
+    one sentence, and as the last line on the terminal.
+    """
+
+    model: ChannelViT
+    weights: WeightsEnum | str | None
+    argument_error: ValueError | None = None
+
+    def build_models(self) -> None:
+        """Make the encoder at ``self.model`` and what else the task trains.
+
+        Raises:
+            ValueError: If an argument does not fit.
+        """
+        raise ValueError(f'{type(self).__name__} builds no model.')
+
+    def create_encoder(self, **kwargs: Any) -> ChannelViT:
+        """Make the encoder that the hyperparameters describe.
+
+        Args:
+            **kwargs: Further arguments of the model.
+
+        Returns:
+            The encoder, untrained.
+
+        Raises:
+            ValueError: If there is no such model, or its bands or size do not fit.
+        """
+        known = timm.list_models('channelmae_*')
+        if self.hparams['model'] not in known:
+            raise ValueError(
+                f'Model {self.hparams["model"]!r} is no channel-token encoder: choose '
+                f'one of {", ".join(known)}.'
+            )
+        encoder: ChannelViT = timm.create_model(
+            self.hparams['model'],
+            in_chans=self.hparams['in_channels'],
+            bands=self.hparams['bands'],
+            img_size=self.hparams['size'],
+            **kwargs,
+        )
+        return encoder
+
+    def configure_models(self) -> None:
+        """Initialize the models, keeping a wrong argument's error for later."""
+        try:
+            self.build_models()
+        except ValueError as error:
+            self.argument_error = error
+
+    def setup(self, stage: str) -> None:
+        """Check the arguments against each other and the data, then load weights.
+
+        Args:
+            stage: Either 'fit', 'validate', 'test' or 'predict'. Weights are loaded
+                for 'fit' alone, and not if the run resumes from a checkpoint: one
+                checkpoint has to be enough to evaluate or go on.
+
+        Raises:
+            ValueError: If an argument does not fit, or the weights are another model's.
+            FileNotFoundError: If `weights` is neither a file nor a name.
+        """
+        if self.argument_error is not None:
+            raise self.argument_error
+        datamodule = getattr(self.trainer, 'datamodule', None)
+        bands = getattr(datamodule, 'bands', None)
+        if bands is not None and tuple(bands) != self.model.bands:
+            raise ValueError(
+                f'The model has the bands {", ".join(self.model.bands)}, but the data '
+                f'has {", ".join(bands)}: name the same bands, in the same order, in '
+                f'model.init_args.bands and data.init_args.bands.'
+            )
+        size = getattr(datamodule, 'size', None)
+        if isinstance(size, int):
+            check_size(size, size, self.model.patch_embed.patch_size[0])
+        if stage == 'fit' and self.weights:
+            self.load_weights()
+
+    def load_weights(self) -> LoadReport | None:
+        """Load ``weights`` into the encoder and log what arrived."""
+        if not self.weights:
+            return None
+        policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
+        report = load_encoder(self.model, read_weights(self.weights), policy)
+        rank_zero_info(f'Weights {self.weights}: {report}')
+        return report
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what a step draws (drop path, dropout) by the step alone."""
+        address = (global_seed(), 'step', self.global_step, batch_idx, self.global_rank)
+        torch.manual_seed(derive_seed(*address))
+
+
+def sample_keys(index: Tensor, *address: int | str) -> Tensor:
+    """Make one random key a sample from its index.
+
+    Args:
+        index: (B,) int64, each sample's index in its dataset.
+        address: What the draw is for, e.g. ``(seed, 'mask', epoch)``.
+
+    Returns:
+        (B,) int64 keys.
+    """
+    return index + derive_seed(*address)

@@ -1,0 +1,135 @@
+"""Optimizer and learning rate schedule that both tasks share."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class TrainableModule(Protocol):
+    """A module that names its parameters without weight decay."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that weight decay leaves alone."""
+
+
+def decay_groups(
+    modules: Sequence[TrainableModule], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Group parameters by whether weight decay applies to them.
+
+    It does not apply to biases, norms and what a module's ``no_weight_decay`` names
+    (embeddings).
+
+    Args:
+        modules: Modules to train.
+        weight_decay: Weight decay of the others.
+
+    Returns:
+        Parameter groups for an optimizer.
+    """
+    groups: list[dict[str, Any]] = []
+    for module in modules:
+        groups += param_groups_weight_decay(
+            module, weight_decay, no_weight_decay_list=module.no_weight_decay()
+        )
+    return [group for group in groups if group['params']]
+
+
+def layer_decay_groups(
+    model: TrainableModule, lr: float, weight_decay: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Group parameters by layer; a layer learns slower the farther it is from the head.
+
+    timm only notes each group's scale, which torch's optimizers do not read, so it is
+    multiplied into the learning rate here.
+
+    Args:
+        model: A model that knows its layers (timm's ``group_matcher``).
+        lr: Learning rate of the head.
+        weight_decay: Weight decay, of matrices only.
+        layer_decay: Factor from one layer to the next below; 1 for none.
+
+    Returns:
+        Parameter groups for an optimizer, each with its ``lr``.
+    """
+    groups = param_groups_layer_decay(
+        model,
+        weight_decay,
+        no_weight_decay_list=model.no_weight_decay(),
+        layer_decay=layer_decay,
+    )
+    return [
+        {
+            'params': group['params'],
+            'weight_decay': group['weight_decay'],
+            'lr': lr * group['lr_scale'],
+        }
+        for group in groups
+    ]
+
+
+def scaled_lr(base_lr: float, trainer: Trainer) -> float:
+    """Scale a base learning rate to the global batch: base lr x batch / 256.
+
+    The global batch is the loader's batch x processes x accumulated batches.
+    """
+    trainer.fit_loop.setup_data()
+    batch_size = getattr(trainer.train_dataloader, 'batch_size', None) or 1
+    accumulated = trainer.accumulate_grad_batches
+    return base_lr * batch_size * trainer.world_size * accumulated / 256
+
+
+def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Factor of the learning rate: up in a line, then down in half a cosine to 0.
+
+    Args:
+        step: Optimizer step, from 0.
+        warmup_steps: Steps of the line; the last of them runs at the full rate.
+        total_steps: Steps of the whole training.
+
+    Returns:
+        A factor in [0, 1], above 0 in every step of the training.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def schedule(
+    task: LightningModule, optimizer: AdamW, warmup_epochs: float
+) -> OptimizerLRScheduler:
+    """Pair an optimizer with warm-up and cosine, stepped with every optimizer step.
+
+    Args:
+        task: The task, attached to its trainer.
+        optimizer: The optimizer; each group keeps its own learning rate as the peak.
+        warmup_epochs: Length of the warm-up in epochs.
+
+    Returns:
+        What ``configure_optimizers`` returns.
+
+    Raises:
+        ValueError: If the trainer has no end that the cosine could come down to.
+    """
+    total = task.trainer.estimated_stepping_batches
+    if not math.isfinite(total) or total <= 0:
+        raise ValueError(
+            'The cosine schedule needs to know the last step: set max_epochs or '
+            'max_steps of the trainer.'
+        )
+    total = int(total)
+    per_epoch = len(task.trainer.train_dataloader or [None])
+    per_epoch = max(1, per_epoch // task.trainer.accumulate_grad_batches)
+    warmup = min(round(warmup_epochs * per_epoch), total - 1)
+    scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
+    return {
+        'optimizer': optimizer,
+        'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'},
+    }

@@ -1,0 +1,342 @@
+"""Pretraining: a masked autoencoder over channel tokens."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, override
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW
+from torchgeo.datasets.utils import Sample
+from torchgeo.tasks import BaseTask
+from torchvision.models import WeightsEnum
+
+from ..gather import PredictionStore
+from ..losses import (
+    NormalizedTokens,
+    normalize_tokens,
+    spectral_to_spectral,
+    token_to_token,
+    trivial_reconstruction,
+)
+from ..masking import TokenMask, check_mask_ratio, random_masking
+from ..models.decoder import ChannelMAEDecoder
+from ..models.tokens import gather_tokens, patchify, unpatchify
+from ..plotting import log_figure, plot_reconstruction
+from ..randomness import global_seed
+from .mixins import ChannelTaskMixin, sample_keys
+from .optim import decay_groups, scaled_lr, schedule
+
+
+class Reconstruction(NamedTuple):
+    """What the autoencoder makes of a batch.
+
+    Attributes:
+        prediction: (B, N, P^2) of all tokens, or (B, M, P^2) of the masked ones where
+            no loss reads the visible ones.
+        target: (B, N, P^2), what prediction is compared with.
+        scale: Mean and standard deviation a token that undo the target's normalisation,
+            None where it is not normalised.
+        mask: Which tokens were visible.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    scale: NormalizedTokens | None
+    mask: TokenMask
+
+
+class ChannelMAE(ChannelTaskMixin, BaseTask):
+    """ChannelMAE: pretrain a channel-token encoder by reconstructing hidden tokens.
+
+    The loss is the error of the masked tokens plus, weighted, the error of the bands
+    taken together at every grid cell. The encoder stands, bare, at ``self.model``, so
+    that TorchGeo's own tasks load the checkpoints; the decoder is beside it.
+
+    Batches need ``image`` (B, C, H, W), normalised, and ``index`` (B,), each sample's
+    number in its dataset: masks are drawn from (seed, epoch, index).
+
+    Logged: ``train_loss`` (the total), ``train_token_loss``, ``train_spectral_loss``;
+    ``val_loss`` (the error of the masked tokens alone), ``val_spectral_loss`` and
+    ``val_trivial_loss``, the error of filling every masked token with the mean of the
+    visible pixels of its band. Validation hides the same tokens in every epoch and run.
+    """
+
+    ignore = ('weights',)
+
+    def __init__(
+        self,
+        model: str = 'channelmae_base_patch16',
+        weights: WeightsEnum | str | None = None,
+        in_channels: int = 12,
+        bands: list[str] | None = None,
+        size: int = 128,
+        mask_ratio: float = 0.75,
+        norm_target: bool = False,
+        spectral_loss: Literal['mean', 'sum'] = 'mean',
+        spectral_weight: float = 1.0,
+        decoder_dim: int = 512,
+        decoder_depth: int = 4,
+        decoder_num_heads: int = 8,
+        base_lr: float = 1.5e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.05,
+        warmup_epochs: float = 20,
+        plot_every_n_epochs: int = 10,
+        num_plots: int = 2,
+    ) -> None:
+        """Initialize a new ChannelMAE instance.
+
+        Args:
+            model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
+                ``_patch8`` or ``_patch16``.
+            weights: Encoder weights to start from (a checkpoint, a ``.safetensors``
+                file, or TorchGeo weights); None to start from scratch.
+            in_channels: Number of bands.
+            bands: Their names, in the order of the image's channels. Defaults to those
+                that `in_channels` stands for, see
+                :func:`~torchgeo_channelmae.sensors.default_names`.
+            size: Side of the image in pixels that positions are learned for.
+            mask_ratio: Share of the tokens hidden from the encoder, in (0, 1).
+            norm_target: Standardise every target token by its own pixels, for both
+                losses alike.
+            spectral_loss: Take bands together by their mean or by their sum.
+            spectral_weight: Weight of the spectral-to-spectral loss; 0 turns it off.
+            decoder_dim: Width of the decoder.
+            decoder_depth: Blocks of the decoder.
+            decoder_num_heads: Attention heads of the decoder.
+            base_lr: Learning rate at a global batch of 256; it grows with the batch.
+            betas: AdamW's betas.
+            weight_decay: AdamW's weight decay, not on norms, biases and embeddings.
+            warmup_epochs: Epochs of linear warm-up before the cosine.
+            plot_every_n_epochs: How often reconstructions are drawn; 0 for never.
+            num_plots: How many validation samples are drawn.
+        """
+        self.weights = weights
+        super().__init__()
+        self.validation = PredictionStore()
+
+    @override
+    def build_models(self) -> None:
+        """Make the encoder and the decoder."""
+        hparams = self.hparams
+        check_mask_ratio(hparams['mask_ratio'])
+        self.model = self.create_encoder(num_classes=0)
+        self.decoder = ChannelMAEDecoder(
+            bands=self.model.bands,
+            grid_size=self.model.patch_embed.grid_size,
+            patch_size=self.model.patch_embed.patch_size[0],
+            encoder_dim=self.model.embed_dim,
+            embed_dim=hparams['decoder_dim'],
+            depth=hparams['decoder_depth'],
+            num_heads=hparams['decoder_num_heads'],
+        )
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Initialize AdamW with a learning rate for the global batch."""
+        hparams = self.hparams
+        optimizer = AdamW(
+            decay_groups((self.model, self.decoder), hparams['weight_decay']),
+            lr=scaled_lr(hparams['base_lr'], self.trainer),
+            betas=tuple(hparams['betas']),
+        )
+        return schedule(self, optimizer, hparams['warmup_epochs'])
+
+    def reconstruct(self, image: Tensor, keys: Tensor) -> Reconstruction:
+        """Hide tokens and produce them.
+
+        Args:
+            image: (B, C, H, W), normalised.
+            keys: (B,) int64, the address of each sample's mask.
+
+        Returns:
+            Predictions beside their targets.
+        """
+        patch_size = self.model.patch_embed.patch_size[0]
+        grid = self.model.patch_embed.dynamic_feat_size(
+            (image.shape[-2], image.shape[-1])
+        )
+        target, scale = patchify(image, patch_size), None
+        mask = random_masking(keys, target.shape[1], self.hparams['mask_ratio'])
+        if self.hparams['norm_target']:
+            scale = normalize_tokens(target)
+            target = scale.tokens
+        encoded = self.model.encode(image, mask.visible)
+        needs_all = self.hparams['spectral_weight'] != 0 or not self.training
+        prediction = self.decoder(encoded, *mask, grid, predict_visible=needs_all)
+        return Reconstruction(prediction.to(target.dtype), target, scale, mask)
+
+    def losses(self, result: Reconstruction) -> tuple[Tensor, Tensor]:
+        """Compute both losses, sample by sample.
+
+        Args:
+            result: What :meth:`reconstruct` returned.
+
+        Returns:
+            Token-to-token and spectral-to-spectral loss, each (B,); the latter is zeros
+            where only masked tokens were produced.
+        """
+        masked = result.mask.masked
+        target = gather_tokens(result.target, masked)
+        if result.prediction.shape[1] == masked.shape[1]:
+            token = token_to_token(result.prediction, target)
+            return token, torch.zeros_like(token)
+        token = token_to_token(gather_tokens(result.prediction, masked), target)
+        spectral = spectral_to_spectral(
+            result.prediction,
+            result.target,
+            len(self.model.bands),
+            self.hparams['spectral_loss'],
+        )
+        return token, spectral
+
+    @override
+    def training_step(
+        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Compute the training loss.
+
+        Args:
+            batch: The output of your DataLoader.
+            batch_idx: Integer displaying index of this batch.
+            dataloader_idx: Index of the current dataloader.
+
+        Returns:
+            The loss tensor.
+        """
+        epoch = self.current_epoch
+        keys = sample_keys(_index(batch), global_seed(), 'mask', epoch)
+        token, spectral = self.losses(self.reconstruct(batch['image'], keys))
+        token, spectral = token.mean(), spectral.mean()
+        loss: Tensor = token + self.hparams['spectral_weight'] * spectral
+        self.log_dict(
+            {
+                'train_loss': loss,
+                'train_token_loss': token,
+                'train_spectral_loss': spectral,
+            },
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(keys),
+        )
+        return loss
+
+    @override
+    def validation_step(
+        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Compute each sample's errors and draw the first reconstructions.
+
+        Args:
+            batch: The output of your DataLoader.
+            batch_idx: Integer displaying index of this batch.
+            dataloader_idx: Index of the current dataloader.
+        """
+        index = _index(batch)
+        result = self.reconstruct(batch['image'], sample_keys(index, 'validation mask'))
+        token, spectral = self.losses(result)
+        pixels = patchify(batch['image'], self.model.patch_embed.patch_size[0])
+        guess = trivial_reconstruction(
+            pixels, result.mask.visible, len(self.model.bands)
+        )
+        if result.scale is not None:  # the same guess in the units of the target
+            guess = (guess - result.scale.mean) / result.scale.std
+        masked = result.mask.masked
+        trivial = token_to_token(
+            gather_tokens(guess, masked), gather_tokens(result.target, masked)
+        )
+        self.validation.update(index, token=token, spectral=spectral, trivial=trivial)
+        if batch_idx == 0 and self._plots_now():
+            self._plot(batch, result)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean errors of the validation set, each sample once."""
+        rows = self.validation.gather()
+        self.validation.reset()
+        self.log_dict(
+            {
+                'val_loss': rows['token'].double().mean().float(),
+                'val_spectral_loss': rows['spectral'].double().mean().float(),
+                'val_trivial_loss': rows['trivial'].double().mean().float(),
+            },
+            prog_bar=True,
+        )
+
+    @override
+    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Say that pretraining has no test: its score is that of a transfer."""
+        raise ValueError(
+            'ChannelMAE has nothing to test: fine-tune its checkpoint (weights: PATH) '
+            'and test that, or run validate for the reconstruction error.'
+        )
+
+    @override
+    def predict_step(
+        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Encode whole images.
+
+        Args:
+            batch: The output of your DataLoader.
+            batch_idx: Integer displaying index of this batch.
+            dataloader_idx: Index of the current dataloader.
+
+        Returns:
+            (B, D) features, pooled as the encoder pools.
+        """
+        features: Tensor = self.model(batch['image'])
+        return features
+
+    def _plots_now(self) -> bool:
+        every = self.hparams['plot_every_n_epochs']
+        if self.trainer.sanity_checking or not every or not self.trainer.is_global_zero:
+            return False
+        epoch = self.current_epoch + 1
+        return epoch % every == 0 or epoch == self.trainer.max_epochs
+
+    def _plot(self, batch: Sample, result: Reconstruction) -> None:
+        """Draw input, masked input and reconstruction of the first samples."""
+        prediction, tokens = result.prediction, result.target
+        if result.scale is not None:  # back to the units of the input
+            prediction, tokens = (
+                part * result.scale.std + result.scale.mean
+                for part in (prediction, tokens)
+            )
+        hidden = torch.zeros_like(tokens[..., :1], dtype=torch.bool)
+        hidden.scatter_(1, result.mask.masked.unsqueeze(-1), True)
+        image = batch['image']
+        grid = self.model.patch_embed.dynamic_feat_size(
+            (image.shape[-2], image.shape[-1])
+        )
+        num_bands = len(self.model.bands)
+
+        def to_image(part: Tensor) -> Tensor:
+            return unpatchify(part, num_bands, grid).float().cpu()
+
+        masked = to_image(tokens.masked_fill(hidden, torch.nan))
+        # What was visible is shown as it is: the loss that trains it is only spectral.
+        filled = to_image(torch.where(hidden, prediction, tokens))
+        names: Sequence[Any] = batch.get('patch_id', _index(batch).tolist())
+        for row in range(min(self.hparams['num_plots'], len(image))):
+            figure = plot_reconstruction(
+                image[row].float().cpu(),
+                masked[row],
+                filled[row],
+                self.model.bands,
+                title=f'{names[row]}, epoch {self.current_epoch + 1}',
+            )
+            log_figure(self, f'reconstruction/{row}', figure)
+
+
+def _index(batch: Sample) -> Tensor:
+    """Take each sample's number in its dataset from a batch."""
+    if 'index' not in batch:
+        raise ValueError(
+            "Batches have no 'index': ChannelMAE draws masks from it, so let the "
+            "dataset return each sample's number under that key."
+        )
+    index: Tensor = batch['index']
+    return index
