@@ -315,16 +315,11 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(epochs, folder=None, checkpoint=None, **kwargs):
+def fit(epochs, folder=None, checkpoint=None, when=(), **kwargs):
     kwargs = {'size': 32, 'size_by': 'crop', 'bands': ['VV'], 'batch_size': 8} | kwargs
     saving = {'enable_checkpointing': False}
     if folder is not None:
-        # saved in the validation that ends an epoch, before the epoch is counted
-        saving = {
-            'callbacks': [
-                ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
-            ]
-        }
+        saving = {'callbacks': [ModelCheckpoint(folder, save_last=True, **dict(when))]}
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator='cpu',
@@ -339,11 +334,19 @@ def fit(epochs, folder=None, checkpoint=None, **kwargs):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path, num_workers):
+@pytest.mark.parametrize(
+    'when',
+    [
+        {'save_on_train_epoch_end': True},
+        {'save_on_train_epoch_end': False},  # in the validation that ends an epoch
+        {'every_n_train_steps': 2},  # after an epoch's last step, before it is counted
+    ],
+)
+def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path, when, num_workers):
     whole = fit(3, num_workers=num_workers)
     assert [epoch for epoch, _, _ in whole] == [0, 0, 1, 1, 2, 2]
     assert whole[0][1:] != whole[2][1:] != whole[4][1:]
-    start = fit(2, folder=tmp_path, num_workers=num_workers)
+    start = fit(2, folder=tmp_path, when=when, num_workers=num_workers)
     rest = fit(3, checkpoint=tmp_path / 'last.ckpt', num_workers=num_workers)
     assert start + rest == whole
 

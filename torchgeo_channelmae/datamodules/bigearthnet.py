@@ -203,9 +203,7 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
         varied = training and self.augment
         if varied:
             steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
-        if self.size == BigEarthNetLMDB.image_size:
-            pass
-        elif self.size_by == 'resize':
+        if self.size_by == 'resize':
             steps.append(
                 K.Resize(size, 'bilinear', align_corners=False, antialias=True)
             )
@@ -248,7 +246,7 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
             and loop.epoch_loop.restarted_on_train_batch_end
             and loop.epoch_loop.batch_progress.is_last_batch
         )
-        return int(loop.epoch_progress.current.processed)
+        return int(loop.epoch_progress.current.processed) + int(counted_later)
 
     def _check_arguments(self) -> None:
         pixels = BigEarthNetLMDB.image_size

@@ -74,7 +74,9 @@ def _open(path: str) -> lmdb.Environment:
 
 
 def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
-    """List the keys that an LMDB lacks, in sorted order, without reading a value.
+    """List the keys that an LMDB lacks, in sorted order.
+
+    No value is read; LMDB itself looks at one page (4 KB) of each.
 
     Args:
         path: The folder with ``data.mdb``.
