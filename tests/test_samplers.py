@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler
 
-from torchgeo_channelmae.samplers import EpochSampler
+from torchgeo_channelmae.samplers import EpochSampler, Visits
 
 sizes = st.integers(1, 60)
 epochs = st.integers(0, 50)
@@ -79,12 +79,21 @@ def test_samples_per_epoch_concatenates_passes_and_cuts_the_last(size, samples, 
     assert len(drawn) == samples
     for start in range(0, samples, size):
         one_pass = drawn[start : start + size]
-        assert max(Counter(one_pass).values()) == 1
+        assert {number // size for number in one_pass} == {start // size}
+        assert max(Counter(number % size for number in one_pass).values()) == 1
 
 
 def test_passes_of_an_epoch_are_in_different_orders():
     drawn = indices(60, samples_per_epoch=120)
-    assert drawn[:60] != drawn[60:]
+    assert drawn[:60] != [number - 60 for number in drawn[60:]]
+
+
+def test_every_visit_of_an_epoch_has_a_number_that_leads_to_its_sample():
+    dataset = [{'index': index, 'name': str(index)} for index in range(5)]
+    visits = Visits(dataset, len(dataset))
+    drawn = [visits[number] for number in indices(5, samples_per_epoch=12)]
+    assert len({sample['index'] for sample in drawn}) == 12
+    assert all(int(sample['name']) == sample['index'] % 5 for sample in drawn)
 
 
 @given(st.integers(1, 4), st.integers(1, 4), epochs)

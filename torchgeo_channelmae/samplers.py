@@ -6,7 +6,7 @@ from typing import Any, override
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from .randomness import generator
 
@@ -15,9 +15,11 @@ class EpochSampler(DistributedSampler[Any]):
     """Visits a dataset in an order that only the seed and the epoch decide.
 
     The order of an epoch is one random permutation of the dataset, or as many
-    independent ones as ``samples_per_epoch`` needs, cut to that length. Ranks take
-    turns along it, so that the samples of a step are the same for any number of
-    processes with the same global batch size.
+    independent ones as ``samples_per_epoch`` needs, cut to that length. In pass p,
+    sample i has the number ``p * len(dataset) + i``, so that each visit has a number of
+    its own (:class:`Visits` takes such numbers). Ranks take turns along the order, so
+    that the samples of a step are the same for any number of processes with the same
+    global batch size.
 
     A :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it in
     place and tells it the epoch.
@@ -83,14 +85,38 @@ class EpochSampler(DistributedSampler[Any]):
         return iter(order[self.rank : self.total_size : self.num_replicas])
 
     def order(self) -> list[int]:
-        """Return the epoch's ``samples_per_epoch`` indices, those of all ranks."""
+        """Return the epoch's ``samples_per_epoch`` numbers, those of all ranks."""
         passes = math.ceil(self.samples_per_epoch / self.dataset_size)
         permutations = [
             torch.randperm(
                 self.dataset_size,
                 generator=generator(self.seed, 'order', self.epoch, number),
             )
+            + number * self.dataset_size
             for number in range(passes)
         ]
         indices: list[int] = torch.cat(permutations)[: self.samples_per_epoch].tolist()
         return indices
+
+
+class Visits(Dataset[dict[str, Any]]):
+    """A dataset whose samples are visited more than once an epoch.
+
+    Item ``p * len(dataset) + i`` is sample i with that number as its ``index``: what is
+    drawn from a sample's index (its mask) then differs from visit to visit.
+    """
+
+    def __init__(self, dataset: Dataset[dict[str, Any]], size: int) -> None:
+        """Initialise the visits.
+
+        Args:
+            dataset: A dataset whose samples have an ``index``.
+            size: Its length.
+        """
+        self.dataset = dataset
+        self.size = size
+
+    @override
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return sample ``index % size`` under the number of this visit."""
+        return {**self.dataset[index % self.size], 'index': index}

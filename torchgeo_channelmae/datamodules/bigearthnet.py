@@ -13,7 +13,7 @@ from torchgeo.datamodules import NonGeoDataModule
 from .. import sensors
 from ..datasets import BigEarthNetLMDB
 from ..randomness import derive_seed, global_seed
-from ..samplers import EpochSampler
+from ..samplers import EpochSampler, Visits
 from .collate import collate
 
 _SIZE_BY = ('resize', 'pad', 'crop')
@@ -134,6 +134,16 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
         self.train_aug = self._augmentations(training=True)
 
     @property
+    def note(self) -> str | None:
+        """What a reader of scores on these data has to know first."""
+        if self.kwargs['root'] is not None:
+            return None
+        return (
+            'These are the patches of the bundled sample: the scores show that the '
+            'pipeline works and say nothing about the model.'
+        )
+
+    @property
     def num_patches(self) -> dict[str, int]:
         """Number of patches of each split that is set up."""
         return {split: len(dataset) for split, dataset in self._datasets().items()}
@@ -173,7 +183,7 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
     @override
     def _dataloader_factory(self, split: str) -> DataLoader[dict[str, Any]]:
         """Return the loader of a split: in training shuffled, otherwise in order."""
-        dataset = self._valid_attribute(f'{split}_dataset')
+        dataset: Any = self._valid_attribute(f'{split}_dataset')
         sampler = None
         if split == 'train':
             rank, world_size = self._rank()
@@ -186,6 +196,7 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
                 drop_last=True,
             )
             sampler.set_epoch(self._next_epoch())
+            dataset = Visits(dataset, len(dataset))
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -108,9 +108,11 @@ class ChannelTaskMixin(LightningModule):
         return report
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what a step draws (drop path, dropout) by the step alone."""
+        """Seed what a step draws (drop path, dropout) by the step alone, log its lr."""
         address = (global_seed(), 'step', self.global_step, batch_idx, self.global_rank)
         torch.manual_seed(derive_seed(*address))
+        groups = self.trainer.optimizers[0].param_groups
+        self.log('lr', max(group['lr'] for group in groups))
 
 
 def sample_keys(index: Tensor, *address: int | str) -> Tensor:

@@ -33,12 +33,16 @@ def decay_groups(
     Returns:
         Parameter groups for an optimizer.
     """
-    groups: list[dict[str, Any]] = []
+    by_decay: dict[float, list[Any]] = {}
     for module in modules:
-        groups += param_groups_weight_decay(
+        for group in param_groups_weight_decay(
             module, weight_decay, no_weight_decay_list=module.no_weight_decay()
-        )
-    return [group for group in groups if group['params']]
+        ):
+            by_decay.setdefault(group['weight_decay'], []).extend(group['params'])
+    return [
+        {'params': parameters, 'weight_decay': decay}
+        for decay, parameters in by_decay.items()
+    ]
 
 
 def layer_decay_groups(

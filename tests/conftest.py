@@ -1,0 +1,130 @@
+"""Fixtures that several tests share: the command line and broken copies of the data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import pandas as pd
+import pytest
+
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+
+PROJECT = Path(__file__).parents[1]
+
+
+@dataclass
+class Command:
+    """A `torchgeo` command in a process of its own."""
+
+    zygote: subprocess.Popen
+    pid: int
+    log: Path
+    code: int | None = None
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def last_line(self) -> str:
+        lines = [line for line in self.output.splitlines() if line.strip()]
+        return lines[-1] if lines else ''
+
+    def wait(self) -> 'Command':
+        self.code = ask(self.zygote, {'wait': self.pid})
+        return self
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+def ask(zygote: subprocess.Popen, request: dict) -> int:
+    zygote.stdin.write(json.dumps(request) + '\n')
+    zygote.stdin.flush()
+    return json.loads(zygote.stdout.readline())
+
+
+@pytest.fixture(scope='session')
+def zygote() -> Iterator[subprocess.Popen]:
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name('zygote.py'))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture(scope='session')
+def start(zygote) -> Callable[..., Command]:
+    """Start ``torchgeo ARGS`` in a folder."""
+    count = 0
+
+    def start_command(*args: str, folder: Path) -> Command:
+        nonlocal count
+        count += 1
+        log = folder / f'.output-{count}.txt'
+        request = {
+            'args': [str(arg) for arg in args],
+            'folder': str(folder),
+            'output': str(log),
+        }
+        return Command(zygote, ask(zygote, request), log)
+
+    return start_command
+
+
+@pytest.fixture(scope='session')
+def torchgeo(start) -> Callable[..., Command]:
+    """Run ``torchgeo ARGS`` in a folder to its end."""
+
+    def run(*args: str, folder: Path) -> Command:
+        return start(*args, folder=folder).wait()
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def conf() -> Path:
+    """The folder of the shipped configurations."""
+    return PROJECT / 'conf'
+
+
+@pytest.fixture
+def broken_sample(tmp_path) -> Callable[..., Path]:
+    """Copy the bundled sample, changing its records or its table on the way."""
+
+    def copy(
+        change_record: Callable[[str, bytes], bytes | None] | None = None,
+        change_table: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+    ) -> Path:
+        root = tmp_path / 'bigearthnet'
+        root.mkdir()
+        table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+        if change_table is not None:
+            table = change_table(table)
+        table.to_parquet(root / 'metadata.parquet')
+        source = SAMPLE_ROOT / 'BigEarthNet-Sample-LMDB'
+        with (
+            lmdb.open(str(source), readonly=True, lock=False) as old,
+            lmdb.open(str(root / 'lmdb'), map_size=64 << 20) as new,
+            old.begin() as read,
+            new.begin(write=True) as write,
+        ):
+            for key, value in read.cursor():
+                changed = value
+                if change_record is not None:
+                    changed = change_record(key.decode(), value)
+                if changed is not None:
+                    write.put(key, changed)
+        return root
+
+    return copy
