@@ -54,7 +54,8 @@ def ask(zygote: subprocess.Popen, request: dict) -> int:
 @pytest.fixture(scope='session')
 def zygote() -> Iterator[subprocess.Popen]:
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name('zygote.py'))],
+        [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('zygote.py'))],
+        env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'},  # no threads before a fork
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -175,9 +175,9 @@ def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
     for name in requested:
         if name not in by_name:
             near = [known for known in by_name if known.lower() == name.lower()]
-            hint = f'did you mean {near[0]!r}? ' if near else ''
+            hint = f', did you mean {near[0]!r}' if near else ''
             raise ValueError(
-                f'Unknown band {name!r}: {hint}The bands are {", ".join(by_name)}.'
+                f'Unknown band {name!r}{hint}: choose from {", ".join(by_name)}.'
             )
     return tuple(by_name[name] for name in requested)
 

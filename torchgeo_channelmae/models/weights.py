@@ -113,8 +113,8 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
         except (KeyError, ValueError):
             raise FileNotFoundError(
                 f'weights {weights!r} is neither a file nor the name of TorchGeo '
-                f'weights: give the path of a checkpoint, or null to start from '
-                f'scratch.'
+                f'weights: run the pretraining that writes it, give the path of '
+                f'another checkpoint, or null to start from scratch.'
             ) from None
     try:
         if weights.endswith('.safetensors'):
@@ -129,11 +129,11 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
         SafetensorError,
         pickle.UnpicklingError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f'weights {weights!r} is no checkpoint that can be read '
-            f'({reason[:120]}): give a .ckpt or .safetensors file.'
-        ) from None
+            f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '
+            f'holds more than tensors and plain values; give a .ckpt or .safetensors '
+            f'file.'
+        ) from error
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
     if not isinstance(content, Mapping):

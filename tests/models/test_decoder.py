@@ -1,0 +1,129 @@
+"""The decoder puts mask tokens where tokens are hidden and gives pixels in order."""
+
+import pytest
+import torch
+from timm.layers import resample_abs_pos_embed
+
+from torchgeo_channelmae.masking import random_masking
+from torchgeo_channelmae.models import ChannelMAEDecoder
+
+BANDS = ('B02', 'B08', 'VV')
+GRID = (2, 3)
+TOKENS = len(BANDS) * 6
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    model = ChannelMAEDecoder(
+        BANDS, GRID, patch_size=4, encoder_dim=12, embed_dim=16, depth=1, num_heads=2
+    ).eval()
+    for parameter in model.parameters():  # so that every one of them has an effect
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def inputs(batch=2, prefix=1, num_tokens=TOKENS):
+    mask = random_masking(torch.arange(batch), num_tokens, 0.6)
+    draw = torch.Generator().manual_seed(3)
+    encoded = torch.randn(batch, prefix + mask.visible.shape[1], 12, generator=draw)
+    return encoded, mask
+
+
+def in_plain_order(decoder, encoded, mask, positions):
+    """Run the decoder over the tokens 0..N-1 (attention knows no order)."""
+    samples = []
+    for sample in range(len(encoded)):
+        visible = mask.visible[sample].tolist()
+        prefix = encoded.shape[1] - len(visible)
+        sequence = [decoder.embed(token) for token in encoded[sample, :prefix]]
+        cells = len(positions)
+        for token in range(len(BANDS) * cells):
+            if token in visible:
+                place = prefix + visible.index(token)
+                content = decoder.embed(encoded[sample, place])
+            else:
+                content = decoder.mask_token[0, 0]
+            band = decoder.spectral_embed[BANDS[token // cells]]
+            sequence.append(content + positions[token % cells] + band)
+        states = torch.stack(sequence)[None]
+        for block in decoder.blocks:
+            states = block(states)
+        samples.append(decoder.pixels(decoder.norm(states[0, prefix:])))
+    return torch.stack(samples)
+
+
+@pytest.mark.parametrize('prefix', [0, 1, 3])
+@torch.no_grad()
+def test_pixels_come_in_the_order_of_the_tokens(decoder, prefix):
+    encoded, mask = inputs(prefix=prefix)
+    found = decoder(encoded, *mask, GRID)
+    assert found.shape == (2, TOKENS, 16)
+    expected = in_plain_order(decoder, encoded, mask, decoder.pos_embed[0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_masked_tokens_alone_are_the_masked_rows_of_all(decoder):
+    encoded, mask = inputs()
+    every = decoder(encoded, *mask, GRID)
+    some = decoder(encoded, *mask, GRID, predict_visible=False)
+    expected = torch.stack([every[row, mask.masked[row].tolist()] for row in range(2)])
+    torch.testing.assert_close(some, expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_masked_tokens_may_come_in_any_order(decoder):
+    encoded, mask = inputs()
+    every = decoder(encoded, *mask, GRID)
+    backwards = mask.masked.flip(1)
+    some = decoder(encoded, mask.visible, backwards, GRID, predict_visible=False)
+    expected = torch.stack([every[row, backwards[row].tolist()] for row in range(2)])
+    torch.testing.assert_close(some, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_are_resampled_to_the_grid_of_the_image(decoder):
+    encoded, mask = inputs(num_tokens=len(BANDS) * 20)
+    found = decoder(encoded, *mask, (4, 5))
+    positions = resample_abs_pos_embed(
+        decoder.pos_embed, [4, 5], list(GRID), num_prefix_tokens=0
+    )[0]
+    expected = in_plain_order(decoder, encoded, mask, positions)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient(decoder):
+    encoded, mask = inputs()
+    decoder(encoded, *mask, GRID).square().sum().backward()
+    still = [
+        name
+        for name, parameter in decoder.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert still == []
+
+
+@pytest.mark.parametrize(
+    ('dim', 'depth', 'heads'), [(16, 1, 3), (16, 0, 2), (0, 1, 1), (16, 1, 0)]
+)
+def test_a_decoder_that_cannot_be_built_is_refused_with_its_numbers(dim, depth, heads):
+    with pytest.raises(
+        ValueError, match=rf'^[^\n]*width {dim}, depth {depth} and {heads} heads[^\n]*$'
+    ):
+        ChannelMAEDecoder(BANDS, GRID, 4, 12, dim, depth, heads)
+
+
+def test_the_parameters_named_without_weight_decay_are_its_embeddings(decoder):
+    names = dict(decoder.named_parameters())
+    expected = {name for name in names if 'token' in name or '_embed' in name}
+    assert decoder.no_weight_decay() == expected
+
+
+def test_mask_token_positions_and_bands_start_small_and_biases_at_zero():
+    decoder = ChannelMAEDecoder(BANDS, (8, 8), 4, 12, embed_dim=256, num_heads=2)
+    assert decoder.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
+    assert 0 < decoder.mask_token.std() < 0.03
+    biases = [p for name, p in decoder.named_parameters() if name.endswith('bias')]
+    assert biases
+    assert not any(bias.any() for bias in biases)

@@ -1,0 +1,352 @@
+"""The commands of the README, end to end, on the bundled sample."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import torch
+from sklearn.metrics import average_precision_score, f1_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.metrics import subsets
+
+SCORES = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
+
+
+def quick(config, epochs=1, samples=16):
+    return (
+        '--config',
+        config,
+        f'--trainer.max_epochs={epochs}',
+        '--trainer.enable_progress_bar=false',
+        f'--data.init_args.samples_per_epoch={samples}',
+    )
+
+
+def succeed(command):
+    assert command.code == 0, command.output[-4000:]
+    return command
+
+
+def weights_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)['state_dict']
+
+
+def assert_equal_tensors(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope='module')
+def project(torchgeo, conf, tmp_path_factory):
+    """A folder after: fit pretraining, fit fine-tuning, test, predict."""
+    folder = tmp_path_factory.mktemp('project')
+    finetune = conf / 'finetune.yaml'
+    succeed(
+        torchgeo(
+            'fit',
+            *quick(conf / 'pretrain.yaml'),
+            '--model.init_args.plot_every_n_epochs=1',
+            folder=folder,
+        )
+    )
+    logs = {'fit': succeed(torchgeo('fit', *quick(finetune, 3, 32), folder=folder))}
+    shutil.move(folder / 'runs' / 'pretrain', folder / 'elsewhere')
+    for name in ('test', 'predict'):
+        logs[name] = succeed(
+            torchgeo(
+                name,
+                '--config',
+                finetune,
+                '--ckpt_path',
+                'runs/finetune/last.ckpt',
+                folder=folder,
+            )
+        )
+    shutil.move(folder / 'elsewhere', folder / 'runs' / 'pretrain')
+    return folder, logs
+
+
+def scores_of(folder):
+    return pd.read_csv(folder / 'runs/finetune/test/metrics.csv').iloc[-1]
+
+
+def test_pretraining_logs_each_loss_term(project):
+    folder, _ = project
+    table = pd.read_csv(folder / 'runs/pretrain/fit/metrics.csv')
+    train = table.dropna(subset='train_loss').iloc[-1]
+    parts = train['train_token_loss'] + train['train_spectral_loss']
+    assert train['train_loss'] == pytest.approx(parts, rel=1e-6)
+    for name in ('val_loss', 'val_spectral_loss', 'val_trivial_loss'):
+        assert (table[name].dropna() > 0).all(), name
+
+
+def test_pretraining_draws_reconstructions_for_tensorboard(project):
+    folder, _ = project
+    events = EventAccumulator(str(folder / 'runs/pretrain/fit')).Reload()
+    assert {'reconstruction/0', 'reconstruction/1'} <= set(events.Tags()['images'])
+
+
+def test_fine_tuning_says_which_weights_arrived_where(project):
+    _, logs = project
+    line = next(li for li in logs['fit'].output.splitlines() if 'tensors loaded' in li)
+    assert 'runs/pretrain/last.ckpt' in line
+    assert 'VV (sample: around the mean of 12 bands)' in line
+    assert 'VH (sample' in line
+    assert 'left over' in line
+    assert 'decoder' in line
+
+
+def test_a_test_logs_every_metric(project):
+    folder, _ = project
+    scores = scores_of(folder)
+    names = [f'test_{score}{part}' for score in SCORES for part in ('', '_mean', '_std')]
+    names += ['test_F1_micro_tuned', 'test_F1_macro_tuned', 'test_floor_mAP_micro']
+    for name in names:
+        assert np.isfinite(scores[name]), name
+    validation = pd.read_csv(folder / 'runs/finetune/fit/metrics.csv')
+    for score in SCORES:
+        assert validation[f'val_{score}'].notna().any(), score
+
+
+def test_scikit_learn_finds_the_same_scores_in_the_predictions(project):
+    folder, _ = project
+    table = pd.read_csv(folder / 'runs/finetune/predict/predictions.csv')
+    dataset = BigEarthNetLMDB(split='test', bands=['VV'])
+    assert list(table.patch_id) == dataset.patch_ids
+    assert list(table.columns[1:]) == list(dataset.classes)
+    probabilities, labels = table.iloc[:, 1:].to_numpy(), dataset.labels.numpy()
+    classes = labels.any(axis=0)
+    logged = scores_of(folder)
+
+    def expected(rows):
+        p, y = probabilities[rows], labels[rows]
+        kept = classes & y.any(axis=0)
+        p_kept, y_kept = p[:, kept], y[:, kept]
+        return {
+            'mAP_micro': average_precision_score(y, p, average='micro'),
+            'mAP_macro': average_precision_score(y_kept, p_kept, average='macro'),
+            'F1_micro': f1_score(y, p > 0.5, average='micro', zero_division=0),
+            'F1_macro': f1_score(y_kept, p_kept > 0.5, average='macro', zero_division=0),
+        }
+
+    for name, value in expected(slice(None)).items():
+        assert logged[f'test_{name}'] == pytest.approx(value, abs=1e-6), name
+    parts = pd.DataFrame([expected(r.numpy()) for r in subsets(21, 5, (0, 1, 2))])
+    for name in SCORES:
+        assert logged[f'test_{name}_mean'] == pytest.approx(parts[name].mean(), abs=1e-6)
+        assert logged[f'test_{name}_std'] == pytest.approx(parts[name].std(), abs=1e-6)
+
+
+def test_scores_on_the_sample_say_what_they_are_worth(project):
+    folder, logs = project
+    for text in (
+        logs['test'].output,
+        (folder / 'runs/finetune/test/scores.md').read_text(),
+    ):
+        assert 'say nothing about the model' in text
+        assert 'seeds 0, 1, 2' in text
+
+
+def test_per_class_scores_have_support(project):
+    folder, _ = project
+    classes = pd.read_csv(folder / 'runs/finetune/test/per_class.csv')
+    labels = BigEarthNetLMDB(split='test', bands=['VV']).labels
+    assert classes['support'].tolist() == labels.sum(0).tolist()
+    assert {'AP', 'F1', 'F1_tuned', 'threshold'} <= set(classes.columns)
+
+
+def test_each_command_has_its_own_files(project):
+    folder, _ = project
+    for command in ('fit', 'test', 'predict'):
+        home = folder / 'runs/finetune' / command
+        assert (home / 'config.yaml').is_file()
+        assert list(home.glob('events.out.tfevents.*'))
+    assert (folder / 'runs/finetune/last.ckpt').is_file()
+
+
+def test_another_number_of_groups_is_the_testers_choice(project, torchgeo, conf):
+    folder, _ = project
+    copied = folder.with_name('groups')
+    shutil.copytree(folder, copied)
+    succeed(
+        torchgeo(
+            'test',
+            '--config',
+            conf / 'finetune.yaml',
+            '--ckpt_path',
+            'runs/finetune/last.ckpt',
+            '--data.init_args.test_groups=3',
+            '--data.init_args.test_group_seeds=[7]',
+            folder=copied,
+        )
+    )
+    report = (copied / 'runs/finetune/test/scores.md').read_text()
+    assert '3 groups with the seeds 7 (3 subsets)' in report
+    assert (copied / 'runs/finetune/test.1/scores.md').is_file()
+
+
+def test_a_second_fit_moves_the_first_aside_and_is_what_a_test_scores(
+    project, torchgeo, conf
+):
+    folder, _ = project
+    copied = folder.with_name('twice')
+    shutil.copytree(folder, copied)
+    first = files_of(copied / 'runs/finetune')
+    again = quick(conf / 'finetune.yaml', 1, 32)
+    succeed(torchgeo('fit', *again, '--seed_everything=1', folder=copied))
+    assert files_of(copied / 'runs/finetune.1') == first
+    args = ('--config', conf / 'finetune.yaml', '--ckpt_path', 'runs/finetune/last.ckpt')
+    succeed(torchgeo('test', *args, folder=copied))
+    second = scores_of(copied)
+    assert second['test_loss'] != scores_of(folder)['test_loss']
+    succeed(
+        torchgeo(
+            'test', *args[:3], 'runs/finetune.1/last.ckpt', folder=copied
+        )
+    )
+    scored = pd.read_csv(copied / 'runs/finetune.1/test/metrics.csv').iloc[-1]
+    assert scored['test_loss'] == scores_of(folder)['test_loss']
+    assert scores_of(copied)['test_loss'] == second['test_loss']
+
+
+@pytest.mark.parametrize('task', ['pretrain', 'finetune'])
+def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
+    for name in ('one', 'other'):
+        (tmp_path / name).mkdir()
+        args = quick(conf / f'{task}.yaml', 2, 32)
+        if task == 'finetune':
+            args += ('--model.init_args.weights=null',)
+        succeed(torchgeo('fit', *args, folder=tmp_path / name))
+    one, other = (tmp_path / name / 'runs' / task for name in ('one', 'other'))
+    metrics = 'fit/metrics.csv'
+    assert (one / metrics).read_text() == (other / metrics).read_text()
+    assert_equal_tensors(weights_of(one / 'last.ckpt'), weights_of(other / 'last.ckpt'))
+
+
+@pytest.mark.parametrize('task', ['pretrain', 'finetune'])
+def test_a_run_killed_and_resumed_ends_as_one_left_alone(
+    start, torchgeo, conf, tmp_path, task
+):
+    args = quick(conf / f'{task}.yaml', 5, 48)
+    if task == 'finetune':
+        args += ('--model.init_args.weights=null',)
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    for folder in (whole, killed):
+        folder.mkdir()
+    succeed(torchgeo('fit', *args, folder=whole))
+
+    command = start('fit', *args, folder=killed)
+    last = killed / 'runs' / task / 'last.ckpt'
+    deadline = time.monotonic() + 60
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    command.kill()
+    stopped_at = torch.load(last, weights_only=True)['epoch']
+    assert stopped_at < 4, 'the run ended before it was killed'
+    resume = ('--ckpt_path', f'runs/{task}/last.ckpt')
+    succeed(torchgeo('fit', *args, *resume, folder=killed))
+
+    ended = torch.load(last, weights_only=True)
+    alone = torch.load(whole / 'runs' / task / 'last.ckpt', weights_only=True)
+    assert ended['global_step'] == alone['global_step'] == 15
+    assert_equal_tensors(ended['state_dict'], alone['state_dict'])
+    moments, expected = (
+        {
+            f'{parameter}.{name}': value
+            for parameter, state in checkpoint['optimizer_states'][0]['state'].items()
+            for name, value in state.items()
+        }
+        for checkpoint in (ended, alone)
+    )
+    assert_equal_tensors(moments, expected)
+    resumed = pd.read_csv(killed / 'runs' / task / 'fit/metrics.csv')
+    losses = pd.read_csv(whole / 'runs' / task / 'fit/metrics.csv')
+    tail = losses[losses.step >= resumed.step.min()]['train_loss'].dropna()
+    assert resumed['train_loss'].dropna().tolist() == tail.tolist()
+    assert list((killed / 'runs' / task).glob('fit.1/config.yaml'))
+
+
+@pytest.fixture
+def eurosat(tmp_path):
+    """A folder in the layout of TorchGeo's EuroSAT, of random pixels."""
+    from torchgeo.datasets import EuroSAT
+
+    root, draw = tmp_path / 'eurosat', np.random.default_rng(0)
+    names = []
+    for number in range(10):
+        folder = root / EuroSAT.base_dir / f'Class{number}'
+        folder.mkdir(parents=True)
+        name = f'Class{number}_1'
+        names.append(f'{name}.jpg')
+        with rasterio.open(
+            folder / f'{name}.tif',
+            'w',
+            driver='GTiff',
+            width=64,
+            height=64,
+            count=13,
+            dtype='uint16',
+        ) as file:
+            file.write(draw.integers(0, 4000, (13, 64, 64), dtype=np.uint16))
+    for filename in EuroSAT.split_filenames.values():
+        (root / filename).write_text('\n'.join(names))
+    return root
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_stock_classification_trains_with_our_weights(project, eurosat, tmp_path):
+    folder, _ = project
+    shutil.copytree(folder / 'runs', tmp_path / 'runs')
+    command = shutil.which('torchgeo', path=str(sys.executable).rpartition('/')[0])
+    config = conf_of_tests('stock_classification.yaml')
+    done = subprocess.run(
+        [command, 'fit', '--config', config],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert re.findall('torchgeo_channelmae[.a-zA-Z]*', config.read_text()) == [
+        'torchgeo_channelmae.register.RegisterModels'
+    ]
+    checkpoint = next((tmp_path / 'stock').rglob('*.ckpt'))
+    trained = torch.load(checkpoint, weights_only=True)
+    assert trained['global_step'] == 2
+    pretrained = weights_of(tmp_path / 'runs/pretrain/last.ckpt')
+    encoder = {k: v for k, v in pretrained.items() if k.startswith('model.')}
+    arrived = {k: v for k, v in trained['state_dict'].items() if k in encoder}
+    assert_equal_tensors(arrived, encoder)
+    assert trained['state_dict']['model.head.weight'].shape == (10, 192)
+
+
+def conf_of_tests(name):
+    from pathlib import Path
+
+    return Path(__file__).with_name('conf') / name
+
+
+def test_checkpoints_hold_plain_values_only(project):
+    folder, _ = project
+    for run in ('pretrain', 'finetune'):
+        loaded = torch.load(folder / f'runs/{run}/last.ckpt', weights_only=True)
+        json.dumps(loaded['hyper_parameters'], default=list)

@@ -1,0 +1,208 @@
+"""The losses are their papers' formulas, written here as loops over Python numbers."""
+
+import math
+from statistics import fmean, variance
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.losses import (
+    normalize_tokens,
+    spectral_to_spectral,
+    token_to_token,
+    trivial_reconstruction,
+)
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def squared_norm(one, other):
+    return math.fsum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+
+
+def slow_token_to_token(prediction, target):
+    losses = []
+    for guesses, truths in zip(prediction.tolist(), target.tolist(), strict=True):
+        total = 0.0
+        for guess, truth in zip(guesses, truths, strict=True):
+            total += squared_norm(guess, truth) / len(truth)
+        losses.append(total / len(truths))
+    return losses
+
+
+def slow_spectral_to_spectral(prediction, target, num_bands, reduction):
+    losses = []
+    for guesses, truths in zip(prediction.tolist(), target.tolist(), strict=True):
+        cells, pixels = len(truths) // num_bands, len(truths[0])
+        share = 1 if reduction == 'sum' else 1 / num_bands
+        total = 0.0
+        for cell in range(cells):
+            tokens = [band * cells + cell for band in range(num_bands)]
+            guess, truth = (
+                [share * math.fsum(rows[i][p] for i in tokens) for p in range(pixels)]
+                for rows in (guesses, truths)
+            )
+            total += squared_norm(guess, truth) / pixels
+        losses.append(total / cells)
+    return losses
+
+
+def random_pair(dtype):
+    """A batch of 3 with 4 bands of 5 cells of 2 x 2 px, not centred on 0."""
+    draw = torch.Generator().manual_seed(0)
+    prediction = torch.randn(3, 20, 4, generator=draw, dtype=torch.float64) + 2
+    target = 3 * torch.randn(3, 20, 4, generator=draw, dtype=torch.float64) - 1
+    return prediction.to(dtype), target.to(dtype), 4
+
+
+@pytest.fixture(scope='module')
+def patches():
+    """The tokens of two real patches in reflectance, cut by hand, (2, 12 * 64, 225)."""
+    dataset = BigEarthNetLMDB(split='train')
+    rows = []
+    for index in (0, 1):
+        image = dataset[index]['image']
+        rows.append(
+            [
+                (image[c, y : y + 15, x : x + 15] / 10_000).flatten()
+                for c in range(12)
+                for y in range(0, 120, 15)
+                for x in range(0, 120, 15)
+            ]
+        )
+    return torch.stack([torch.stack(tokens) for tokens in rows])
+
+
+@pytest.fixture(params=['random', 'real'])
+def pair(request, patches):
+    """Prediction, target and the number of bands, in a given type."""
+
+    def make(dtype):
+        if request.param == 'random':
+            return random_pair(dtype)
+        return patches[:1].to(dtype), patches[1:].to(dtype), 12
+
+    return make
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_token_to_token_is_its_formula(pair, dtype):
+    prediction, target, _ = pair(dtype)
+    expected = slow_token_to_token(prediction, target)
+    found = token_to_token(prediction, target)
+    assert found.dtype == dtype
+    assert found.tolist() == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_spectral_to_spectral_is_its_formula(pair, dtype, reduction):
+    prediction, target, bands = pair(dtype)
+    expected = slow_spectral_to_spectral(prediction, target, bands, reduction)
+    found = spectral_to_spectral(prediction, target, bands, reduction)
+    assert found.dtype == dtype
+    assert found.tolist() == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+def test_the_sum_over_bands_weighs_c_squared_times_the_mean(pair):
+    prediction, target, bands = pair(torch.float64)
+    total = spectral_to_spectral(prediction, target, bands, 'sum')
+    mean = spectral_to_spectral(prediction, target, bands, 'mean')
+    assert total.tolist() == pytest.approx((bands**2 * mean).tolist(), rel=1e-12)
+
+
+def test_the_mean_over_bands_is_the_default():
+    prediction, target, bands = random_pair(torch.float64)
+    found = spectral_to_spectral(prediction, target, bands)
+    expected = slow_spectral_to_spectral(prediction, target, bands, 'mean')
+    assert found.tolist() == pytest.approx(expected, rel=1e-10)
+
+
+def test_errors_that_cancel_over_the_bands_are_no_spectral_error():
+    target = torch.zeros(1, 2 * 3, 4)
+    prediction = torch.cat([torch.ones(1, 3, 4), -torch.ones(1, 3, 4)], dim=1)
+    assert spectral_to_spectral(prediction, target, 2).item() == 0
+    assert token_to_token(prediction, target).item() == 1
+
+
+def test_with_one_band_both_losses_are_the_same():
+    prediction, target, _ = random_pair(torch.float64)
+    assert spectral_to_spectral(prediction, target, 1).tolist() == pytest.approx(
+        token_to_token(prediction, target).tolist(), rel=1e-12
+    )
+
+
+def test_an_unknown_way_of_taking_bands_together_is_refused_by_name():
+    prediction, target, bands = random_pair(torch.float32)
+    with pytest.raises(ValueError, match=r"^Spectral loss 'median' .*mean.*sum.*\.$"):
+        spectral_to_spectral(prediction, target, bands, 'median')
+
+
+def test_gradients_of_both_losses_are_those_of_finite_differences():
+    prediction, target, bands = random_pair(torch.float64)
+    prediction.requires_grad_()
+    assert gradcheck(lambda p: token_to_token(p, target), (prediction,))
+    for reduction in ('mean', 'sum'):
+        assert gradcheck(
+            lambda p, how=reduction: spectral_to_spectral(p, target, bands, how),
+            (prediction,),
+        )
+
+
+def test_each_token_is_standardised_by_its_own_pixels(pair):
+    _, tokens, _ = pair(torch.float64)
+    tokens = tokens[:, ::40] if tokens.shape[1] > 40 else tokens
+    eps = 1e-3
+    found = normalize_tokens(tokens, eps=eps)
+    for found_rows, rows in zip(found.tokens.tolist(), tokens.tolist(), strict=True):
+        for found_token, token in zip(found_rows, rows, strict=True):
+            std = math.sqrt(variance(token) + eps)
+            expected = [(pixel - fmean(token)) / std for pixel in token]
+            assert found_token == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_constant_token_becomes_zeros():
+    found = normalize_tokens(torch.full((1, 2, 9), 7.5))
+    assert found.tokens.tolist() == torch.zeros(1, 2, 9).tolist()
+    assert (found.std > 0).all()
+
+
+def test_undoing_the_normalisation_gives_the_tokens_back(pair):
+    _, tokens, _ = pair(torch.float64)
+    found = normalize_tokens(tokens)
+    torch.testing.assert_close(
+        found.tokens * found.std + found.mean, tokens, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_the_trivial_guess_is_the_mean_of_the_visible_pixels_of_the_band():
+    tokens, _, bands = random_pair(torch.float64)
+    cells = 5
+    # Band 1 has no visible token in the first sample; visible are bands 0, 2, 3.
+    visible = torch.tensor([[0, 3, 11, 19], [2, 5, 12, 17], [0, 7, 14, 15]])
+    found = trivial_reconstruction(tokens, visible, bands)
+    assert found.shape == (3, 20, 1)
+    for sample in range(3):
+        pixels = {
+            token: tokens[sample, token].tolist() for token in visible[sample].tolist()
+        }
+        for token in range(20):
+            band = token // cells
+            own = [p for t, ps in pixels.items() if t // cells == band for p in ps]
+            every = [p for ps in pixels.values() for p in ps]
+            expected = fmean(own or every)
+            assert found[sample, token].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_trivial_guess_does_not_look_at_hidden_pixels():
+    tokens, _, bands = random_pair(torch.float64)
+    visible = torch.tensor([[0, 3, 11, 19]] * 3)
+    changed = tokens.clone()
+    hidden = [token for token in range(20) if token not in (0, 3, 11, 19)]
+    changed[:, hidden] = 1e6
+    assert torch.equal(
+        trivial_reconstruction(tokens, visible, bands),
+        trivial_reconstruction(changed, visible, bands),
+    )
