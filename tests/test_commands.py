@@ -118,7 +118,9 @@ def test_fine_tuning_says_which_weights_arrived_where(project):
 def test_a_test_logs_every_metric(project):
     folder, _ = project
     scores = scores_of(folder)
-    names = [f'test_{score}{part}' for score in SCORES for part in ('', '_mean', '_std')]
+    names = [
+        f'test_{score}{part}' for score in SCORES for part in ('', '_mean', '_std')
+    ]
     names += ['test_F1_micro_tuned', 'test_F1_macro_tuned', 'test_floor_mAP_micro']
     for name in names:
         assert np.isfinite(scores[name]), name
@@ -145,14 +147,18 @@ def test_scikit_learn_finds_the_same_scores_in_the_predictions(project):
             'mAP_micro': average_precision_score(y, p, average='micro'),
             'mAP_macro': average_precision_score(y_kept, p_kept, average='macro'),
             'F1_micro': f1_score(y, p > 0.5, average='micro', zero_division=0),
-            'F1_macro': f1_score(y_kept, p_kept > 0.5, average='macro', zero_division=0),
+            'F1_macro': f1_score(
+                y_kept, p_kept > 0.5, average='macro', zero_division=0
+            ),
         }
 
     for name, value in expected(slice(None)).items():
         assert logged[f'test_{name}'] == pytest.approx(value, abs=1e-6), name
     parts = pd.DataFrame([expected(r.numpy()) for r in subsets(21, 5, (0, 1, 2))])
     for name in SCORES:
-        assert logged[f'test_{name}_mean'] == pytest.approx(parts[name].mean(), abs=1e-6)
+        assert logged[f'test_{name}_mean'] == pytest.approx(
+            parts[name].mean(), abs=1e-6
+        )
         assert logged[f'test_{name}_std'] == pytest.approx(parts[name].std(), abs=1e-6)
 
 
@@ -214,15 +220,16 @@ def test_a_second_fit_moves_the_first_aside_and_is_what_a_test_scores(
     again = quick(conf / 'finetune.yaml', 1, 32)
     succeed(torchgeo('fit', *again, '--seed_everything=1', folder=copied))
     assert files_of(copied / 'runs/finetune.1') == first
-    args = ('--config', conf / 'finetune.yaml', '--ckpt_path', 'runs/finetune/last.ckpt')
+    args = (
+        '--config',
+        conf / 'finetune.yaml',
+        '--ckpt_path',
+        'runs/finetune/last.ckpt',
+    )
     succeed(torchgeo('test', *args, folder=copied))
     second = scores_of(copied)
     assert second['test_loss'] != scores_of(folder)['test_loss']
-    succeed(
-        torchgeo(
-            'test', *args[:3], 'runs/finetune.1/last.ckpt', folder=copied
-        )
-    )
+    succeed(torchgeo('test', *args[:3], 'runs/finetune.1/last.ckpt', folder=copied))
     scored = pd.read_csv(copied / 'runs/finetune.1/test/metrics.csv').iloc[-1]
     assert scored['test_loss'] == scores_of(folder)['test_loss']
     assert scores_of(copied)['test_loss'] == second['test_loss']

@@ -413,6 +413,25 @@ def test_feature_maps_come_in_every_form_of_timms():
     assert tokens[0].shape == (2, 18, 32)
 
 
+@pytest.mark.parametrize('layers', [(0,), (1, 3), (-1,)])
+@torch.no_grad()
+def test_timm_makes_a_feature_extractor_of_it(layers):
+    arguments = {'in_chans': 2, 'depth': 4, 'img_size': 32}
+    name = 'channelmae_tiny_patch16'
+    extractor = timm.create_model(
+        name, features_only=True, out_indices=layers, **arguments
+    ).eval()
+    model = timm.create_model(name, **arguments).eval()
+    model.load_state_dict(extractor.model.state_dict(), strict=False)
+    image = pixels(2, 32, 48)
+    _, every = model.forward_intermediates(image)
+    maps = extractor(image)
+    assert len(maps) == len(layers)
+    for found, layer in zip(maps, layers, strict=True):
+        assert found.shape == (2, 192, 2, 3)
+        torch.testing.assert_close(found, every[layer])
+
+
 def test_gradient_checkpointing_changes_neither_output_nor_gradients():
     image = pixels()
     visible = random_masking(torch.tensor([3, 4]), 18, 0.5).visible

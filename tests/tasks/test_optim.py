@@ -33,13 +33,9 @@ def decoder():
 
 
 def is_embedding_norm_or_bias(name):
-    return (
-        name.endswith('bias')
-        or 'norm' in name
-        or '_embed.' in name.removeprefix('patch_embed.').removeprefix('proj.')
-        and not name.startswith('patch_embed')
-        or name in ('pos_embed', 'cls_token', 'mask_token')
-    )
+    first, last = name.split('.')[0], name.split('.')[-1]
+    embeddings = ('pos_embed', 'spectral_embed', 'cls_token', 'mask_token')
+    return first in embeddings or last == 'bias' or 'norm' in name
 
 
 def by_name(model, groups, key):

@@ -283,16 +283,18 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         note = getattr(datamodule, 'note', None)
         report = score_report(scores, classes, groups, seeds, note)
         rank_zero_info(f'\n{report}')
+        folder = self.trainer.log_dir  # all processes have to ask for it
         if self.trainer.is_global_zero:
-            write_report(self.trainer.log_dir, report, classes)
+            write_report(folder, report, classes)
 
     @override
     def on_predict_epoch_end(self) -> None:
         """Write ``predictions.csv``: patch id and one probability a class."""
         rows = self._collect()
+        folder = self.trainer.log_dir  # all processes have to ask for it
         if self.trainer.is_global_zero:
             path = write_predictions(
-                self.trainer.log_dir,
+                folder,
                 rows['patch_id'],
                 rows['probabilities'],
                 self.class_names,

@@ -1,0 +1,1 @@
+"""Timings and memory, measured apart from the tests."""
