@@ -136,7 +136,7 @@ def test_with_one_band_both_losses_are_the_same():
 
 def test_an_unknown_way_of_taking_bands_together_is_refused_by_name():
     prediction, target, bands = random_pair(torch.float32)
-    with pytest.raises(ValueError, match=r"^Spectral loss 'median' .*mean.*sum.*\.$"):
+    with pytest.raises(ValueError, match=r"^spectral_loss 'median' .*mean.*sum.*\.$"):
         spectral_to_spectral(prediction, target, bands, 'median')
 
 

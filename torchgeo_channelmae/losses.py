@@ -55,6 +55,18 @@ def token_to_token(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().mean(dim=(1, 2))
 
 
+def check_reduction(reduction: str) -> None:
+    """Check how bands are to be taken together.
+
+    Raises:
+        ValueError: If it is neither ``mean`` nor ``sum``.
+    """
+    if reduction not in ('mean', 'sum'):
+        raise ValueError(
+            f"spectral_loss {reduction!r} is not known: choose 'mean' or 'sum'."
+        )
+
+
 def spectral_to_spectral(
     prediction: Tensor,
     target: Tensor,
@@ -84,10 +96,7 @@ def spectral_to_spectral(
     Raises:
         ValueError: If the reduction is neither ``mean`` nor ``sum``.
     """
-    if reduction not in ('mean', 'sum'):
-        raise ValueError(
-            f"Spectral loss {reduction!r} is not known: choose 'mean' or 'sum'."
-        )
+    check_reduction(reduction)
     difference = (prediction - target).unflatten(1, (num_bands, -1))  # (B, C, L, P^2)
     together = difference.sum(1) if reduction == 'sum' else difference.mean(1)
     return together.square().mean(dim=(1, 2))

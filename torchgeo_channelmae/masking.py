@@ -23,17 +23,32 @@ class TokenMask(NamedTuple):
     masked: Tensor
 
 
-def check_mask_ratio(mask_ratio: float) -> None:
-    """Check that a mask ratio hides something and leaves something.
+def count_visible(num_tokens: int, mask_ratio: float) -> int:
+    """Count the tokens that a mask ratio leaves visible.
+
+    Args:
+        num_tokens: N, tokens a sample.
+        mask_ratio: Share of the tokens to hide, in (0, 1).
+
+    Returns:
+        ``N - round(N * mask_ratio)``.
 
     Raises:
-        ValueError: If the ratio is not inside (0, 1).
+        ValueError: If the ratio is outside (0, 1), or so near to a bound that it
+            would hide none or all of the tokens.
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(
             f'mask_ratio {mask_ratio} is outside (0, 1): it is the share of tokens '
             f'hidden from the encoder, 0.75 for example.'
         )
+    num_visible = num_tokens - round(num_tokens * mask_ratio)
+    if not 0 < num_visible < num_tokens:
+        raise ValueError(
+            f'mask_ratio {mask_ratio} leaves {num_visible} of {num_tokens} tokens '
+            f'visible: choose one that leaves some visible and hides some.'
+        )
+    return num_visible
 
 
 def random_masking(keys: Tensor, num_tokens: int, mask_ratio: float) -> TokenMask:
@@ -53,13 +68,7 @@ def random_masking(keys: Tensor, num_tokens: int, mask_ratio: float) -> TokenMas
         ValueError: If the ratio is outside (0, 1), or so near to a bound that it
             would hide none or all of the tokens.
     """
-    check_mask_ratio(mask_ratio)
-    num_visible = num_tokens - round(num_tokens * mask_ratio)
-    if not 0 < num_visible < num_tokens:
-        raise ValueError(
-            f'mask_ratio {mask_ratio} leaves {num_visible} of {num_tokens} tokens '
-            f'visible: choose one that leaves some visible and hides some.'
-        )
+    num_visible = count_visible(num_tokens, mask_ratio)
     order = torch.argsort(random_keys(keys, num_tokens), dim=1, stable=True)
     visible = order[:, :num_visible].sort(dim=1).values
     masked = order[:, num_visible:].sort(dim=1).values

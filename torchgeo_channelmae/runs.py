@@ -68,7 +68,7 @@ class RunFolder(Callback):
             # Lightning's stand-in, for callbacks that insist on a logger.
             trainer.loggers = trainer.loggers or [DummyLogger()]
             return
-        requested, checkpoint = _checkpoint_of(trainer)
+        requested, checkpoint = checkpoint_of(trainer)
         self._check_task(pl_module, checkpoint)
         root = Path(self.root).expanduser().absolute()
         if requested == 'last' and checkpoint is None:
@@ -185,7 +185,7 @@ class RunFolder(Callback):
     ) -> None:
         """Say where the results are."""
         if self._opened is not None:
-            rank_zero_info(f'Results are in {self._opened.path}')
+            rank_zero_info(f'Results are in {os.path.relpath(self._opened.path)}')
             self._opened = None
 
 
@@ -228,11 +228,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
 
 
-def _checkpoint_of(trainer: Trainer) -> tuple[str | None, str | None]:
-    """Return the checkpoint asked for, and the path that Lightning made of it.
+def checkpoint_of(trainer: Trainer) -> tuple[str | None, str | None]:
+    """Find the checkpoint that a command resumes or evaluates, while it is set up.
 
     Lightning sets ``trainer.ckpt_path`` only after every ``setup`` hook, so it is read
     where it is then: in the arguments of the trainer's own calls on the stack.
+
+    Args:
+        trainer: The trainer, inside its ``setup`` hooks.
+
+    Returns:
+        The checkpoint as it was asked for (maybe ``last`` or ``best``), and the path
+        that Lightning made of it; None for none.
     """
     requested = resolved = None
     frame = inspect.currentframe()

@@ -5,13 +5,11 @@ resampled, what started fresh and how, and what was left over.
 """
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
@@ -37,6 +35,7 @@ in every run.
 
 _SPECTRAL = 'spectral_embed.'
 _HEAD = ('head.',)
+_ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
 
 
 @dataclass(frozen=True)
@@ -118,17 +117,10 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             ) from None
     try:
         if weights.endswith('.safetensors'):
-            content: object = load_file(weights)
+            content: object = _in_band_order(load_file(weights))
         else:
             content = torch.load(weights, map_location='cpu', weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # an unpickler of wrong bytes may raise anything
         raise ValueError(
             f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '
             f'holds more than tensors and plain values; give a .ckpt or .safetensors '
@@ -152,6 +144,16 @@ def _bare(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if any(key.startswith(prefix) for key in state_dict):
             return {key.removeprefix(prefix): v for key, v in state_dict.items()}
     return dict(state_dict)
+
+
+def _in_band_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put bands as their sensor has them: a ``.safetensors`` file sorts by name."""
+
+    def position(name: str) -> int:
+        band = name.rpartition('.')[2]
+        return _ORDER.index(band) if _SPECTRAL in name and band in _ORDER else -1
+
+    return {name: tensors[name] for name in sorted(tensors, key=position)}
 
 
 def load_encoder(

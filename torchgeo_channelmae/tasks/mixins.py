@@ -13,6 +13,7 @@ from ..models.channelvit import ChannelViT
 from ..models.tokens import check_size
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
 from ..randomness import derive_seed, global_seed
+from ..runs import checkpoint_of
 
 
 class ChannelTaskMixin(LightningModule):
@@ -95,16 +96,14 @@ class ChannelTaskMixin(LightningModule):
         size = getattr(datamodule, 'size', None)
         if isinstance(size, int):
             check_size(size, size, self.model.patch_embed.patch_size[0])
-        if stage == 'fit' and self.weights:
-            self.load_weights()
+        if stage == 'fit' and self.weights and checkpoint_of(self.trainer)[1] is None:
+            self.load_weights(self.weights)
 
-    def load_weights(self) -> LoadReport | None:
-        """Load ``weights`` into the encoder and log what arrived."""
-        if not self.weights:
-            return None
+    def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
+        """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
-        report = load_encoder(self.model, read_weights(self.weights), policy)
-        rank_zero_info(f'Weights {self.weights}: {report}')
+        report = load_encoder(self.model, read_weights(weights), policy)
+        rank_zero_info(f'Weights {weights}: {report}')
         return report
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

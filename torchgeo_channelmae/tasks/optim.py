@@ -94,7 +94,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
 
     Args:
         step: Optimizer step, from 0.
-        warmup_steps: Steps of the line; the last of them runs at the full rate.
+        warmup_steps: Steps of the line; the step after it runs at the full rate.
         total_steps: Steps of the whole training.
 
     Returns:

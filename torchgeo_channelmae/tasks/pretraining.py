@@ -14,12 +14,13 @@ from torchvision.models import WeightsEnum
 from ..gather import PredictionStore
 from ..losses import (
     NormalizedTokens,
+    check_reduction,
     normalize_tokens,
     spectral_to_spectral,
     token_to_token,
     trivial_reconstruction,
 )
-from ..masking import TokenMask, check_mask_ratio, random_masking
+from ..masking import TokenMask, count_visible, random_masking
 from ..models.decoder import ChannelMAEDecoder
 from ..models.tokens import gather_tokens, patchify, unpatchify
 from ..plotting import log_figure, plot_reconstruction
@@ -120,8 +121,10 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
     def build_models(self) -> None:
         """Make the encoder and the decoder."""
         hparams = self.hparams
-        check_mask_ratio(hparams['mask_ratio'])
+        check_reduction(hparams['spectral_loss'])
         self.model = self.create_encoder(num_classes=0)
+        cells = self.model.patch_embed.num_patches
+        count_visible(cells * len(self.model.bands), hparams['mask_ratio'])
         self.decoder = ChannelMAEDecoder(
             bands=self.model.bands,
             grid_size=self.model.patch_embed.grid_size,

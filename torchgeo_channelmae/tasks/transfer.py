@@ -104,7 +104,7 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         hparams = self.hparams
         if hparams['num_labels'] < 1:
             raise ValueError(
-                f'num_labels is {hparams["num_labels"]}: at least 1 class.'
+                f'num_labels {hparams["num_labels"]} is too few: give at least 1.'
             )
         for name in ('labels', 'pos_weight'):
             given = hparams[name]

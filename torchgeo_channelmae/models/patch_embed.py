@@ -1,0 +1,114 @@
+"""The patch embedding: one projection that all bands share."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from .tokens import check_size, patchify
+
+
+class ChannelPatchEmbed(nn.Module):
+    """Project the patches of all bands with one shared one-band projection."""
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 128,
+        patch_size: int = 16,
+        in_chans: int = 12,
+        embed_dim: int = 768,
+        bias: bool = True,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initialize a new ChannelPatchEmbed instance.
+
+        Args:
+            img_size: Side, or height and width, of the image that the positions are
+                made for, in pixels.
+            patch_size: P, patch side in pixels.
+            in_chans: C, number of bands; no parameter depends on it.
+            embed_dim: D, width of a token.
+            bias: Whether the projection has a bias.
+            device: Where to make the parameters.
+            dtype: Their type.
+            **kwargs: What else timm hands to an embedding; not needed here.
+
+        Raises:
+            ValueError: If the patch side does not divide the image.
+        """
+        super().__init__()
+        self.in_chans = in_chans
+        self.proj = nn.Conv2d(
+            1,
+            embed_dim,
+            kernel_size=patch_size,
+            stride=patch_size,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.patch_size = (patch_size, patch_size)
+        self.set_input_size(img_size)
+
+    @property
+    def num_patches(self) -> int:
+        """L, number of grid cells; a cell has one token a band."""
+        return self.grid_size[0] * self.grid_size[1]
+
+    def set_input_size(
+        self,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        """Set the image size that positions belong to.
+
+        Args:
+            img_size: Side, or height and width, in pixels; None keeps it.
+            patch_size: Has to be the present one: the projection is made for it.
+
+        Raises:
+            ValueError: If the patch side does not divide the image, or would change.
+        """
+        side = self.patch_size[0]
+        if patch_size is not None and patch_size not in (side, self.patch_size):
+            raise ValueError(
+                f'The patch size is {side} px and cannot become {patch_size}: '
+                f'create the model that has it.'
+            )
+        if img_size is not None:
+            height, width = (
+                (img_size, img_size) if isinstance(img_size, int) else img_size
+            )
+            check_size(height, width, side)
+            self.img_size = (height, width)
+        self.grid_size = (self.img_size[0] // side, self.img_size[1] // side)
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Pixels a grid cell, as timm asks for it."""
+        return max(self.patch_size) if as_scalar else self.patch_size
+
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Grid cells down and across for an image of that height and width."""
+        return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Project flattened one-band patches, (..., P^2) to (..., D)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Project all patches of all bands.
+
+        Args:
+            x: (B, C, H, W), C and H, W as they come.
+
+        Returns:
+            (B, C, h, w, D).
+        """
+        grid = self.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+        tokens = self.project(patchify(x, self.patch_size[0]))
+        return tokens.unflatten(1, (x.shape[1], *grid))
