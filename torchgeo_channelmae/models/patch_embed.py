@@ -1,11 +1,10 @@
 """The patch embedding: one projection that all bands share."""
 
-from typing import Any
+from typing import Any, override
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
 
 from .tokens import check_size, patchify
 
