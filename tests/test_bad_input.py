@@ -4,11 +4,12 @@ import json
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.numpy as st
 import torch
 
-TRAIN_PATCH = 'S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP'
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 
 
 def assert_refused(command, *named):
@@ -118,25 +119,14 @@ def test_a_patch_of_the_metadata_that_the_lmdb_lacks(pretrain, broken_sample):
             return None
         return value
 
-    root = broken_sample(drop)
-    splits = ['train', 'val', 'test']
-    command = pretrain(f'--data.init_args.root={root}')
-    if command.code == 0:  # the patch is of the test split, which fit does not read
-        pytest.fail(f'{dropped} is in none of {splits[:2]}')
+    command = pretrain(f'--data.init_args.root={broken_sample(drop)}')
     assert_refused(command, dropped[0])
-
-
-def first_training_patch(root_table):
-    return root_table[root_table.split == 'train'].patch_id.iloc[0]
 
 
 @pytest.fixture
 def training_patch():
-    import pandas as pd
-
-    from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-
-    return first_training_patch(pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet'))
+    table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+    return table[table.split == 'train'].patch_id.iloc[0]
 
 
 def everywhere(pretrain, root):
@@ -160,7 +150,7 @@ def test_a_record_that_is_no_record(pretrain, broken_sample, training_patch):
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_many_pixels_that_are_no_numbers(finetune, broken_sample, value, conf):
+def test_many_pixels_that_are_no_numbers(finetune, broken_sample, value):
     spoiled = []
 
     def spoil(key, record):
@@ -196,6 +186,35 @@ def test_a_few_pixels_that_are_no_numbers_are_filled_and_said(finetune, broken_s
     assert command.code == 0, command.output[-3000:]
     assert 'VH' in command.output
     assert 'filled' in command.output
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        (lambda table: table.assign(split='val'), "'val'"),
+        (lambda table: pd.concat([table, table.iloc[:1]]), 'twice'),
+        (lambda table: table.assign(labels=[None, *table.labels[1:]]), 'no labels'),
+    ],
+)
+def test_rows_that_would_be_lost_or_miscounted(pretrain, broken_sample, change, named):
+    root = broken_sample(change_table=change)
+    assert_refused(pretrain(f'--data.init_args.root={root}'), named, 'parquet')
+
+
+@pytest.mark.parametrize('command', ['test', 'predict', 'validate'])
+def test_a_command_that_would_score_an_untrained_model(
+    torchgeo, conf, tmp_path, command
+):
+    run = torchgeo(command, '--config', conf / 'finetune.yaml', folder=tmp_path)
+    assert_refused(run, 'untrained', '--ckpt_path', 'runs/finetune/last.ckpt')
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_checkpoint_that_is_not_there(torchgeo, conf, tmp_path):
+    args = ('--config', conf / 'finetune.yaml', '--ckpt_path', 'no/such.ckpt')
+    run = torchgeo('test', *args, folder=tmp_path)
+    assert run.code == 1
+    assert 'no/such.ckpt' in run.last_line
 
 
 def test_a_label_that_is_not_one_of_the_19(pretrain, broken_sample):

@@ -249,9 +249,11 @@ def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
     assert_equal_tensors(weights_of(one / 'last.ckpt'), weights_of(other / 'last.ckpt'))
 
 
-@pytest.mark.parametrize('task', ['pretrain', 'finetune'])
+@pytest.mark.parametrize(
+    ('task', 'delay'), [('pretrain', 0.0), ('pretrain', 0.7), ('finetune', 0.2)]
+)
 def test_a_run_killed_and_resumed_ends_as_one_left_alone(
-    start, torchgeo, conf, tmp_path, task
+    start, torchgeo, conf, tmp_path, task, delay
 ):
     args = quick(conf / f'{task}.yaml', 5, 48)
     if task == 'finetune':
@@ -266,6 +268,7 @@ def test_a_run_killed_and_resumed_ends_as_one_left_alone(
     deadline = time.monotonic() + 60
     while not last.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(delay)
     command.kill()
     stopped_at = torch.load(last, weights_only=True)['epoch']
     assert stopped_at < 4, 'the run ended before it was killed'
@@ -320,7 +323,9 @@ def eurosat(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_stock_classification_trains_with_our_weights(project, eurosat, tmp_path):
+def test_stock_classification_trains_with_our_weights(
+    project, eurosat, tmp_path, torchgeo
+):
     folder, _ = project
     shutil.copytree(folder / 'runs', tmp_path / 'runs')
     command = shutil.which('torchgeo', path=str(sys.executable).rpartition('/')[0])
@@ -345,11 +350,69 @@ def test_stock_classification_trains_with_our_weights(project, eurosat, tmp_path
     assert_equal_tensors(arrived, encoder)
     assert trained['state_dict']['model.head.weight'].shape == (10, 192)
 
+    unfrozen = (
+        '--model.init_args.freeze_backbone=false',
+        '--trainer.default_root_dir=all',
+    )
+    succeed(torchgeo('fit', '--config', config, *unfrozen, folder=tmp_path))
+    trained = weights_of(next((tmp_path / 'all').rglob('*.ckpt')))
+    assert not torch.equal(trained['model.cls_token'], encoder['model.cls_token'])
+
 
 def conf_of_tests(name):
     from pathlib import Path
 
     return Path(__file__).with_name('conf') / name
+
+
+def test_the_overlays_for_a_full_archive_run(torchgeo, conf, tmp_path):
+    small = (
+        '--trainer.fast_dev_run=1',
+        '--trainer.accelerator=cpu',
+        '--data.init_args.num_workers=0',
+        '--data.init_args.batch_size=2',
+        '--model.init_args.model=channelmae_tiny_patch16',
+    )
+    for task in ('pretrain', 'finetune'):
+        both = (
+            '--config',
+            conf / f'{task}.yaml',
+            '--config',
+            conf / f'full/{task}.yaml',
+        )
+        extra = ('--model.init_args.weights=null',) if task == 'finetune' else ()
+        succeed(torchgeo('fit', *both, *small, *extra, folder=tmp_path))
+
+
+def test_resuming_a_finished_run_changes_nothing(project, torchgeo, conf):
+    folder, _ = project
+    copied = folder.with_name('finished')
+    shutil.copytree(folder, copied)
+    before = files_of(copied / 'runs')
+    resume = ('--ckpt_path', 'runs/finetune/last.ckpt')
+    done = succeed(
+        torchgeo('fit', *quick(conf / 'finetune.yaml', 3, 32), *resume, folder=copied)
+    )
+    assert 'Nothing was trained' in done.output
+    assert files_of(copied / 'runs') == before
+
+
+def test_validation_can_be_repeated(project, torchgeo, conf):
+    folder, _ = project
+    copied = folder.with_name('validated')
+    shutil.copytree(folder, copied)
+    for task, name in (('pretrain', 'val_loss'), ('finetune', 'val_mAP_micro')):
+        args = (
+            '--config',
+            conf / f'{task}.yaml',
+            '--ckpt_path',
+            f'runs/{task}/last.ckpt',
+        )
+        succeed(torchgeo('validate', *args, folder=copied))
+        home = copied / 'runs' / task
+        again = pd.read_csv(home / 'validate/metrics.csv')[name].iloc[-1]
+        fitted = pd.read_csv(home / 'fit/metrics.csv')[name].dropna().iloc[-1]
+        assert again == pytest.approx(fitted, rel=1e-6)
 
 
 def test_checkpoints_hold_plain_values_only(project):

@@ -90,7 +90,7 @@ def test_passes_of_an_epoch_are_in_different_orders():
 
 def test_every_visit_of_an_epoch_has_a_number_that_leads_to_its_sample():
     dataset = [{'index': index, 'name': str(index)} for index in range(5)]
-    visits = Visits(dataset, len(dataset))
+    visits = Visits(dataset)
     drawn = [visits[number] for number in indices(5, samples_per_epoch=12)]
     assert len({sample['index'] for sample in drawn}) == 12
     assert all(int(sample['name']) == sample['index'] % 5 for sample in drawn)

@@ -13,17 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchgeo_channelmae import randomness
-from torchgeo_channelmae.binary import (
+from . import randomness
+from .binary import (
     DEFAULT_THRESHOLD,
     average_precision,
     best_threshold,
     f1_score,
 )
-from torchgeo_channelmae.gather import PredictionStore
 
 __all__ = (
-    'PredictionStore',
     'evaluate',
     'multilabel_scores',
     'per_class',

@@ -13,11 +13,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from torchgeo_channelmae.folders import OpenedFolder, run_of
+from .folders import OpenedFolder, run_of
 
 
 class RunFolder(Callback):
@@ -54,14 +55,15 @@ class RunFolder(Callback):
         self._loggers: list[Logger] = []
         self._checkpoints: list[ModelCheckpoint] = []
         self._start_step: int | None = None
+        self._checkpoint: str | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the command's folder, before anything else writes to it.
 
         Raises:
-            ValueError: If the checkpoint is of another task, cannot be found, or the
-                folder cannot be written to.
+            ValueError: If the checkpoint is of another task, cannot be found, is not
+                given for a command other than fit, or the folder cannot be written to.
         """
         self._opened = self._start_step = None
         if getattr(trainer, 'fast_dev_run', False):
@@ -69,12 +71,21 @@ class RunFolder(Callback):
             trainer.loggers = trainer.loggers or [DummyLogger()]
             return
         requested, checkpoint = checkpoint_of(trainer)
+        self._checkpoint = checkpoint
         self._check_task(pl_module, checkpoint)
         root = Path(self.root).expanduser().absolute()
         if requested == 'last' and checkpoint is None:
             _check_no_last(root)
 
         command = getattr(stage, 'value', stage)  # Lightning gives an enum
+        by_command_line = any(
+            isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks
+        )
+        if by_command_line and command != 'fit' and checkpoint is None:
+            raise ValueError(
+                f'Without a checkpoint, {command} would run an untrained model: give '
+                f'--ckpt_path, {self.root}/last.ckpt for example.'
+            )
         home = run_of(checkpoint, root) if checkpoint else None
         is_requeued = Path(checkpoint or '').name.startswith('hpc_ckpt_')
         resumes = home == root or is_requeued
@@ -151,6 +162,11 @@ class RunFolder(Callback):
         """
         if self._opened is None or not trainer.ckpt_path:
             return
+        if self._checkpoint is None:
+            raise RuntimeError(
+                f'RunFolder did not see that {trainer.ckpt_path} is loaded: this '
+                f'version of Lightning hands it over in another way than it knows.'
+            )
         home = str(Path(trainer.ckpt_path).expanduser().absolute().parent)
         states = checkpoint.get('callbacks', {})
         for key, state in states.items():
@@ -170,8 +186,14 @@ class RunFolder(Callback):
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        trained = self._start_step not in (None, trainer.global_step)
-        if trained or not trainer.is_global_zero:
+        if not self._has_trained(trainer):
+            self._put_back(trainer, opened)
+
+    def _has_trained(self, trainer: Trainer) -> bool:
+        return self._start_step not in (None, trainer.global_step)
+
+    def _put_back(self, trainer: Trainer, opened: OpenedFolder) -> None:
+        if not trainer.is_global_zero:
             return
         # Closed first: Lightning closes the trainer's loggers later.
         for logger in self._loggers:
@@ -183,10 +205,19 @@ class RunFolder(Callback):
     def teardown(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
-        """Say where the results are."""
-        if self._opened is not None:
-            rank_zero_info(f'Results are in {os.path.relpath(self._opened.path)}')
-            self._opened = None
+        """Say where the results are; put the disk back if there was nothing to do."""
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        where = os.path.relpath(opened.path)
+        if opened.path.name == 'fit' and not self._has_trained(trainer):
+            rank_zero_info(
+                f'Nothing was trained: the run had reached its last epoch or step. '
+                f'What {where} has is of before.'
+            )
+            self._put_back(trainer, opened)
+            return
+        rank_zero_info(f'Results are in {where}')
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -106,15 +106,14 @@ class Visits(Dataset[dict[str, Any]]):
     drawn from a sample's index (its mask) then differs from visit to visit.
     """
 
-    def __init__(self, dataset: Dataset[dict[str, Any]], size: int) -> None:
+    def __init__(self, dataset: Any) -> None:
         """Initialise the visits.
 
         Args:
-            dataset: A dataset whose samples have an ``index``.
-            size: Its length.
+            dataset: A dataset with a length, whose samples have an ``index``.
         """
         self.dataset = dataset
-        self.size = size
+        self.size = len(dataset)
 
     @override
     def __getitem__(self, index: int) -> dict[str, Any]:

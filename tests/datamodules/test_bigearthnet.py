@@ -83,7 +83,7 @@ def test_the_default_is_all_of_sentinel2_at_128_px():
 def test_other_keys_pass_through():
     before = raw()
     after = ready(training=True).on_after_batch_transfer(dict(before), 0)
-    assert set(after) == {'image', 'label', 'patch_id', 'index'}
+    assert set(after) == {'image', 'label', 'patch_id', 'index', 'visit'}
     assert torch.equal(after['label'], before['label'])
     assert torch.equal(after['index'], torch.arange(8))
     assert after['patch_id'] == before['patch_id']

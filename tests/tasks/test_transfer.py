@@ -65,9 +65,7 @@ def test_weights_are_read_when_fitting_starts_and_not_before(pretrained, trainer
 @pytest.mark.parametrize('command', ['validate', 'test', 'predict'])
 def test_commands_other_than_fit_do_not_need_the_weights(trainer, command):
     task = make_task(weights='no/such/file.ckpt')
-    getattr(trainer(), command)(task, make_data(), verbose=False) if (
-        command != 'predict'
-    ) else trainer().predict(task, make_data())
+    assert getattr(trainer(), command)(task, datamodule=make_data())
 
 
 def test_a_resumed_fit_does_not_need_the_weights(pretrained, trainer, tmp_path):
@@ -148,7 +146,7 @@ def test_two_processes_score_as_one_does(start, conf, tmp_path, torchgeo):
     assert abs(both.iloc[:, 1:] - one.iloc[:, 1:]).max().max() < 1e-6
 
 
-def test_drop_path_grows_with_depth_and_only_in_training(trainer):
+def test_drop_path_grows_with_depth():
     task = make_task(drop_path=0.4)
     rates = [getattr(block.drop_path1, 'drop_prob', 0.0) for block in task.model.blocks]
     assert rates == pytest.approx([0.4 * i / 11 for i in range(12)])
@@ -178,6 +176,7 @@ def test_lower_layers_learn_slower(trainer):
         ({'pos_weight': [1.0, 2.0]}, 'pos_weight has 2 entries for 19'),
         ({'drop_path': 1.0}, r'drop_path 1.0 is outside \[0, 1\)'),
         ({'fresh_bands': 'nearby'}, "fresh_bands 'nearby'"),
+        ({'embed_std': 0.0}, 'embed_std is 0.0'),
         ({'model': 'vit_tiny_patch16_224'}, 'no channel-token encoder'),
         ({'in_channels': 12}, 'in the same order'),
         ({'in_channels': 2, 'bands': ['VH', 'VV']}, 'VH, VV'),

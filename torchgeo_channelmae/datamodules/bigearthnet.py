@@ -166,9 +166,8 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
         if trainer is None or not trainer.training:
             augmented = self.aug(batch)
             return augmented
-        # names are on the host already: the indices would have to wait for the device
         seed = derive_seed(
-            global_seed(), 'augment', trainer.current_epoch, *batch['patch_id']
+            global_seed(), 'augment', trainer.current_epoch, *batch['visit']
         )
         with torch.random.fork_rng(devices=[]):  # Kornia draws on the CPU
             torch.default_generator.manual_seed(seed)
@@ -196,7 +195,7 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
                 drop_last=True,
             )
             sampler.set_epoch(self._next_epoch())
-            dataset = Visits(dataset, len(dataset))
+            dataset = Visits(dataset)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

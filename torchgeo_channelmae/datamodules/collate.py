@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import default_collate
 
 
-class PatchNames(list[str]):
-    """The names of a batch's patches: a list that ``torch.unbind`` takes.
+class HostList(list[Any]):
+    """What a batch holds on the host, a value a sample: a list that ``unbind`` takes.
 
     TorchGeo's ``unbind_samples`` unbinds whatever a batch holds, and its tasks call it
     on every batch that they plot.
@@ -21,8 +21,8 @@ class PatchNames(list[str]):
         types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> tuple[str, ...]:
-        """Unbind into strings; nothing else of torch works on names."""
+    ) -> tuple[Any, ...]:
+        """Unbind into the values; nothing else of torch works on them."""
         return tuple(args[0]) if func is torch.unbind else NotImplemented
 
 
@@ -30,11 +30,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples to a batch.
 
     Args:
-        samples: Samples with tensors, numbers and a ``patch_id`` each.
+        samples: Samples with tensors, numbers, a ``patch_id`` and an ``index`` each.
 
     Returns:
-        A tensor for each key, and :class:`PatchNames` under ``patch_id``.
+        A tensor for each key, and on the host ``patch_id``, the names, and ``visit``,
+        each sample's index again, which is read there without waiting for a device.
     """
     batch: dict[str, Any] = default_collate(samples)
-    batch['patch_id'] = PatchNames(batch['patch_id'])
+    batch['patch_id'] = HostList(batch['patch_id'])
+    batch['visit'] = HostList(sample['index'] for sample in samples)
     return batch

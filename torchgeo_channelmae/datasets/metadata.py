@@ -1,6 +1,7 @@
 """The table of BigEarthNet's patches, their labels and splits, and where they lie."""
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def _read_metadata(path: Path, mtime: int) -> dict[str, Patches]:
         )
         for column in ('patch_id', 's1_name')
     }
+    _check_rows(table, path)
     labels = _multi_hot(table, path)
     split = np.array(table['split'].to_pylist(), dtype=object)
     return {
@@ -122,6 +124,26 @@ def _read_metadata(path: Path, mtime: int) -> dict[str, Patches]:
         )
         for key, value in SPLITS.items()
     }
+
+
+def _check_rows(table: pa.Table, path: Path) -> None:
+    """Check that no patch would be lost, counted twice or taken to have no class."""
+    patches = table['patch_id'].to_pylist()
+    unknown = set(table['split'].to_pylist()) - set(SPLITS.values())
+    if unknown:
+        raise ValueError(
+            f'{path} has the split {min(map(str, unknown))!r}: use '
+            f'{", ".join(SPLITS.values())}.'
+        )
+    if len(set(patches)) < len(patches):
+        twice = Counter(patches).most_common(1)[0][0]
+        raise ValueError(f'{path} lists the patch {twice!r} twice: list each once.')
+    if table['labels'].null_count:
+        row = table['labels'].to_pylist().index(None)
+        raise ValueError(
+            f'Patch {patches[row]!r} in {path} has no labels: take it out, or give an '
+            f'empty list if it has none of the classes.'
+        )
 
 
 def _multi_hot(table: pa.Table, path: Path) -> Tensor:

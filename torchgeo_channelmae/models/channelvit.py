@@ -24,7 +24,13 @@ from torch import Tensor
 
 from ..sensors import default_names
 from .patch_embed import ChannelPatchEmbed
-from .tokens import gather_tokens, patchify, separable_positions, spectral_parameters
+from .tokens import (
+    gather_tokens,
+    init_embedding,
+    patchify,
+    separable_positions,
+    spectral_parameters,
+)
 
 
 class ChannelViT(VisionTransformer):
@@ -46,6 +52,7 @@ class ChannelViT(VisionTransformer):
         num_classes: int = 0,
         global_pool: str = 'avg',
         bands: Sequence[str] | None = None,
+        embed_std: float = 0.02,
         **kwargs: Any,
     ) -> None:
         """Initialize a new ChannelViT instance.
@@ -61,6 +68,9 @@ class ChannelViT(VisionTransformer):
             bands: Names of the bands, in the order of the input's channels. Defaults to
                 those that `in_chans` stands for (:func:`~..sensors.default_names`), 12
                 Sentinel-2 L2A bands where it is not given either.
+            embed_std: Standard deviation that positions and band embeddings start
+                with. At 0.02 they are small beside the projected pixels, and a short
+                training spends its time on making them grow.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 
         Raises:
@@ -88,7 +98,9 @@ class ChannelViT(VisionTransformer):
             fc_norm=False,
             **kwargs,
         )
-        self.spectral_embed = spectral_parameters(bands, self.embed_dim)
+        self.embed_std = embed_std
+        init_embedding(self.pos_embed, embed_std)
+        self.spectral_embed = spectral_parameters(bands, self.embed_dim, embed_std)
         # TorchGeo takes a model's last child for its head.
         for name in ('head_drop', 'head'):
             self._modules[name] = self._modules.pop(name)
@@ -243,6 +255,8 @@ def _register(size: str, patch_size: int) -> None:
     name = f'channelmae_{size}_patch{patch_size}'
 
     def create(pretrained: bool = False, **kwargs: Any) -> ChannelViT:
+        if kwargs.get('bands') is not None:  # else timm fills in the default's count
+            kwargs.setdefault('in_chans', len(kwargs['bands']))
         layers = kwargs.pop('out_indices', 3)
         model: ChannelViT = build_model_with_cfg(
             ChannelViT,

@@ -9,7 +9,12 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .tokens import gather_tokens, separable_positions, spectral_parameters
+from .tokens import (
+    gather_tokens,
+    init_embedding,
+    separable_positions,
+    spectral_parameters,
+)
 
 
 class ChannelMAEDecoder(nn.Module):
@@ -30,6 +35,7 @@ class ChannelMAEDecoder(nn.Module):
         depth: int = 4,
         num_heads: int = 8,
         mlp_ratio: float = 4.0,
+        embed_std: float = 0.02,
     ) -> None:
         """Initialize a new ChannelMAEDecoder instance.
 
@@ -42,6 +48,8 @@ class ChannelMAEDecoder(nn.Module):
             depth: Number of blocks.
             num_heads: Attention heads of a block.
             mlp_ratio: Hidden width of a block's MLP over its width.
+            embed_std: Standard deviation that positions and band embeddings start
+                with.
 
         Raises:
             ValueError: If the heads do not divide the width, or a size is not positive.
@@ -56,8 +64,9 @@ class ChannelMAEDecoder(nn.Module):
         self.embed = nn.Linear(encoder_dim, embed_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         cells = grid_size[0] * grid_size[1]
-        self.pos_embed = nn.Parameter(torch.empty(1, cells, embed_dim))
-        self.spectral_embed = spectral_parameters(bands, embed_dim)
+        positions = init_embedding(torch.empty(1, cells, embed_dim), embed_std)
+        self.pos_embed = nn.Parameter(positions)
+        self.spectral_embed = spectral_parameters(bands, embed_dim, embed_std)
         self.blocks = nn.Sequential(
             *(
                 Block(embed_dim, num_heads, mlp_ratio=mlp_ratio, qkv_bias=True)
@@ -69,9 +78,8 @@ class ChannelMAEDecoder(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise as MAE does: Xavier for matrices, 0.02 for tokens, zero biases."""
+        """Initialise as MAE does: Xavier for matrices, zero biases, a small token."""
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

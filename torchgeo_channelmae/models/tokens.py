@@ -16,7 +16,7 @@ def check_size(height: int, width: int, patch_size: int) -> None:
     """
     for side in (height, width):
         if side % patch_size or side < patch_size:
-            below = side // patch_size * patch_size
+            below = max(0, side // patch_size * patch_size)
             near = f'{below} or {below + patch_size}' if below else f'{patch_size}'
             raise ValueError(
                 f'A size of {side} px is not a multiple of the patch size '
@@ -71,24 +71,37 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-def spectral_parameters(bands: Sequence[str], dim: int) -> nn.ParameterDict:
+def init_embedding(embedding: Tensor, std: float) -> Tensor:
+    """Start an embedding from a normal distribution, cut at two deviations, in place.
+
+    Raises:
+        ValueError: If the standard deviation is not positive.
+    """
+    if not std > 0:
+        raise ValueError(f'embed_std is {std}: give a standard deviation above 0.')
+    return nn.init.trunc_normal_(embedding, std=std, a=-2 * std, b=2 * std)
+
+
+def spectral_parameters(
+    bands: Sequence[str], dim: int, std: float = 0.02
+) -> nn.ParameterDict:
     """Make one spectral embedding a band, keyed by the band's name.
 
     Args:
         bands: Band names.
         dim: D, width of an embedding.
+        std: Standard deviation that they start with.
 
     Returns:
-        A (D,) parameter a band, truncated normal with a standard deviation of 0.02.
+        A (D,) parameter a band.
 
     Raises:
         ValueError: If a name is repeated, empty or has a dot.
     """
     check_names(bands)
     embeddings = nn.ParameterDict()
-    for name in bands:
-        embeddings[name] = nn.Parameter(torch.empty(dim))
-        nn.init.trunc_normal_(embeddings[name], std=0.02)
+    for name in bands:  # one by one: a ParameterDict sorts the keys of a dict
+        embeddings[name] = nn.Parameter(init_embedding(torch.empty(dim), std))
     return embeddings
 
 

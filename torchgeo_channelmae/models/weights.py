@@ -4,6 +4,7 @@ Nothing is dropped in silence: a load returns a report of what arrived, what was
 resampled, what started fresh and how, and what was left over.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ FreshBands = Literal['sample', 'index', 'nearest', 'random']
 * ``random``: as in a model from scratch.
 
 Where ``index`` or ``nearest`` has nothing to give, ``sample`` steps in. Draws are
-seeded by the band's name, so that no two fresh bands start alike and each starts alike
-in every run.
+seeded by the band's name: no two drawn bands start alike, and each starts alike in
+every run. Copies may be alike: the same band can be nearest to two.
 """
 
 _SPECTRAL = 'spectral_embed.'
@@ -188,7 +189,7 @@ def load_encoder(
             fresh[name] = 'not in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name == 'pos_embed' and stored.shape[2:] == tensor.shape[2:]:
+        elif name == 'pos_embed' and _is_square_grid(stored, tensor.shape[2]):
             grid = list(model.patch_embed.grid_size)
             values[name] = resample_abs_pos_embed(stored, grid, num_prefix_tokens=0)
             resampled.append(name)
@@ -210,7 +211,7 @@ def load_encoder(
     }
     for position, band in enumerate(model.bands):
         if _SPECTRAL + band not in values:
-            row, how = _start_band(band, position, rows, model.embed_dim, policy)
+            row, how = _start_band(band, position, rows, model, policy)
             values[_SPECTRAL + band] = row
             fresh_bands[band] = how
     model.load_state_dict(values, strict=False)
@@ -221,6 +222,15 @@ def load_encoder(
         fresh_bands=fresh_bands,
         fresh=fresh,
         left_over=tuple(name for name in state_dict if name not in used),
+    )
+
+
+def _is_square_grid(positions: Tensor, dim: int) -> bool:
+    """Whether these are (1, L, D) positions of a square grid, so that L tells it."""
+    return (
+        positions.ndim == 3
+        and positions.shape[2] == dim
+        and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]
     )
 
 
@@ -237,7 +247,7 @@ def _start_band(
     band: str,
     position: int,
     rows: Mapping[str, Tensor],
-    dim: int,
+    model: ChannelViT,
     policy: FreshBands,
 ) -> tuple[Tensor, str]:
     """Start the embedding of a band that the weights do not know.
@@ -253,16 +263,17 @@ def _start_band(
             f"fresh_bands {policy!r} is not known: choose 'sample', 'index', 'nearest' "
             f"or 'random'."
         )
+    dim, small = model.embed_dim, model.embed_std
     noise = torch.randn(dim, generator=generator('fresh band', band))
     if policy == 'random' or not rows:
-        return 0.02 * noise, 'random'
+        return small * noise, 'random'
     if policy == 'index' and position < len(rows):
         name = list(rows)[position]
         return rows[name].clone(), f'index: as {name}'
     if policy == 'nearest' and (nearest := _nearest(band, rows)):
         return rows[nearest].clone(), f'nearest: as {nearest}'
     stack = torch.stack(list(rows.values())).float()
-    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), 0.02)
+    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), small)
     how = f'sample: around the mean of {len(rows)} bands'
     return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
 

@@ -1,5 +1,6 @@
 """What both tasks do alike before training starts: check, load weights, seed."""
 
+import warnings
 from typing import Any
 
 import timm
@@ -21,7 +22,7 @@ class ChannelTaskMixin(LightningModule):
 
     LightningCLI buries an error of a constructor under pages of its parser's types.
     So a task builds its models in :meth:`build_models`, and what is wrong with its
-    arguments is raised when a trainer sets the task up: before any data is read, in
+    arguments is raised when a trainer sets the task up: before training starts, in
     one sentence, and as the last line on the terminal.
     """
 
@@ -35,7 +36,7 @@ class ChannelTaskMixin(LightningModule):
         Raises:
             ValueError: If an argument does not fit.
         """
-        raise ValueError(f'{type(self).__name__} builds no model.')
+        raise NotImplementedError
 
     def create_encoder(self, **kwargs: Any) -> ChannelViT:
         """Make the encoder that the hyperparameters describe.
@@ -60,6 +61,7 @@ class ChannelTaskMixin(LightningModule):
             in_chans=self.hparams['in_channels'],
             bands=self.hparams['bands'],
             img_size=self.hparams['size'],
+            embed_std=self.hparams['embed_std'],
             **kwargs,
         )
         return encoder
@@ -85,6 +87,8 @@ class ChannelTaskMixin(LightningModule):
         """
         if self.argument_error is not None:
             raise self.argument_error
+        # Scores are computed alike in all processes, from the predictions of all.
+        warnings.filterwarnings('ignore', message=r'It is recommended .*sync_dist=True')
         datamodule = getattr(self.trainer, 'datamodule', None)
         bands = getattr(datamodule, 'bands', None)
         if bands is not None and tuple(bands) != self.model.bands:

@@ -82,9 +82,22 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
     """Scale a base learning rate to the global batch: base lr x batch / 256.
 
     The global batch is the loader's batch x processes x accumulated batches.
+
+    Raises:
+        ValueError: If the training loader does not say its batch size.
     """
     trainer.fit_loop.setup_data()
-    batch_size = getattr(trainer.train_dataloader, 'batch_size', None) or 1
+    loader = trainer.train_dataloader
+    batches = getattr(loader, 'batch_sampler', None)
+    batch_size = getattr(loader, 'batch_size', None) or getattr(
+        batches, 'batch_size', None
+    )
+    if batch_size is None:
+        raise ValueError(
+            'The learning rate is scaled to the batch, but the training loader does '
+            'not say its batch size: use a DataLoader with batch_size, or a batch '
+            'sampler that has one.'
+        )
     accumulated = trainer.accumulate_grad_batches
     return base_lr * batch_size * trainer.world_size * accumulated / 256
 
@@ -129,8 +142,8 @@ def schedule(
             'max_steps of the trainer.'
         )
     total = int(total)
-    per_epoch = len(task.trainer.train_dataloader or [None])
-    per_epoch = max(1, per_epoch // task.trainer.accumulate_grad_batches)
+    batches = task.trainer.num_training_batches  # set up with the count of steps
+    per_epoch = math.ceil(batches / task.trainer.accumulate_grad_batches)
     warmup = min(round(warmup_epochs * per_epoch), total - 1)
     scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
     return {

@@ -72,6 +72,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         in_channels: int = 12,
         bands: list[str] | None = None,
         size: int = 128,
+        embed_std: float = 0.02,
         mask_ratio: float = 0.75,
         norm_target: bool = False,
         spectral_loss: Literal['mean', 'sum'] = 'mean',
@@ -98,6 +99,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
                 that `in_channels` stands for, see
                 :func:`~torchgeo_channelmae.sensors.default_names`.
             size: Side of the image in pixels that positions are learned for.
+            embed_std: Standard deviation that positions and band embeddings start
+                with, in encoder and decoder; larger ones learn faster at first.
             mask_ratio: Share of the tokens hidden from the encoder, in (0, 1).
             norm_target: Standardise every target token by its own pixels, for both
                 losses alike.
@@ -133,6 +136,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             embed_dim=hparams['decoder_dim'],
             depth=hparams['decoder_depth'],
             num_heads=hparams['decoder_num_heads'],
+            embed_std=hparams['embed_std'],
         )
 
     @override

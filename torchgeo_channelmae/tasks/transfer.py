@@ -51,6 +51,7 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         in_channels: int = 2,
         bands: list[str] | None = None,
         size: int = 128,
+        embed_std: float = 0.02,
         num_labels: int = 19,
         labels: list[str] | None = None,
         loss: Literal['bce'] = 'bce',
@@ -78,6 +79,8 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
                 :func:`~torchgeo_channelmae.sensors.default_names`.
             size: Side of the image in pixels that positions are learned for; pretrained
                 ones are resampled to it.
+            embed_std: Standard deviation that positions and band embeddings start
+                with where no weights are loaded.
             num_labels: Number of classes.
             labels: Names of the classes. Defaults to BigEarthNet's where there are 19.
             loss: Binary cross-entropy of every class.
