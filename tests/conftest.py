@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+from torchgeo_channelmae.datasets.records import environment
 
 PROJECT = Path(__file__).parents[1]
 
@@ -54,7 +55,12 @@ def ask(zygote: subprocess.Popen, request: dict) -> int:
 @pytest.fixture(scope='session')
 def zygote() -> Iterator[subprocess.Popen]:
     with subprocess.Popen(
-        [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('zygote.py'))],
+        [
+            sys.executable,
+            '-W',
+            'ignore::DeprecationWarning',
+            str(Path(__file__).with_name('zygote.py')),
+        ],
         env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'},  # no threads before a fork
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -113,11 +119,10 @@ def broken_sample(tmp_path) -> Callable[..., Path]:
         if change_table is not None:
             table = change_table(table)
         table.to_parquet(root / 'metadata.parquet')
-        source = SAMPLE_ROOT / 'BigEarthNet-Sample-LMDB'
+        source = environment(SAMPLE_ROOT / 'BigEarthNet-Sample-LMDB')
         with (
-            lmdb.open(str(source), readonly=True, lock=False) as old,
             lmdb.open(str(root / 'lmdb'), map_size=64 << 20) as new,
-            old.begin() as read,
+            source.begin() as read,
             new.begin(write=True) as write,
         ):
             for key, value in read.cursor():

@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 from torch.multiprocessing import start_processes
 
+from torchgeo_channelmae.gather import PredictionStore
 from torchgeo_channelmae.metrics import (
-    PredictionStore,
     evaluate,
     multilabel_scores,
     per_class,

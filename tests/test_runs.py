@@ -300,9 +300,13 @@ def test_a_fit_that_fails_before_training_costs_nothing(torchgeo, where):
 def test_a_test_that_fails_puts_the_earlier_test_back(torchgeo):
     torchgeo('fit')
     torchgeo('test', checkpoint='runs/tune/last.ckpt')
+    # The checkpoint's hyperparameters beat those of the command line.
+    failing = torch.load('runs/tune/last.ckpt', weights_only=True)
+    failing['hyper_parameters']['fail'] = 'test'
+    torch.save(failing, 'runs/tune/failing.ckpt')
     before = tree(Path('runs'))
     with pytest.raises(RuntimeError, match='failed in test'):
-        torchgeo('test', '--model.init_args.fail=test')
+        torchgeo('test', checkpoint='runs/tune/failing.ckpt')
     assert tree(Path('runs')) == before
 
 

@@ -79,7 +79,8 @@ class RunFolder(Callback):
 
         command = getattr(stage, 'value', stage)  # Lightning gives an enum
         by_command_line = any(
-            isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks
+            isinstance(callback, SaveConfigCallback)
+            for callback in getattr(trainer, 'callbacks', ())
         )
         if by_command_line and command != 'fit' and checkpoint is None:
             raise ValueError(

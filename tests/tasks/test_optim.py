@@ -148,6 +148,14 @@ def test_the_base_rate_belongs_to_a_global_batch_of_256():
     assert scaled_lr(1e-3, trainer(world_size=1)) == pytest.approx(2.5e-4)
     double = SimpleNamespace(batch_size=64)
     assert scaled_lr(1e-3, trainer(train_dataloader=double)) == pytest.approx(2e-3)
+    sampled = SimpleNamespace(batch_size=None, batch_sampler=double)
+    assert scaled_lr(1e-3, trainer(train_dataloader=sampled)) == pytest.approx(2e-3)
+
+
+def test_a_loader_without_a_batch_size_is_refused():
+    loader = SimpleNamespace(batch_size=None, batch_sampler=[[0, 1], [2]])
+    with pytest.raises(ValueError, match='does not say its batch size'):
+        scaled_lr(1e-3, trainer(train_dataloader=loader))
 
 
 def run(scheduled, steps):
@@ -165,7 +173,7 @@ def test_the_schedule_counts_optimizer_steps_and_keeps_each_groups_own_peak():
     groups = [
         {'params': [torch.nn.Parameter(torch.zeros(1))], 'lr': lr} for lr in (0.1, 0.4)
     ]
-    task = SimpleNamespace(trainer=trainer(train_dataloader=range(20)))
+    task = SimpleNamespace(trainer=trainer(num_training_batches=19))
     scheduled = schedule(task, AdamW(groups), warmup_epochs=0.5)
     assert scheduled['lr_scheduler']['interval'] == 'step'
     rates = run(scheduled, 40)  # 10 steps an epoch, 5 of warm-up
@@ -181,7 +189,7 @@ def test_the_schedule_counts_optimizer_steps_and_keeps_each_groups_own_peak():
 
 def test_a_warm_up_longer_than_the_training_still_reaches_the_peak_at_its_end():
     task = SimpleNamespace(
-        trainer=trainer(train_dataloader=range(20), estimated_stepping_batches=6)
+        trainer=trainer(num_training_batches=20, estimated_stepping_batches=6)
     )
     optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     rates = run(schedule(task, optimizer, warmup_epochs=100), 6)

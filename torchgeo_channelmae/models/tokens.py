@@ -72,14 +72,14 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def init_embedding(embedding: Tensor, std: float) -> Tensor:
-    """Start an embedding from a normal distribution, cut at two deviations, in place.
+    """Start an embedding from a normal distribution, cut at -2 and 2, in place.
 
     Raises:
         ValueError: If the standard deviation is not positive.
     """
     if not std > 0:
         raise ValueError(f'embed_std is {std}: give a standard deviation above 0.')
-    return nn.init.trunc_normal_(embedding, std=std, a=-2 * std, b=2 * std)
+    return nn.init.trunc_normal_(embedding, std=std)
 
 
 def spectral_parameters(
