@@ -170,11 +170,23 @@ def test_draws_depend_on_seed_epoch_and_patches_alone(monkeypatch):
     assert not torch.equal(augmented(), once)
 
 
+def test_each_visit_of_a_patch_is_augmented_anew():
+    def visited(number):
+        batch = {**raw(1), 'visit': [number]}
+        datamodule = ready(training=True, size=64, size_by='crop')
+        return datamodule.on_after_batch_transfer(batch, 0)['image']
+
+    visits = [visited(number) for number in (0, 23, 46)]
+    assert not torch.equal(visits[0], visits[1])
+    assert not torch.equal(visits[1], visits[2])
+
+
 def test_a_batch_moves_between_devices_with_its_names():
     datamodule = ready()
     moved = datamodule.transfer_batch_to_device(raw(), torch.device('meta'), 0)
     assert moved['image'].device.type == 'meta'
     assert moved['patch_id'] == raw()['patch_id']
+    assert list(moved['visit']) == list(range(8))
 
 
 def test_torchgeo_can_take_a_batch_apart():

@@ -78,12 +78,17 @@ class ChannelMAEDecoder(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise as MAE does: Xavier for matrices, zero biases, a small token."""
+        """Initialise as MAE does: Xavier for matrices, zero biases, a small token.
+
+        The last layer starts small, so that a prediction starts near each band's mean
+        and not as noise that has to be unlearned.
+        """
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pixels.weight, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters that weight decay leaves alone."""
