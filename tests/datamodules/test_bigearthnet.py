@@ -26,7 +26,7 @@ B04 = (588.41, 684.57)
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv('PL_GLOBAL_SEED', '5')
-    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    monkeypatch.setattr(logging.getLogger('lightning.pytorch'), 'disabled', True)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield
