@@ -1,6 +1,7 @@
 """What both tasks do alike before training starts: check, load weights, seed."""
 
 import warnings
+from abc import abstractmethod
 from typing import Any
 
 import timm
@@ -30,13 +31,13 @@ class ChannelTaskMixin(LightningModule):
     weights: WeightsEnum | str | None
     argument_error: ValueError | None = None
 
+    @abstractmethod
     def build_models(self) -> None:
         """Make the encoder at ``self.model`` and what else the task trains.
 
         Raises:
             ValueError: If an argument does not fit.
         """
-        raise NotImplementedError
 
     def create_encoder(self, **kwargs: Any) -> ChannelViT:
         """Make the encoder that the hyperparameters describe.
