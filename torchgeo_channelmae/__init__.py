@@ -4,8 +4,6 @@ Importing the package registers its models with timm, so that every TorchGeo tas
 them by name; nothing else happens.
 """
 
-from . import models
+from . import models as models
 
 __version__ = '0.1.0'
-
-__all__ = ('__version__', 'models')
