@@ -69,8 +69,8 @@ class ChannelViT(VisionTransformer):
                 those that `in_chans` stands for (:func:`~..sensors.default_names`), 12
                 Sentinel-2 L2A bands where it is not given either.
             embed_std: Standard deviation that positions and band embeddings start
-                with. At 0.02 they are small beside the projected pixels, and a short
-                training spends its time on making them grow.
+                with. At 0.02 they are small beside the projected pixels; in trials of
+                some minutes, one run each, larger ones learned faster.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 
         Raises:
