@@ -1,14 +1,39 @@
-"""A picture of a reconstruction has a row for each state and a panel for each band."""
+"""Pictures of patches and reconstructions show what they say, legibly."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
-from torchgeo_channelmae.plotting import log_figure, plot_reconstruction
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.plotting import (
+    composites,
+    log_figure,
+    plot_patch,
+    plot_reconstruction,
+)
 
 BANDS = ('B02', 'B03', 'B04', 'B08')
+S2 = BigEarthNetLMDB.s2_bands
+
+
+def assert_legible(figure):
+    """Each text and picture lies in the figure and none on another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = [text for text in figure.findobj(Text) if text.get_text().strip()]
+    boxes = {text.get_text(): text.get_window_extent() for text in drawn}
+    boxes |= {f'panel {i}': a.get_window_extent() for i, a in enumerate(figure.axes)}
+    inside = figure.bbox.padded(1)
+    for what, box in boxes.items():
+        assert inside.contains(box.x0, box.y0), what
+        assert inside.contains(box.x1, box.y1), what
+    for (what, one), (other, two) in itertools.combinations(boxes.items(), 2):
+        assert not one.padded(-0.5).overlaps(two.padded(-0.5)), (what, other)
 
 
 def images(bands=4, size=16):
@@ -76,3 +101,161 @@ def test_a_figure_goes_to_every_logger_that_takes_figures_and_to_no_other():
     task = SimpleNamespace(loggers=loggers, global_step=7)
     log_figure(task, 'picture', plot_reconstruction(*images(), BANDS))
     assert taken == [('picture', 7)]
+
+
+# Pictures of patches
+
+
+def patch(*bands, size=16, seed=1):
+    """Band by band other values, in a random order of pixels."""
+    draw = torch.Generator().manual_seed(seed)
+    scale = torch.arange(1, len(bands) + 1)[:, None, None]
+    return 100 * scale + scale * torch.rand(len(bands), size, size, generator=draw)
+
+
+def by_title(image, bands):
+    return dict(composites(image, bands))
+
+
+@pytest.mark.parametrize(
+    ('bands', 'titles'),
+    [
+        (S2, ['true colour', 'false colour']),
+        (('VV', 'VH'), ['VV, VH, VV - VH']),
+        (('VH', *S2, 'VV'), ['true colour', 'false colour', 'VV, VH, VV - VH']),
+        (('B02', 'B03', 'B04'), ['true colour']),
+        (('red', 'green', 'blue'), ['true colour']),
+        (('B4', 'B3', 'B2', 'B8'), ['true colour', 'false colour']),
+        (('B11', 'B04'), ['B11']),
+        (('VH',), ['VH']),
+    ],
+)
+def test_a_patch_gives_each_picture_that_its_bands_allow(bands, titles):
+    assert [title for title, _ in composites(patch(*bands), bands)] == titles
+
+
+def test_true_colour_is_red_green_and_blue_stretched_alike():
+    bands = ('B02', 'B08', 'B04', 'B03')
+    image = patch(*bands)
+    picture = by_title(image, bands)['true colour']
+    rgb = image[[2, 3, 0]].numpy()
+    low, high = np.percentile(rgb, [2, 98])
+    expected = np.clip((rgb - low) / (high - low), 0, 1).transpose(1, 2, 0)
+    np.testing.assert_allclose(picture, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('title', 'bands', 'channels'),
+    [
+        ('false colour', ('B03', 'B04', 'B08'), lambda b: [b[2], b[1], b[0]]),
+        ('VV, VH, VV - VH', ('VH', 'VV'), lambda b: [b[1], b[0], b[1] - b[0]]),
+    ],
+)
+def test_other_composites_stretch_each_channel(title, bands, channels):
+    image = patch(*bands)
+    picture = by_title(image, bands)[title]
+    for shown, channel in zip(
+        picture.transpose(2, 0, 1), channels(image.double().numpy()), strict=True
+    ):
+        low, high = np.percentile(channel, [2, 98])
+        expected = np.clip((channel - low) / (high - low), 0, 1)
+        np.testing.assert_allclose(shown, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf, -torch.inf])
+def test_pixels_without_data_are_left_empty_and_do_not_shift_the_stretch(bad):
+    image = patch('VV', 'VH')
+    expected = by_title(image, ('VV', 'VH'))['VV, VH, VV - VH'].copy()
+    wider = torch.cat([image, torch.full((2, 4, 16), bad)], dim=1)
+    wider[0, -4:] = 100  # VV has data there, so only the others are empty
+    picture = by_title(wider, ('VV', 'VH'))['VV, VH, VV - VH']
+    assert np.isnan(picture[-4:]).all()
+    np.testing.assert_allclose(picture[:-4, :, 1:], expected[..., 1:], atol=1e-6)
+    assert ((picture[:-4] >= 0) & (picture[:-4] <= 1)).all()
+
+
+def test_a_normalised_patch_gives_the_same_radar_picture_as_decibels():
+    bands = ('VV', 'VH')
+    image = patch(*bands)
+    same = by_title((image - 7) / 3, bands)['VV, VH, VV - VH']
+    np.testing.assert_allclose(
+        same, by_title(image, bands)['VV, VH, VV - VH'], atol=1e-3
+    )
+
+
+def test_constant_and_empty_bands_are_drawn_without_a_warning(recwarn):
+    flat = composites(torch.full((2, 8, 8), 3.0), ('VV', 'VH'))[0][1]
+    assert (flat == 0.5).all()
+    empty = composites(torch.full((1, 8, 8), torch.nan), ('VV',))[0][1]
+    assert np.isnan(empty).all()
+    assert not recwarn.list
+
+
+def test_a_patch_with_other_bands_than_said_is_an_error():
+    with pytest.raises(ValueError, match=r'\(3, 16, 16\) does not go with .* VV, VH'):
+        composites(patch('B02', 'B03', 'B04'), ('VV', 'VH'))
+
+
+def texts(figure):
+    return ' '.join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_a_plot_says_what_it_shows_and_which_classes_the_patch_has():
+    figure = plot_patch(
+        patch(*S2), S2, labels=['Pastures'], predictions=['Beaches'], title='S2A_1_2'
+    )
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ['true colour', 'false colour']
+    said = texts(figure)
+    assert 'Labels: Pastures' in said
+    assert 'Predictions: Beaches' in said
+    assert 'S2A_1_2' in said
+
+
+def test_a_plot_without_titles_has_no_words_but_its_own_title():
+    figure = plot_patch(
+        patch(*S2), S2, labels=['Pastures'], title='S2A', show_titles=False
+    )
+    assert texts(figure).split() == ['S2A']
+
+
+def test_no_label_is_said_and_no_knowledge_of_labels_is_not():
+    assert 'Labels: none' in texts(plot_patch(patch('VV'), ['VV'], labels=[]))
+    assert 'Labels' not in texts(plot_patch(patch('VV'), ['VV']))
+
+
+def test_a_land_cover_map_has_a_colour_and_a_name_for_each_class():
+    mask = torch.zeros(16, 16, dtype=torch.long)
+    mask[:8], mask[8:, 8:] = 2, 30
+    figure = plot_patch(
+        patch('VV'), ['VV'], mask=mask, mask_names=['Water', 'Forest', 'Towns']
+    )
+    assert [panel.get_title() for panel in figure.axes] == ['VV', 'land cover']
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ['Water', 'Towns', 'class 30']
+    shown = figure.axes[1].images[0].get_array()
+    assert len(np.unique(shown.reshape(-1, shown.shape[-1]), axis=0)) == 3
+
+
+@pytest.mark.parametrize('bands', [('VV',), (*S2, 'VV', 'VH')])
+def test_no_text_of_a_plot_runs_into_another_or_off_the_figure(bands):
+    names = list(BigEarthNetLMDB.classes[:7])
+    figure = plot_patch(
+        patch(*bands),
+        bands,
+        labels=names,
+        predictions=names[2:],
+        mask=torch.arange(16).repeat(16, 1),
+        mask_names=BigEarthNetLMDB.classes,
+        title='S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_37_88',
+    )
+    assert_legible(figure)
+
+
+def test_a_sample_of_the_dataset_is_plotted_with_its_labels():
+    dataset = BigEarthNetLMDB(bands=BigEarthNetLMDB.all_bands)
+    sample = dataset[0]
+    figure = dataset.plot(sample, suptitle='hello')
+    assert len(figure.axes) == 3
+    assert 'Pastures' in texts(figure)
+    assert 'hello' in texts(figure)

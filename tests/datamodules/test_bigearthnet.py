@@ -11,13 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torchgeo.datasets import unbind_samples
 from torchgeo.tasks import Classification
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.datamodules.collate import collate
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+from torchgeo_channelmae.provenance import patch_hashes
+from torchgeo_channelmae.tasks import CrossModalClassification
 
 VV = (-12.644, 5.133)  # the published mean and standard deviation, dB
 B04 = (588.41, 684.57)
@@ -243,6 +246,187 @@ def test_evaluation_settings_are_the_datamodules():
     assert (datamodule.test_groups, datamodule.test_group_seeds) == (3, (4,))
 
 
+# Which patches
+
+
+def published(frame):
+    """The sample's table with the columns of the published one."""
+    rows = range(len(frame))
+    return frame.assign(
+        s2v1_name=[f'S2A_MSIL2A_20170613T101031_{row}_0' for row in rows],
+        contains_seasonal_snow=[row % 2 == 0 for row in rows],
+        contains_cloud_or_shadow=[False for row in rows],
+    )
+
+
+def test_filters_and_fractions_choose_patches(broken_sample):
+    root = str(broken_sample(change_table=published))
+    frame = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+    kept = frame[[row % 2 == 1 for row in range(len(frame))]]
+    train = kept[(kept['split'] == 'train') & (kept['country'] == 'Finland')]
+    options = {'exclude_snow': True, 'countries': ['Finland'], 'batch_size': 1}
+    datamodule = ready(root=root, **options)
+    assert datamodule.train_dataset.patch_ids == list(train['patch_id'])
+    half = ready(root=root, train_fraction=0.5, **options).train_dataset.patch_ids
+    assert len(half) == -(-len(train) // 2)
+    assert set(half) < set(train['patch_id'])
+
+
+def test_countries_left_out_of_training_test():
+    options = {'split_by': 'country', 'test_countries': ['Austria'], 'batch_size': 1}
+    tested = ready('test', **options).test_dataset.table
+    trained = ready('fit', **options)
+    assert set(tested.countries.tolist()) == {'Austria'}
+    assert len(tested) == 23
+    others = [trained.train_dataset.table, trained.val_dataset.table]
+    assert sum(map(len, others)) == 36
+    assert not any('Austria' in table.countries.tolist() for table in others)
+
+
+def test_frequencies_are_those_of_the_patches_chosen():
+    datamodule = ready('test', split_by='country', test_countries=['Austria'])
+    table = datamodule.table
+    expected = table.labels[torch.from_numpy(table.split == 'train')].double().mean(0)
+    torch.testing.assert_close(
+        datamodule.train_class_frequencies.double(), expected, atol=1e-6, rtol=0
+    )
+
+
+def test_another_version_than_asked_for_is_refused(broken_sample):
+    def v2_only(frame):
+        return frame[frame['version'] == 'v2']
+
+    root = str(broken_sample(change_table=v2_only))
+    assert ready('test', root=root, version='v2', test_groups=1).num_patches['test']
+    with pytest.raises(ValueError, match='is v2, but version asks for v1: give'):
+        ready('test', root=root, version='v1')
+
+
+# What was read
+
+
+def test_the_record_says_what_training_reads():
+    datamodule = ready()
+    record = datamodule.record
+    frame = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+    train = frame[frame['split'] == 'train']
+    assert record.bands == ('VV', 'B04')
+    assert record.sensors == ('Sentinel-1 GRD', 'Sentinel-2 L2A')
+    tiles = sorted({name.split('_')[-3] for name in train['s1_name']})
+    assert list(record.tiles) == tiles
+    assert record.labels_steered is False
+    names = train['patch_id'].to_numpy(dtype='S')
+    assert set(record.patches.tolist()) == set(patch_hashes(names).tolist())
+
+
+def test_a_test_knows_its_tiles_and_its_patches_names_in_v1(broken_sample):
+    datamodule = ready('test', root=str(broken_sample(change_table=published)))
+    table = datamodule.test_dataset.table
+    assert [
+        f'_{tile}_' in name.decode()
+        for tile, name in zip(datamodule.test_tiles, table.s1_names, strict=True)
+    ] == [True] * 21
+    assert torch.equal(datamodule.test_patches, patch_hashes(table.v1_names))
+
+
+# Patches that can't be read
+
+
+def cut_short(key, value):
+    return value[:9000] if key == FIRST_TRAIN else value
+
+
+FIRST_TRAIN = str(
+    pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+    .query("split == 'train'")['patch_id']
+    .iloc[0]
+)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_patches_skipped_are_counted_and_listed(broken_sample, tmp_path, workers):
+    datamodule = BigEarthNetS1S2DataModule(
+        root=str(broken_sample(cut_short)),
+        bands=['B04', 'B08'],
+        size=32,
+        batch_size=23,
+        num_workers=workers,
+        on_error='skip',
+    )
+    module = Recorder()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator='cpu',
+        logger=CSVLogger(tmp_path),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        trainer.fit(module, datamodule)
+    assert [len(seen) for _, seen, _ in module.seen] == [22, 22]
+    listed = pd.read_csv(next(tmp_path.rglob('skipped.csv')))
+    assert listed['patch_id'].tolist() == [FIRST_TRAIN]
+    assert 'damaged' in listed['reason'][0]
+    said = [str(warning.message) for warning in caught]
+    assert sum(line.startswith(f'Skipped patch {FIRST_TRAIN}') for line in said) == 1
+    assert any('1 patches could not be read and were skipped, lis' in x for x in said)
+
+
+def test_a_patch_that_can_not_be_read_ends_the_run_unless_skipped(broken_sample):
+    datamodule = ready(root=str(broken_sample(cut_short)), bands=['B04'], batch_size=23)
+    with pytest.raises(ValueError, match=f'Band B04 of the record {FIRST_TRAIN}'):
+        next(iter(datamodule.train_dataloader()))
+
+
+def first_val(frame):
+    return str(frame.query("split == 'validation'")['patch_id'].iloc[-1])
+
+
+def test_a_batch_of_which_all_are_skipped_is_passed_over_in_validation(broken_sample):
+    last = first_val(pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet'))
+    root = broken_sample(lambda key, value: value[:9000] if key == last else value)
+    datamodule = BigEarthNetS1S2DataModule(
+        root=str(root), bands=['B04', 'B08'], size=32, batch_size=7, on_error='skip'
+    )  # the last of 15 is alone in its batch
+    task = CrossModalClassification(
+        model='channelmae_tiny_patch16', bands=['B04', 'B08'], size=32
+    )
+    trainer = pl.Trainer(
+        accelerator='cpu', logger=False, barebones=False, enable_progress_bar=False
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        scores = trainer.validate(task, datamodule, verbose=False)
+    assert scores[0]['val_loss'] > 0
+    assert any('1 patches could not be read' in str(w.message) for w in caught)
+
+
+def test_a_batch_of_which_all_are_skipped_ends_training():
+    datamodule = ready(training=True)
+    batch = collate([{'patch_id': 'a', 'index': 0, 'skipped': 'It is cut short.'}])
+    with pytest.raises(ValueError, match=r'All 1 patches of a batch .*cut short'):
+        datamodule.on_after_batch_transfer(batch, 0)
+
+
+def test_a_missing_patch_is_skipped_like_a_damaged_one(broken_sample):
+    gone = broken_sample(lambda key, value: None if key == FIRST_TRAIN else value)
+    datamodule = ready(root=str(gone), bands=['B04'], batch_size=23, on_error='skip')
+    assert 'is not in the LMDB' in datamodule.train_dataset[0]['skipped']
+
+
+@pytest.mark.parametrize(('size_by', 'size'), [('pad', 128), ('crop', 96)])
+def test_coarse_bands_alone_are_on_the_same_grid_as_with_fine_ones(size_by, size):
+    images = []
+    for bands in (['B05', 'B12'], ['B05', 'B12', 'B04']):
+        datamodule = ready(bands=bands, size=size, size_by=size_by)
+        samples = [datamodule.val_dataset[row] for row in range(4)]
+        batch = datamodule.finish(datamodule.collate_fn(samples), training=False)
+        images.append(batch['image'])
+    assert torch.equal(images[0], images[1][:, :2])
+
+
 # What is wrong is said in setup, not in the constructor
 
 
@@ -273,6 +457,14 @@ def test_evaluation_settings_are_the_datamodules():
         ('test', {'test_group_seeds': [1, 1]}, r'test_group_seeds is \[1, 1\]'),
         ('predict', {'predict_split': 'all'}, "Unknown split 'all'"),
         ('fit', {'max_nonfinite': 2}, 'max_nonfinite is 2'),
+        ('fit', {'on_error': 'ignore'}, "on_error is 'ignore': use 'raise' or 'skip'"),
+        ('fit', {'format': 'zarr'}, "Unknown format 'zarr': use one of lmdb, geotiff"),
+        ('fit', {'version': 'v3'}, "Unknown version 'v3': use one of v1, v2"),
+        ('fit', {'format': 'geotiff'}, 'format geotiff needs root'),
+        ('fit', {'split_by': 'tile'}, "Unknown split_by 'tile'"),
+        ('fit', {'exclude_snow': True}, 'exclude_snow needs the column contains_'),
+        ('fit', {'countries': ['Atlantis']}, "No patch is in 'Atlantis'"),
+        ('fit', {'train_fraction': 0}, 'train_fraction is 0'),
         ('fit', {'bands': ['B99']}, "Unknown band 'B99'"),
         ('fit', {'bands': ['vv']}, "did you mean 'VV'"),
         ('fit', {'bands': []}, 'No band is named'),

@@ -104,7 +104,7 @@ def test_the_loss_of_a_set_is_that_of_all_its_patches_at_once(trainer):
         'image': torch.stack([dataset[i]['image'] for i in range(21)]),
         'label': dataset.labels,
     }
-    images = data.aug({'image': batch['image']})['image']
+    images = data.finish(batch, training=False)['image']
     with torch.no_grad():
         p = task.eval()(images).double().sigmoid()
     y = batch['label'].double()

@@ -1,41 +1,48 @@
 """Sentinel-1 and Sentinel-2 patches of BigEarthNet for training and testing."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, override
 
-import kornia.augmentation as K
+import numpy as np
+import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torchgeo.datamodules import NonGeoDataModule
 
 from .. import sensors
-from ..datasets import BigEarthNetLMDB
-from ..randomness import derive_seed, global_seed
-from ..samplers import EpochSampler, Visits
-from .collate import collate
+from ..datasets import BigEarthNetLMDB, BigEarthNetV1GeoTIFF, BigEarthNetV2GeoTIFF
+from ..datasets.bigearthnet import SAMPLE_ROOT
+from ..datasets.layout import archive_table, archive_version
+from ..datasets.metadata import PatchTable, find_lmdb, read_table, table_note
+from ..datasets.names import tile, version_of
+from ..datasets.patches import BigEarthNetPatches
+from ..datasets.selection import Selection
+from ..provenance import DataRecord, patch_hashes
+from .base import ChannelDataModule
+from .evaluation import check_evaluation, check_groups
 
-_SIZE_BY = ('resize', 'pad', 'crop')
 _AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
+_FORMATS = ('lmdb', 'geotiff')
+_VERSIONS = ('v1', 'v2')
 
 
-class BigEarthNetS1S2DataModule(NonGeoDataModule):
+class BigEarthNetS1S2DataModule(ChannelDataModule):
     """Named bands of BigEarthNet's Sentinel-1 and Sentinel-2 patches.
-
-    On the device, each band is normalised with its own mean and standard deviation
-    (:mod:`torchgeo_channelmae.sensors`), the patch is brought to ``size``, and training
-    patches are flipped. What is drawn depends on the global seed, the epoch and the
-    patches of the batch only, so reruns and resumed runs agree.
 
     Set up, it has ``bands`` (names), ``mean`` and ``std`` (a tensor each, band by
     band), ``size``, ``class_names``, ``num_patches``, ``test_groups``,
     ``test_group_seeds`` and, in every stage, ``train_class_frequencies``: the share of
-    training patches with each class, (19,).
+    training patches with each class, (19,); for a test, ``test_tiles`` and
+    ``test_patches``: the tile of each test patch and the hash of its name in v1.
 
     Arguments are checked in :meth:`setup`, not here, because an error inside a
     constructor that a configuration file calls is hard to read.
     """
+
+    side = BigEarthNetPatches.side
 
     def __init__(
         self,
@@ -50,15 +57,25 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
         test_groups: int = 5,
         test_group_seeds: Sequence[int] = (0, 1, 2),
         predict_split: str = 'test',
+        format: str = 'lmdb',
+        version: str | None = None,
         lmdb: str | None = None,
+        countries: list[str] | None = None,
+        exclude_snow: bool = False,
+        exclude_cloud: bool = False,
+        split_by: str = 'official',
+        test_countries: list[str] | None = None,
+        val_countries: list[str] | None = None,
+        train_fraction: float = 1.0,
+        split_seed: int = 0,
         max_nonfinite: float = 0.01,
+        on_error: str = 'raise',
     ) -> None:
         """Initialise the datamodule.
 
         Args:
-            root: Folder of the data, see
-                :class:`~torchgeo_channelmae.datasets.BigEarthNetLMDB`. None is the
-                bundled sample.
+            root: Folder of the data, see the classes of
+                :mod:`~torchgeo_channelmae.datasets`. None is the bundled sample.
             bands: Names of the bands, in the order wanted. None is the 12 of
                 Sentinel-2.
             size: Height and width of the images in pixels; patches have 120.
@@ -73,37 +90,67 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
             test_groups: Random groups into which a test splits its patches.
             test_group_seeds: Seeds of the random groupings.
             predict_split: The split to predict: 'train', 'val' or 'test'.
+            format: 'lmdb', converted by ``channelmae encode`` or rico-hdl, or
+                'geotiff', the original archives unpacked.
+            version: 'v1' or 'v2' of BigEarthNet, to be sure. None takes what is there.
             lmdb: Folder of the LMDB where ``root`` has several.
-            max_nonfinite: Largest share of NaN or infinite pixels in a band that is
-                filled rather than an error.
+            countries: Use patches of these countries only.
+            exclude_snow: Leave patches with seasonal snow out.
+            exclude_cloud: Leave patches with clouds or their shadows out.
+            split_by: 'official' splits; 'acquisition', each Sentinel-2 scene in one
+                split only; 'country', ``test_countries`` test and others train.
+            test_countries: Countries that test, for ``split_by`` country.
+            val_countries: Countries that validate. None is a quarter of the scenes of
+                the others.
+            train_fraction: Share of the training patches to use, chosen by their names:
+                a smaller share is a part of a larger one, and the same in every run.
+            split_seed: Seed of ``split_by`` acquisition and of ``train_fraction``.
+            max_nonfinite: Largest share of a band's pixels without data that is filled
+                rather than an error.
+            on_error: What a patch that can't be read does: 'raise' ends the run,
+                'skip' leaves it out, counts it and lists it.
         """
         self.bands = tuple(BigEarthNetLMDB.s2_bands if bands is None else bands)
         try:
             sensor = sensors.select(self.bands, _AVAILABLE)
         except ValueError:
-            pass  # setup says what is wrong
-        else:
-            self.mean = torch.tensor([band.mean for band in sensor])
-            self.std = torch.tensor([band.std for band in sensor])
+            sensor = ()  # setup says what is wrong
+        self.mean = torch.tensor([band.mean for band in sensor])
+        self.std = torch.tensor([band.std for band in sensor])
         super().__init__(
             BigEarthNetLMDB,
+            size,
+            size_by,
             batch_size,
             num_workers,
-            root=root,
+            samples_per_epoch,
+            augment,
             bands=self.bands,
-            lmdb=lmdb,
             max_nonfinite=max_nonfinite,
+            on_error=on_error,
         )
-        self.collate_fn = collate
-        self.size = size
-        self.size_by = size_by
-        self.samples_per_epoch = samples_per_epoch
-        self.augment = augment
+        self.root = root
+        self.format = format
+        self.version = version
+        self.lmdb = lmdb
         self.test_groups = test_groups
         self.test_group_seeds = tuple(test_group_seeds)
         self.predict_split = predict_split
+        self.selection = Selection(
+            countries=countries,
+            exclude_snow=exclude_snow,
+            exclude_cloud=exclude_cloud,
+            split_by=split_by,
+            test_countries=test_countries,
+            val_countries=val_countries,
+            train_fraction=train_fraction,
+            split_seed=split_seed,
+        )
         self.class_names = BigEarthNetLMDB.classes
-        self.train_class_frequencies: Tensor | None = None
+        self.note: str | None = None
+        self.test_tiles: npt.NDArray[np.str_] | None = None
+        self.test_patches: Tensor | None = None
+        self.test_patch_names: npt.NDArray[np.bytes_] | None = None
 
     @override
     def setup(self, stage: str) -> None:
@@ -117,193 +164,149 @@ class BigEarthNetS1S2DataModule(NonGeoDataModule):
             ValueError: If an argument makes no sense, or the data are not as expected.
         """
         self._check_arguments()
-        super().setup(stage)
-        if stage == 'predict':
-            self.predict_dataset = self.dataset_class(
-                split=self.predict_split, **self.kwargs
-            )
+        table = self.selection.apply(self._read_table())
+        splits = {
+            'fit': ('train', 'val'),
+            'validate': ('val',),
+            'test': ('test',),
+            'predict': (self.predict_split,),
+        }
+        for split in splits[stage]:
+            dataset = self.make_dataset(split, table, native=True)
+            name = 'predict' if stage == 'predict' else split
+            setattr(self, f'{name}_dataset', dataset)
         if stage == 'fit':
-            self._check_batch_size()
-        if stage == 'test' and self.test_groups > len(self.test_dataset):
-            raise ValueError(
-                f'test_groups is {self.test_groups}, more than the '
-                f'{len(self.test_dataset)} test patches: give fewer.'
-            )
-        self.train_class_frequencies = self._dataset().class_frequencies('train')
-        self.aug = self._augmentations(training=False)
-        self.train_aug = self._augmentations(training=True)
+            self.check_batch_size()
+        if stage == 'test':
+            self._describe_test(self.test_dataset.table)
+        self.table = table
+        self.__dict__.pop('train_class_frequencies', None)
+        if stage == 'test':  # may read many files, and fail before the test does
+            _ = self.train_class_frequencies
+        self.note = self._note()
+        self.record = self._record(table.rows(table.split == 'train'))
 
-    @property
-    def note(self) -> str | None:
-        """What a reader of scores on these data has to know first."""
-        if self.kwargs['root'] is not None:
-            return None
-        return (
-            'These are the patches of the bundled sample: the scores show that the '
-            'pipeline works and say nothing about the model.'
-        )
-
-    @property
-    def num_patches(self) -> dict[str, int]:
-        """Number of patches of each split that is set up."""
-        return {split: len(dataset) for split, dataset in self._datasets().items()}
-
-    @override
-    def on_after_batch_transfer(
-        self, batch: dict[str, Any], dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Normalise, size and, in training, augment a batch on its device.
+    def make_dataset(
+        self, split: str, table: PatchTable | None = None, native: bool = False
+    ) -> BigEarthNetPatches:
+        """Return the dataset of a split.
 
         Args:
-            batch: A batch in physical units.
-            dataloader_idx: Index of the dataloader.
-
-        Returns:
-            The batch with another ``image``; the other keys pass through.
+            split: 'train', 'val' or 'test'.
+            table: The patches of all splits. None is those of the last setup.
+            native: Whether samples hold pixels as stored.
         """
-        trainer = self.trainer
-        augmented: dict[str, Any]
-        if trainer is None or not trainer.training:
-            augmented = self.aug(batch)
-            return augmented
-        seed = derive_seed(
-            global_seed(), 'augment', trainer.current_epoch, *batch['visit']
-        )
-        with torch.random.fork_rng(devices=[]):  # Kornia draws on the CPU
-            torch.default_generator.manual_seed(seed)
-            augmented = self.train_aug(batch)
-        return augmented
+        shared = {
+            **self.kwargs,
+            'split': split,
+            'native': native,
+            'table': self.table if table is None else table,
+        }
+        if self.format == 'lmdb':
+            return BigEarthNetLMDB(self.root, lmdb=self.lmdb, **shared)
+        assert self.root is not None
+        classes = {'v1': BigEarthNetV1GeoTIFF, 'v2': BigEarthNetV2GeoTIFF}
+        dataset: BigEarthNetPatches = classes[self._archive](self.root, **shared)
+        return dataset
+
+    @cached_property
+    def train_class_frequencies(self) -> Tensor | None:
+        """Share of training patches with each class, (19,) float32.
+
+        None, with a warning, where the labels are in files that can't be read.
+        """
+        if self.format == 'geotiff' and self._archive == 'v1':  # labels in JSON files
+            try:
+                return self.make_dataset('train').class_frequencies()
+            except (ValueError, OSError) as error:
+                rank_zero_warn(f'No class frequencies to compare with: {error}')
+                return None
+        train = self.table.rows(self.table.split == 'train')
+        return train.labels.float().mean(dim=0)
 
     @override
     def plot(self, *args: Any, **kwargs: Any) -> Figure | None:
         """Plot a sample in physical units, as the dataset does."""
-        return self._dataset().plot(*args, **kwargs)
+        return next(iter(self.datasets().values())).plot(*args, **kwargs)
 
-    @override
-    def _dataloader_factory(self, split: str) -> DataLoader[dict[str, Any]]:
-        """Return the loader of a split: in training shuffled, otherwise in order."""
-        dataset: Any = self._valid_attribute(f'{split}_dataset')
-        sampler = None
-        if split == 'train':
-            rank, world_size = self._rank()
-            sampler = EpochSampler(
-                dataset,
-                self.samples_per_epoch,
-                seed=global_seed(),
-                num_replicas=world_size,
-                rank=rank,
-                drop_last=True,
-            )
-            sampler.set_epoch(self._next_epoch())
-            dataset = Visits(dataset)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-            drop_last=split == 'train',
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    @cached_property
+    def _archive(self) -> str:
+        """The version that the folder of GeoTIFFs is of."""
+        assert self.root is not None
+        return archive_version(Path(self.root), self.version)
 
-    def _augmentations(self, training: bool) -> K.AugmentationSequential:
-        size = (self.size, self.size)
-        steps: list[torch.nn.Module] = [K.Normalize(self.mean, self.std)]
-        varied = training and self.augment
-        if varied:
-            steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
-        if self.size_by == 'resize':
-            steps.append(
-                K.Resize(size, 'bilinear', align_corners=False, antialias=True)
-            )
-        elif self.size_by == 'pad':
-            steps.append(K.PadTo(size))
-        elif varied:
-            steps.append(K.RandomCrop(size, cropping_mode='slice'))
+    def _read_table(self) -> PatchTable:
+        """Read the patches of all splits and check their version."""
+        if self.format == 'geotiff':
+            assert self.root is not None
+            found = self._archive
+            table = archive_table(Path(self.root), found, labels=False)
         else:
-            steps.append(K.CenterCrop(size, cropping_mode='slice'))
-        return K.AugmentationSequential(*steps, data_keys=None, keepdim=True)
+            root = Path(self.root or SAMPLE_ROOT)
+            find_lmdb(root, self.lmdb)  # says what is wrong with the root
+            table = read_table(root)
+            if self.version is None or self.root is None or not len(table):
+                return table
+            found = version_of(table.s2_names[0].decode())
+        if self.version is not None and self.version != found:
+            raise ValueError(
+                f'BigEarthNet root {self.root} is {found}, but version asks for '
+                f'{self.version}: give the other root or version {found}.'
+            )
+        return table
 
-    def _datasets(self) -> dict[str, BigEarthNetLMDB]:
-        found = {
-            split: getattr(self, f'{split}_dataset')
-            for split in ('val', 'train', 'test', 'predict')
-        }
-        return {split: dataset for split, dataset in found.items() if dataset}
+    def _describe_test(self, table: PatchTable) -> None:
+        tiles = [tile(name.decode()) for name in table.s1_names]
+        self.test_tiles = np.array([name or '' for name in tiles])
+        self.test_patches = patch_hashes(table.known_names)
+        self.test_patch_names = table.s2_names
+        if self.root is not None and table.v1_names is None:
+            rank_zero_warn(
+                f'metadata.parquet of {self.root} lacks s2v1_name: whether a model was '
+                f'trained on these patches in the other version can not be checked.'
+            )
+        check_groups(self, len(table))
 
-    def _dataset(self) -> BigEarthNetLMDB:
-        return next(iter(self._datasets().values()))
-
-    def _rank(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _next_epoch(self) -> int:
-        """Return the epoch that training will start with.
-
-        Lightning makes the first iterator of a resumed run before it tells the sampler
-        the epoch, and counts an epoch whose checkpoint was written in its validation
-        only later (``_FitLoop.reset``).
-        """
-        if self.trainer is None:
-            return 0
-        loop = self.trainer.fit_loop
-        loop.update_restart_stage()
-        counted_later = (
-            loop.restarted_mid_epoch
-            and loop.epoch_loop.restarted_on_train_batch_end
-            and loop.epoch_loop.batch_progress.is_last_batch
+    def _record(self, train: PatchTable) -> DataRecord:
+        scenes = {tile(name.decode()) for name in train.s1_names}
+        chosen = sensors.select(self.bands, _AVAILABLE)
+        return DataRecord(
+            dataset='BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
+            bands=self.bands,
+            sensors=tuple(dict.fromkeys(band.sensor for band in chosen)),
+            tiles=None if None in scenes else tuple(sorted(filter(None, scenes))),
+            patches=torch.cat([patch_hashes(names) for names in _all_names(train)]),
+            labels_steered=False,
         )
-        return int(loop.epoch_progress.current.processed) + int(counted_later)
+
+    def _note(self) -> str | None:
+        """What a reader of scores on these data has to know first."""
+        if self.root is None:
+            return (
+                'These are the patches of the bundled sample: the scores show that the '
+                'pipeline works and say nothing about the model.'
+            )
+        table = Path(self.root) / 'metadata.parquet'
+        return table_note(Path(self.root)) if table.is_file() else None
 
     def _check_arguments(self) -> None:
-        pixels = BigEarthNetLMDB.image_size
-        if self.size_by not in _SIZE_BY:
-            choices = ', '.join(_SIZE_BY)
-            raise ValueError(f'Unknown size_by {self.size_by!r}: use one of {choices}.')
-        for name in ('size', 'batch_size', 'samples_per_epoch', 'test_groups'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name} is {value}: it must be at least 1.')
-        if self.size_by == 'crop' and self.size > pixels:
+        sensors.select(self.bands, _AVAILABLE)
+        self.check_arguments()
+        self.selection.check()
+        for name, choices in (('format', _FORMATS), ('version', (None, *_VERSIONS))):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f'Unknown {name} {getattr(self, name)!r}: use one of '
+                    f'{", ".join(filter(None, choices))}.'
+                )
+        if self.format == 'geotiff' and self.root is None:
             raise ValueError(
-                f'size is {self.size}, more than the {pixels} px to crop from: give '
-                f'at most {pixels}, or size_by resize or pad.'
+                'format geotiff needs root, the folder of the unpacked archives: the '
+                'bundled sample is an LMDB.'
             )
-        if self.size_by == 'pad' and self.size < pixels:
-            raise ValueError(
-                f'size is {self.size}, less than the {pixels} px to pad: give at least '
-                f'{pixels}, or size_by resize or crop.'
-            )
-        if self.num_workers < 0:
-            raise ValueError(f'num_workers is {self.num_workers}: give 0 or more.')
-        if not 0 <= self.kwargs['max_nonfinite'] <= 1:
-            raise ValueError(
-                f'max_nonfinite is {self.kwargs["max_nonfinite"]}: give a share from '
-                f'0 to 1.'
-            )
-        seeds = self.test_group_seeds
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(
-                f'test_group_seeds is {list(seeds)}: give at least one, each once.'
-            )
+        check_evaluation(self)
 
-    def _check_batch_size(self) -> None:
-        _, world_size = self._rank()
-        total = self.samples_per_epoch or len(self.train_dataset)
-        share = total // world_size
-        if self.batch_size <= share:
-            return
-        counted = f'{total} training patches'
-        if self.samples_per_epoch:
-            counted += ' of an epoch (samples_per_epoch)'
-        if world_size > 1:
-            counted = (
-                f'{share} that each of {world_size} processes has of the {counted}'
-            )
-        raise ValueError(
-            f'batch_size {self.batch_size} is larger than the {counted}: '
-            + (f'use at most {share}.' if share else 'use fewer processes.')
-        )
+
+def _all_names(table: PatchTable) -> list[npt.NDArray[np.bytes_]]:
+    """Return all names that other tables may know the patches by."""
+    return [table.s2_names, *([] if table.v1_names is None else [table.known_names])]

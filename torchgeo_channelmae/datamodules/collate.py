@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 
@@ -30,13 +32,56 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples to a batch.
 
     Args:
-        samples: Samples with tensors, numbers, a ``patch_id`` and an ``index`` each.
+        samples: Samples with tensors, numbers and an ``index`` each; ``patch_id``, if
+            they have it, and ``native`` pixels (see
+            :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`). Samples
+            that say why they were ``skipped`` are left out of the batch.
 
     Returns:
-        A tensor for each key, and on the host ``patch_id``, the names, and ``visit``,
-        each sample's index again, which is read there without waiting for a device.
+        A tensor for each key, and on the host ``patch_id``, the names, ``visit``, each
+        sample's index again, which is read there without waiting for a device, and,
+        where samples were left out, ``skipped``: a (name, reason) each.
+
+        A batch of which nothing is left has ``skipped`` alone.
+
+    Raises:
+        ValueError: If samples don't fit together.
     """
-    batch: dict[str, Any] = default_collate(samples)
-    batch['patch_id'] = HostList(batch['patch_id'])
-    batch['visit'] = HostList(sample['index'] for sample in samples)
+    skipped = [sample for sample in samples if 'skipped' in sample]
+    kept = [sample for sample in samples if 'skipped' not in sample]
+    listed = HostList((sample['patch_id'], sample['skipped']) for sample in skipped)
+    if not kept:
+        return {'skipped': listed}
+    native = [sample['native'] for sample in kept if 'native' in sample]
+    rest = [
+        {key: value for key, value in sample.items() if key != 'native'}
+        for sample in kept
+    ]
+    batch: dict[str, Any] = default_collate(rest)
+    if native:
+        batch['native'] = _stack(native, kept)
+    if 'patch_id' in batch:
+        batch['patch_id'] = HostList(batch['patch_id'])
+    batch['visit'] = HostList(sample['index'] for sample in kept)
+    if skipped:
+        batch['skipped'] = listed
     return batch
+
+
+def _stack(
+    native: list[dict[tuple[str, ...], Any]], samples: list[dict[str, Any]]
+) -> dict[tuple[str, ...], Tensor]:
+    """Stack native pixels, group by group, to (B, bands, h, w)."""
+    first = native[0]
+    for other, sample in zip(native, samples, strict=True):
+        shapes = {names: pixels.shape for names, pixels in other.items()}
+        if shapes != {names: pixels.shape for names, pixels in first.items()}:
+            raise ValueError(
+                f'Bands of patch {sample["patch_id"]} have other sizes or types than '
+                f'those of {samples[0]["patch_id"]}: convert all patches alike, or '
+                f'load them with native off.'
+            )
+    return {
+        names: torch.from_numpy(np.stack([pixels[names] for pixels in native]))
+        for names in first
+    }

@@ -2,8 +2,9 @@
 
 import functools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,67 @@ SPLITS = {'train': 'train', 'val': 'validation', 'test': 'test'}
 """TorchGeo's name of a split: the name in ``metadata.parquet``."""
 
 _COLUMNS = ('patch_id', 's1_name', 'labels', 'split')
+_OPTIONAL = {  # column of the table: field of PatchTable
+    'country': 'countries',
+    's2v1_name': 'v1_names',
+    'contains_seasonal_snow': 'snow',
+    'contains_cloud_or_shadow': 'cloud',
+}
 
 
 @dataclass(frozen=True)
-class Patches:
-    """The patches of one split: names (UTF-8) and labels, row by row."""
+class PatchTable:
+    """Patches, row by row; all columns have the same length.
+
+    Arrays rather than lists, so that forked workers share their memory.
+
+    Attributes:
+        s2_names: Names of the Sentinel-2 patches (UTF-8), the patch ids.
+        s1_names: Names of the Sentinel-1 patches (UTF-8), b'' where unknown.
+        split: 'train', 'val' or 'test'.
+        labels: (rows, 19) int64, 1 where a patch has the class.
+        countries: Names of countries.
+        v1_names: Names that the Sentinel-2 patches have in BigEarthNet v1 (UTF-8).
+        snow: Whether a patch has seasonal snow.
+        cloud: Whether a patch has clouds or their shadows.
+    """
 
     s2_names: npt.NDArray[np.bytes_]
     s1_names: npt.NDArray[np.bytes_]
+    split: npt.NDArray[np.str_]
     labels: Tensor
+    countries: npt.NDArray[np.str_] | None = None
+    v1_names: npt.NDArray[np.bytes_] | None = None
+    snow: npt.NDArray[np.bool_] | None = None
+    cloud: npt.NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.s2_names)
+
+    @property
+    def known_names(self) -> npt.NDArray[np.bytes_]:
+        """Names of the patches in v1 or, where the table lacks them, their own.
+
+        A name in v1 can't be derived from that in v2.
+        """
+        if self.v1_names is None:
+            return self.s2_names
+        return np.where(self.v1_names == b'', self.s2_names, self.v1_names)
+
+    def rows(self, chosen: npt.NDArray[Any]) -> 'PatchTable':
+        """Return some rows, by a boolean for each or by their numbers."""
+        numbers = torch.from_numpy(np.arange(len(self))[chosen])
+        arrays = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != 'labels'
+        }
+        picked: dict[str, Any] = {
+            name: None if array is None else array[chosen]
+            for name, array in arrays.items()
+        }
+        return PatchTable(labels=self.labels[numbers], **picked)
 
 
 def find_lmdb(root: Path, lmdb: str | Path | None = None) -> Path:
@@ -71,59 +124,122 @@ def find_lmdb(root: Path, lmdb: str | Path | None = None) -> Path:
     return found[0]
 
 
-def read_metadata(root: Path) -> dict[str, Patches]:
+def read_table(root: Path) -> PatchTable:
     """Read ``metadata.parquet`` of a root, once a process while it does not change.
 
     Args:
         root: Folder of the dataset.
 
     Returns:
-        The patches of 'train', 'val' and 'test', in the order of the table.
+        The patches of all splits, in the order of the table.
 
     Raises:
         FileNotFoundError: If the table is missing.
         ValueError: If it is damaged, lacks a column or has an unknown label.
     """
+    path = _table_path(root)
+    return _read_table(path.resolve(), path.stat().st_mtime_ns)
+
+
+def table_note(root: Path) -> str | None:
+    """Return what ``metadata.parquet`` says that readers of scores have to know first.
+
+    It is the value of ``note`` in the schema's metadata.
+    """
+    noted = (_read_schema(_table_path(root)).metadata or {}).get(b'note')
+    return None if noted is None else noted.decode()
+
+
+def write_table(path: Path, table: PatchTable, note: str | None = None) -> None:
+    """Write patches as a ``metadata.parquet``.
+
+    Args:
+        path: The file, which must not exist.
+        table: The patches; columns that are None are left out.
+        note: What readers of scores have to know first, see :func:`table_note`.
+
+    Raises:
+        FileExistsError: If the file exists.
+    """
+    columns: dict[str, Any] = {
+        'patch_id': [name.decode() for name in table.s2_names],
+        's1_name': [name.decode() for name in table.s1_names],
+        'labels': [
+            [CLASSES[column] for column in row.nonzero().flatten().tolist()]
+            for row in table.labels
+        ],
+        'split': [SPLITS[split] for split in table.split.tolist()],
+    }
+    for column, name in _OPTIONAL.items():
+        values = getattr(table, name)
+        if values is not None:
+            columns[column] = [
+                value.decode() if isinstance(value, bytes) else value
+                for value in values.tolist()
+            ]
+    schema = {b'note': note.encode()} if note else {}
+    content = pa.table(columns).replace_schema_metadata(schema)
+    with path.open('xb') as file:
+        pq.write_table(content, file)
+
+
+def _table_path(root: Path) -> Path:
     path = root / 'metadata.parquet'
     if not path.is_file():
         raise FileNotFoundError(
             f'BigEarthNet root {root} has no metadata.parquet, the table of patches, '
             f'labels and splits: get it from https://bigearth.net.'
         )
-    return _read_metadata(path.resolve(), path.stat().st_mtime_ns)
+    return path
 
 
-@functools.lru_cache(maxsize=2)
-def _read_metadata(path: Path, mtime: int) -> dict[str, Patches]:
+def _read_schema(path: Path) -> pa.Schema:
     try:
-        present = pq.read_schema(path).names
+        return pq.read_schema(path)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f'{path} is not a parquet file: {reason}') from None
+
+
+@functools.lru_cache(maxsize=2)
+def _read_table(path: Path, mtime: int) -> PatchTable:
+    present = _read_schema(path).names
     missing = [column for column in _COLUMNS if column not in present]
     if missing:
         raise ValueError(
             f'{path} lacks the column {", ".join(missing)}: it must have '
             f'{", ".join(_COLUMNS)}.'
         )
-    table = pq.read_table(path, columns=list(_COLUMNS)).combine_chunks()
-    names = {
-        column: np.array(
-            [(name or '').encode() for name in table[column].to_pylist()], dtype='S'
-        )
-        for column in ('patch_id', 's1_name')
-    }
+    optional = [column for column in _OPTIONAL if column in present]
+    table = pq.read_table(path, columns=[*_COLUMNS, *optional]).combine_chunks()
     _check_rows(table, path)
-    labels = _multi_hot(table, path)
-    split = np.array(table['split'].to_pylist(), dtype=object)
-    return {
-        key: Patches(
-            names['patch_id'][split == value],
-            names['s1_name'][split == value],
-            labels[torch.from_numpy(split == value)],
-        )
-        for key, value in SPLITS.items()
-    }
+    given = {_OPTIONAL[column]: table[column].to_pylist() for column in optional}
+    kinds = {'countries': np.str_, 'snow': np.bool_, 'cloud': np.bool_}
+    codes = table['split'].combine_chunks().dictionary_encode()
+    official = {name: key for key, name in SPLITS.items()}
+    patches = PatchTable(
+        s2_names=_names(table['patch_id'].to_pylist()),
+        s1_names=_names(table['s1_name'].to_pylist()),
+        split=np.array([official[name] for name in codes.dictionary.to_pylist()], 'U5')[
+            codes.indices.to_numpy()
+        ],
+        labels=_multi_hot(table, path),
+        v1_names=_names(given['v1_names']) if 'v1_names' in given else None,
+        **{
+            name: np.array([value or '' for value in column], dtype=kinds[name])
+            for name, column in given.items()
+            if name in kinds
+        },
+    )
+    for field in fields(patches):  # shared by all who read the table
+        values = getattr(patches, field.name)
+        if isinstance(values, np.ndarray):
+            values.flags.writeable = False
+    return patches
+
+
+def _names(texts: list[str | None]) -> npt.NDArray[np.bytes_]:
+    return np.array([(text or '').encode() for text in texts], dtype='S')
 
 
 def _check_rows(table: pa.Table, path: Path) -> None:

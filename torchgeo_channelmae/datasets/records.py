@@ -44,14 +44,18 @@ def environment(path: str | Path) -> lmdb.Environment:
         ValueError: If the file is no LMDB, is cut short or is opened elsewhere.
     """
     global _owner
+    if _owner == os.getpid() and (known := _environments.get(str(path))):
+        return known
     if _owner != os.getpid():
-        for inherited in _environments.values():
+        for inherited in set(_environments.values()):
             inherited.close()
         _environments.clear()
         _owner = os.getpid()
     key = os.path.realpath(path)
     if key not in _environments:
         _environments[key] = _open(key)
+    if os.path.isabs(path):  # spares looking links up at every read
+        _environments[str(path)] = _environments[key]
     return _environments[key]
 
 
@@ -84,11 +88,19 @@ def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
 
     Returns:
         The keys that are not there.
+
+    Raises:
+        ValueError: If a page of the LMDB is damaged.
     """
-    with environment(path).begin(buffers=True) as transaction:
-        cursor = transaction.cursor()
-        # LMDB takes no empty key
-        return [key for key in sorted(keys) if not key or not cursor.set_key(key)]
+    try:
+        with environment(path).begin(buffers=True) as transaction:
+            cursor = transaction.cursor()
+            # LMDB takes no empty key
+            return [key for key in sorted(keys) if not key or not cursor.set_key(key)]
+    except lmdb.Error as error:
+        raise ValueError(
+            f'LMDB {path} is damaged ({error}): copy or convert it again.'
+        ) from None
 
 
 def read_bands(
@@ -108,7 +120,13 @@ def read_bands(
         ValueError: If the record is missing, damaged or lacks a band.
     """
     with environment(path).begin(buffers=True) as transaction:
-        record = transaction.get(key)
+        try:
+            record = transaction.get(key)
+        except lmdb.Error as error:
+            raise ValueError(
+                f'Record {key.decode()} of the LMDB {path} cannot be read ({error}): '
+                f'copy or convert it again.'
+            ) from None
         if record is None:
             raise ValueError(f'Record {key.decode()} is not in the LMDB {path}.')
         try:

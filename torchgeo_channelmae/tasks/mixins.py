@@ -14,12 +14,23 @@ from torchvision.models import WeightsEnum
 from ..models.channelvit import ChannelViT
 from ..models.tokens import check_size
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
+from ..provenance import (
+    KEY,
+    DataRecord,
+    Provenance,
+    Training,
+    from_state,
+    read_provenance,
+)
 from ..randomness import derive_seed, global_seed
 from ..runs import checkpoint_of
 
 
 class ChannelTaskMixin(LightningModule):
     """Checks of a task whose encoder is a :class:`~..models.ChannelViT`.
+
+    Its checkpoints tell what was read on the way to their weights: by the task, in
+    ``trainer.datamodule.record``, and by the weights that it started from.
 
     LightningCLI buries an error of a constructor under pages of its parser's types.
     So a task builds its models in :meth:`build_models`, and what is wrong with its
@@ -30,6 +41,14 @@ class ChannelTaskMixin(LightningModule):
     model: ChannelViT
     weights: WeightsEnum | str | None
     argument_error: ValueError | None = None
+    #: Whether a batch for evaluation may be one of which all samples were skipped.
+    takes_empty_batches = True
+
+    #: Whether the task learns labels.
+    supervised: bool
+
+    #: What was read so far on the way to the weights that the task has now.
+    provenance: Provenance = Provenance()
 
     @abstractmethod
     def build_models(self) -> None:
@@ -108,8 +127,31 @@ class ChannelTaskMixin(LightningModule):
         """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
         report = load_encoder(self.model, read_weights(weights), policy)
+        self.provenance = self.provenance.started_from(read_provenance(weights))
         rank_zero_info(f'Weights {weights}: {report}')
         return report
+
+    @property
+    def data_record(self) -> DataRecord | None:
+        """What training on the present data reads; None where they don't tell."""
+        record = getattr(getattr(self.trainer, 'datamodule', None), 'record', None)
+        return record if isinstance(record, DataRecord) else None
+
+    def on_train_start(self) -> None:
+        """Note what this training reads, beside what a resumed one has read."""
+        super().on_train_start()
+        training = Training(self.data_record, self.supervised)
+        self.provenance = self.provenance.trained(training)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what was read."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY] = self.provenance.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what was read, unknown where the checkpoint does not tell."""
+        super().on_load_checkpoint(checkpoint)
+        self.provenance = from_state(checkpoint.get(KEY))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what a step draws (drop path, dropout) by the step alone, log its lr."""

@@ -64,6 +64,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
     """
 
     ignore = ('weights',)
+    supervised = False
 
     def __init__(
         self,
@@ -241,6 +242,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             batch_idx: Integer displaying index of this batch.
             dataloader_idx: Index of the current dataloader.
         """
+        if 'image' not in batch:  # all samples were skipped
+            return
         index = _index(batch)
         result = self.reconstruct(batch['image'], sample_keys(index, 'validation mask'))
         token, spectral = self.losses(result)
@@ -294,6 +297,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         Returns:
             (B, D) features, pooled as the encoder pools.
         """
+        if 'image' not in batch:  # all samples were skipped
+            return torch.empty(0, self.model.num_features)
         features: Tensor = self.model(batch['image'])
         return features
 

@@ -1,10 +1,13 @@
 """Files that a test and a prediction leave behind, and the summary a reader sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
+
+from ..overlap import Overlap, Verdict, label_free
+from ..provenance import Training
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 
@@ -15,6 +18,7 @@ def score_report(
     groups: int,
     seeds: Sequence[int],
     note: str | None = None,
+    verdict: Verdict | None = None,
 ) -> str:
     """Summarise the scores of a test in Markdown.
 
@@ -24,9 +28,10 @@ def score_report(
         groups: Number of random groups of the test set.
         seeds: Seeds of the groups.
         note: What the reader has to know before reading on.
+        verdict: What the test shares with pretraining.
 
     Returns:
-        Two tables, of scores in percent, and what they mean.
+        Tables of scores in percent, what they mean, and what was read before.
     """
     lines = ['# Test scores', '']
     if note:
@@ -56,6 +61,7 @@ def score_report(
         f'{", ".join(map(str, seeds))} ({groups * len(seeds)} subsets); the standard '
         f'deviation is that of the subsets, not of training.',
         '',
+        *(() if verdict is None else overlap_table(verdict)),
         '| class | support | AP | F1 at 0.5 | F1 tuned | threshold |',
         '| -- | --: | --: | --: | --: | --: |',
     ]
@@ -68,6 +74,125 @@ def score_report(
         cells = (_percent(values['AP']), _percent(values['F1']), *tuned_cells)
         lines.append(f'| {name} | {int(values["support"])} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
+
+
+def overlap_table(verdict: Verdict) -> list[str]:
+    """Say in Markdown what a test shares with pretraining, claim by claim, and why."""
+    rows = (
+        ('sensor_free', verdict.sensor_free, _why_sensors(verdict)),
+        ('place_free', verdict.place_free, _why_places(verdict)),
+        ('label_free', verdict.label_free, _why_labels(verdict)),
+        (
+            'overlap_free',
+            verdict.overlap_free,
+            'of sensors alone, as the word is meant here; of places and labels, see '
+            'above',
+        ),
+    )
+    return [
+        '| is the test free of what pretraining read? | | |',
+        '| -- | -- | -- |',
+        *(f'| {name} | **{_answer(value)}** | {why} |' for name, value, why in rows),
+        '',
+        f'{_before(verdict)} Test patches that pretraining read: '
+        f'{_counted(verdict.patches)}. Test patches whose labels were trained on: '
+        f'{_counted(verdict.trained)}.',
+        '',
+    ]
+
+
+def overlap_line(verdict: Verdict) -> str:
+    """Say in a line what a task shares with pretraining, as far as training tells."""
+    if not verdict.pretraining:
+        return _before(verdict)
+    answers = ', '.join(
+        f'{name} {_answer(getattr(verdict, name))}'
+        for name in ('sensor_free', 'label_free', 'overlap_free')
+    )
+    return (
+        f'{_before(verdict)} This task reads {_targets(verdict)}: {answers} (of '
+        f'sensors alone); place_free is for a test to tell.'
+    )
+
+
+def _answer(value: bool | None) -> str:
+    return {True: 'yes', False: 'no', None: 'unknown'}[value]
+
+
+def _before(verdict: Verdict) -> str:
+    if not verdict.pretraining:
+        return 'Nothing was pretrained: the weights started from scratch.'
+    listed = ', then '.join(_described(one) for one in verdict.pretraining)
+    return f'Pretraining read {listed}.'
+
+
+def _described(training: Training) -> str:
+    """Say what a training read, e.g. ``So2Sat (Sentinel-2 L1C: B02; ...)``."""
+    record = training.record
+    used = {True: 'without labels', False: 'with labels', None: 'labels unknown'}
+    labels = used[label_free([training])]
+    if record is None:
+        return f'data that are not known ({labels})'
+    parts = (
+        f'{", ".join(record.sensors)}: {", ".join(record.bands)}',
+        _length(record.patches, 'patch', 'patches'),
+        _length(record.tiles, 'tile', 'tiles'),
+        labels,
+    )
+    return f'{record.dataset} ({"; ".join(parts)})'
+
+
+def _length(items: Sized | None, one: str, more: str) -> str:
+    if items is None:
+        return f'unknown {more}'
+    return f'{len(items)} {one if len(items) == 1 else more}'
+
+
+def _why_sensors(verdict: Verdict) -> str:
+    records = [training.record for training in verdict.pretraining]
+    read = sorted({name for record in records if record for name in record.sensors})
+    read += ['data that are not known'] * (None in records)
+    return (
+        f'the test reads {_targets(verdict)}, pretraining read '
+        f'{", ".join(read) or "nothing"}'
+    )
+
+
+def _targets(verdict: Verdict) -> str:
+    known = [name for name in verdict.targets if name != 'unknown']
+    complete = known and len(known) == len(verdict.targets)
+    return ', '.join(known if complete else [*known, 'data that are not known'])
+
+
+def _why_places(verdict: Verdict) -> str:
+    if not verdict.pretraining:
+        return 'pretraining read nothing'
+    return (
+        f'test patches on MGRS tiles that pretraining read: {_counted(verdict.places)}'
+    )
+
+
+def _why_labels(verdict: Verdict) -> str:
+    return {
+        True: 'pretraining neither learned labels nor was sampled by them',
+        False: 'pretraining learned labels or was sampled by them',
+        None: 'whether pretraining used labels is not known',
+    }[verdict.label_free]
+
+
+def _counted(overlap: Overlap | None) -> str:
+    """Say how many of the test patches, e.g. ``3 of 21 (14.29 %)``."""
+    if overlap is None:
+        return 'unknown'
+    if not overlap.total:
+        return 'none'
+    share = 100 * overlap.shared / overlap.total
+    counted = f'{overlap.shared} of {overlap.total} ({share:.2f} %)'
+    if not overlap.unknown:
+        return counted
+    if overlap.unknown == overlap.total:
+        return 'unknown'
+    return f'at least {counted}, unknown of {overlap.unknown}'
 
 
 def _percent(value: float | None) -> str:

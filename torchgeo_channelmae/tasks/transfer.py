@@ -15,9 +15,10 @@ from torchvision.models import WeightsEnum
 
 from ..gather import PredictionStore
 from ..metrics import evaluate, multilabel_scores, per_class, tune_thresholds
+from ..overlap import Verdict, check_not_trained_on, judge
 from .mixins import ChannelTaskMixin
 from .optim import layer_decay_groups, scaled_lr, schedule
-from .reports import score_report, write_predictions, write_report
+from .reports import overlap_line, score_report, write_predictions, write_report
 
 
 class CrossModalClassification(ChannelTaskMixin, Classification):
@@ -36,9 +37,21 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
     choice), F1 at thresholds tuned on validation (``_tuned``), and the floor of
     predicting the training set's class frequencies (``test_floor_...``); the scores of
     each class go to ``per_class.csv`` and a summary to ``scores.md``.
+
+    What the test shares with the pretraining of the weights is logged as well, 1 for
+    true, 0 for false and NaN for what is not known: ``test_sensor_free``, whether
+    pretraining never read the sensor of this task; ``test_place_overlap``, the share of
+    test patches on MGRS tiles that pretraining read, and ``test_place_free``, whether
+    that is none; ``test_label_free``, whether labels had no part in it;
+    ``test_overlap_free``, which is as to the sensor alone; ``test_patch_overlap``, the
+    share of test patches that pretraining read. It is known from checkpoints of this
+    package and datamodules with ``record`` and, for a test, ``test_tiles`` and
+    ``test_patches``; weights that are put into the model by hand go unnoticed. A test
+    on patches whose labels were trained on is refused.
     """
 
     ignore = ('weights',)
+    supervised = True
 
     #: Per-class thresholds tuned on validation, (K,), saved with the checkpoint; NaN
     #: before the first validation.
@@ -157,6 +170,39 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
             return list(BigEarthNet.class_sets[19])
         return [str(number) for number in range(self.hparams['num_labels'])]
 
+    @property
+    def _datamodule(self) -> Any:
+        return getattr(self.trainer, 'datamodule', None)
+
+    def _verdict(self) -> Verdict:
+        """Compare what the datamodule tells with what pretraining read."""
+        return judge(
+            self.provenance,
+            self.data_record,
+            getattr(self._datamodule, 'test_tiles', None),
+            getattr(self._datamodule, 'test_patches', None),
+        )
+
+    @override
+    def on_train_start(self) -> None:
+        """Say what the weights that training starts from have read."""
+        super().on_train_start()
+        rank_zero_info(overlap_line(self._verdict()))
+
+    @override
+    def on_test_start(self) -> None:
+        """Refuse to score patches that were trained on.
+
+        Raises:
+            ValueError: If there are such.
+        """
+        super().on_test_start()
+        check_not_trained_on(
+            self.provenance,
+            getattr(self._datamodule, 'test_patches', None),
+            getattr(self._datamodule, 'test_patch_names', None),
+        )
+
     @override
     def training_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
@@ -221,6 +267,8 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         Returns:
             (B, K) probabilities.
         """
+        if 'image' not in batch:  # all samples were skipped
+            return torch.empty(0, len(self.class_names))
         probabilities: Tensor = self(batch['image']).float().sigmoid()
         index = batch['index']
         names = batch.get('patch_id', [str(number) for number in index.tolist()])
@@ -228,6 +276,8 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         return probabilities
 
     def _keep(self, batch: Sample) -> None:
+        if 'image' not in batch:  # all samples were skipped
+            return
         logits = self(batch['image']).float()
         labels = batch['label']
         losses = nn.functional.binary_cross_entropy_with_logits(
@@ -264,7 +314,7 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test set and write its reports."""
         rows = self._collect()
-        datamodule = getattr(self.trainer, 'datamodule', None)
+        datamodule = self._datamodule
         groups = getattr(datamodule, 'test_groups', 5)
         seeds = list(getattr(datamodule, 'test_group_seeds', (0, 1, 2)))
         thresholds = self.thresholds.cpu()
@@ -280,11 +330,13 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         )
         self.log('test_loss', rows['loss'].double().mean().float())
         self.log_dict({f'test_{name}': value for name, value in scores.items()})
+        verdict = self._verdict()
+        self.log_dict({f'test_{k}': value for k, value in verdict.numbers().items()})
         classes = per_class(
             probabilities, labels, thresholds if tuned else None, self.class_names
         )
         note = getattr(datamodule, 'note', None)
-        report = score_report(scores, classes, groups, seeds, note)
+        report = score_report(scores, classes, groups, seeds, note, verdict)
         rank_zero_info(f'\n{report}')
         folder = self.trainer.log_dir  # all processes have to ask for it
         if self.trainer.is_global_zero:

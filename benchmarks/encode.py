@@ -1,0 +1,214 @@
+"""What `channelmae encode` spends its time on, and whether kills change what it writes.
+
+    uv run python -m benchmarks.encode profile --root ARCHIVE --out FOLDER
+    uv run python -m benchmarks.encode kills --root ARCHIVE --out FOLDER
+
+``profile`` encodes in this process alone and prints the share of reading and decoding
+the GeoTIFFs, packing, writing and the rest; then with workers; then writes as many
+bytes to a plain file, which is what the disk allows. ``kills`` encodes once undisturbed
+and once with SIGKILL at random moments, run again each time, and compares the two
+record by record. The folder is made and must not exist; it stays.
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lmdb
+import numpy as np
+import safetensors.numpy
+
+from torchgeo_channelmae.datasets import archive_records, writer
+from torchgeo_channelmae.datasets.encode import FOLDER, encode
+from torchgeo_channelmae.randomness import derive_seed
+
+PARTS: dict[str, list[tuple[ModuleType, str]]] = {
+    'read and decode GeoTIFFs': [(archive_records, 'read_band')],
+    'read labels (v1)': [
+        (archive_records, 'read_label'),
+        (archive_records, 'read_labels'),
+    ],
+    'list patches and folders': [
+        (archive_records, 'archive_table'),
+        (archive_records, 'check_folders'),
+    ],
+    'pack as safetensors': [(safetensors.numpy, 'save')],
+    'write and sync': [(writer, 'put_all')],
+}
+
+
+@contextlib.contextmanager
+def stopwatches() -> Iterator[dict[str, float]]:
+    """Measure the parts of an encoding; yields the seconds of each."""
+    seconds: dict[str, float] = defaultdict(float)
+    originals = []
+    for part, functions in PARTS.items():
+        for module, name in functions:
+            original = getattr(module, name)
+            originals.append((module, name, original))
+            setattr(module, name, timed(original, seconds, part))
+    try:
+        yield seconds
+    finally:
+        for module, name, original in originals:
+            setattr(module, name, original)
+
+
+def timed(
+    function: Callable[..., Any], seconds: dict[str, float], part: str
+) -> Callable[..., Any]:
+    """Add the time of each call of a function to a sum."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **options)
+        finally:
+            seconds[part] += time.perf_counter() - start
+
+    return call
+
+
+def profile(root: Path, out: Path, workers: int) -> None:
+    """Print where the time goes."""
+    start = time.perf_counter()
+    with stopwatches() as seconds:
+        encode(root, out / 'alone', workers=0)
+    total = time.perf_counter() - start
+    for part, spent in seconds.items():
+        print(f'{part:26} {spent:8.2f} s {spent / total:6.1%}')
+    rest = total - sum(seconds.values())
+    print(f'{"overhead":26} {rest:8.2f} s {rest / total:6.1%}')
+    size = (out / 'alone' / FOLDER / 'data.mdb').stat().st_size
+    print_rate('all, one process', total, size)
+    start = time.perf_counter()
+    encode(root, out / 'workers', workers=workers)
+    print_rate(f'all, {workers} workers', time.perf_counter() - start, size)
+    print_rate('plain file', plain_write(out / 'plain', size), size)
+
+
+def print_rate(what: str, seconds: float, size: int) -> None:
+    """Print a time and the rate that it means."""
+    pairs = size / 282_624  # bytes of a pair in the LMDB
+    print(
+        f'{what:26} {seconds:8.2f} s {pairs / seconds:8.0f} pairs/s '
+        f'{size / seconds / 1e6:8.0f} MB/s'
+    )
+
+
+def plain_write(path: Path, size: int) -> float:
+    """Write random bytes to a file, synced as often as the encoder does."""
+    block = np.random.default_rng(0).bytes(writer.BATCH_BYTES)
+    start = time.perf_counter()
+    with path.open('wb', buffering=0) as file:
+        for _ in range(-(-size // len(block))):
+            file.write(block)
+            os.fdatasync(file.fileno())
+    return time.perf_counter() - start
+
+
+def kills(root: Path, out: Path, workers: int, number: int, seed: int) -> None:
+    """Compare an undisturbed encoding with one that was killed at random moments."""
+    undisturbed, killed = out / 'undisturbed', out / 'killed'
+    process = start_encoding(root, undisturbed, workers)
+    began = wait_for_data(undisturbed, process)
+    if process.wait():
+        raise SystemExit('the undisturbed encoding failed')
+    seconds = time.perf_counter() - began
+    print(f'undisturbed: {seconds:.1f} s from its first byte')
+    rng = np.random.default_rng(derive_seed(seed, 'kills'))
+    for _ in range(number):
+        process = start_encoding(root, killed, workers)
+        wait_for_data(killed, process)
+        moment = rng.uniform(0, seconds / (number + 1))
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() != -signal.SIGKILL:
+            raise SystemExit('the encoding was faster than the kill')
+        print(f'killed after {moment:.1f} s: {count(killed)} records are kept')
+    if start_encoding(root, killed, workers).wait():
+        raise SystemExit('the last encoding failed')
+    records, size = compare(undisturbed / FOLDER, killed / FOLDER)
+    both = (undisturbed, killed)
+    tables = [(path / 'metadata.parquet').read_bytes() for path in both]
+    if tables[0] != tables[1]:
+        raise SystemExit('metadata.parquet differs')
+    print(f'{records} records of {size / 1e9:.2f} GB are equal, byte by byte')
+
+
+def start_encoding(root: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    """Start the command in a process of its own."""
+    command = [sys.executable, '-W', 'ignore', '-m', 'torchgeo_channelmae.cli']
+    options = [f'--root={root}', f'--out={out}', f'--workers={workers}']
+    return subprocess.Popen([*command, 'encode', *options])
+
+
+def wait_for_data(out: Path, process: subprocess.Popen[bytes]) -> float:
+    """Wait until an encoding opens its LMDB; returns the time then."""
+    job = out / f'{FOLDER}.partial' / 'data.mdb'
+    before = job.stat().st_mtime_ns if job.exists() else 0
+    while process.poll() is None:
+        if job.exists() and job.stat().st_mtime_ns != before:
+            break
+        time.sleep(0.01)
+    return time.perf_counter()
+
+
+def opened(folder: Path) -> lmdb.Environment:
+    """Open an LMDB to look at it."""
+    return lmdb.open(str(folder), readonly=True, lock=False)
+
+
+def count(out: Path) -> int:
+    """Count the records of an unfinished encoding."""
+    with opened(out / f'{FOLDER}.partial') as env:
+        return int(env.stat()['entries'])
+
+
+def compare(one: Path, other: Path) -> tuple[int, int]:
+    """Compare two LMDBs; returns the number of records and their bytes."""
+    records = size = 0
+    with (
+        opened(one) as left,
+        opened(other) as right,
+        left.begin() as from_left,
+        right.begin() as from_right,
+    ):
+        pairs = itertools.zip_longest(from_left.cursor(), from_right.cursor())
+        for mine, theirs in pairs:
+            if mine != theirs:
+                raise SystemExit(f'record {records} differs: {mine and mine[0]!r}')
+            records, size = records + 1, size + len(mine[1])
+    return records, size
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('what', choices=('profile', 'kills'))
+    parser.add_argument('--root', type=Path, required=True, help='an archive')
+    parser.add_argument('--out', type=Path, required=True, help='a new folder')
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    parser.add_argument('--number', type=int, default=3, help='of kills')
+    parser.add_argument('--seed', type=int, default=0, help='of their moments')
+    options = parser.parse_args()
+    options.out.mkdir(parents=True)
+    if options.what == 'profile':
+        profile(options.root, options.out, options.workers)
+    else:
+        arguments = (options.root, options.out, options.workers)
+        kills(*arguments, options.number, options.seed)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,187 @@
+"""Filters and splits: who trains, validates and tests."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+from torchgeo_channelmae.datasets.metadata import PatchTable, read_table
+from torchgeo_channelmae.datasets.names import acquisition
+from torchgeo_channelmae.datasets.selection import Selection
+
+
+def grown(scenes=12, size=25):
+    """The sample's rows over and over, in so many scenes and three countries."""
+    count = scenes * size
+    table = read_table(SAMPLE_ROOT).rows(np.arange(count) % 59)
+    names = [
+        f'S2A_MSIL2A_201706{row // size:02}T101031_{row % size}_7'
+        for row in range(count)
+    ]
+    return replace(
+        table,
+        s2_names=np.array(names, dtype='S'),
+        split=np.array(['train', 'val', 'test'])[np.arange(count) % 3],
+        countries=np.array(['Ireland', 'Serbia', 'Finland'])[
+            np.arange(count) // size % 3
+        ],
+        snow=np.arange(count) % 4 == 0,
+        cloud=np.arange(count) % 7 == 0,
+    )
+
+
+def names(table: PatchTable, split: str) -> set[bytes]:
+    return set(table.s2_names[table.split == split].tolist())
+
+
+def scenes(table: PatchTable, split: str) -> set[str]:
+    return {acquisition(name.decode()) for name in names(table, split)}
+
+
+def refused(message, table=None, **options):
+    with pytest.raises(ValueError, match=message) as caught:
+        Selection(**options).apply(grown() if table is None else table)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_default_is_the_table_as_it_is():
+    table = grown()
+    chosen = Selection().apply(table)
+    assert chosen.s2_names.tolist() == table.s2_names.tolist()
+    assert chosen.split.tolist() == table.split.tolist()
+
+
+def test_snow_and_clouds_are_left_out_if_asked():
+    table = grown()
+    chosen = Selection(exclude_snow=True, exclude_cloud=True).apply(table)
+    expected = [
+        name for row, name in enumerate(table.s2_names.tolist()) if row % 4 and row % 7
+    ]
+    assert chosen.s2_names.tolist() == expected
+
+
+def test_countries_are_kept_by_name():
+    chosen = Selection(countries=['Serbia', 'Ireland']).apply(grown())
+    assert set(chosen.countries.tolist()) == {'Serbia', 'Ireland'}
+    assert len(chosen) == 200
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_a_scene_left_out_is_in_one_split_only(seed):
+    table = Selection(split_by='acquisition', split_seed=seed).apply(grown())
+    assert len(table) == 300
+    parts = [scenes(table, split) for split in ('train', 'val', 'test')]
+    assert [len(part) for part in parts] == [6, 3, 3]
+    assert len(set.union(*parts)) == 12
+
+
+def test_another_seed_leaves_other_scenes_out():
+    one, other = (
+        Selection(split_by='acquisition', split_seed=seed).apply(grown())
+        for seed in (0, 1)
+    )
+    assert scenes(one, 'test') != scenes(other, 'test')
+    again = Selection(split_by='acquisition', split_seed=0).apply(grown())
+    assert again.split.tolist() == one.split.tolist()
+
+
+def test_countries_left_out_test_and_no_scene_of_the_others_is_split():
+    chosen = Selection(split_by='country', test_countries=['Serbia']).apply(grown())
+    assert set(chosen.countries[chosen.split == 'test'].tolist()) == {'Serbia'}
+    assert 'Serbia' not in chosen.countries[chosen.split != 'test'].tolist()
+    assert not scenes(chosen, 'train') & scenes(chosen, 'val')
+    assert len(scenes(chosen, 'val')) == 2  # a quarter of eight
+
+
+def test_countries_can_validate():
+    chosen = Selection(
+        split_by='country', test_countries=['Serbia'], val_countries=['Ireland']
+    ).apply(grown())
+    assert set(chosen.countries[chosen.split == 'val'].tolist()) == {'Ireland'}
+    assert set(chosen.countries[chosen.split == 'train'].tolist()) == {'Finland'}
+
+
+@given(st.floats(0.001, 1), st.floats(0.001, 1), st.integers(0, 5))
+def test_a_smaller_fraction_is_part_of_a_larger_one(one, other, seed):
+    table = grown()
+    small, large = (
+        Selection(train_fraction=share, split_seed=seed).apply(table)
+        for share in sorted([one, other])
+    )
+    assert names(small, 'train') <= names(large, 'train')
+    assert len(names(small, 'train')) == np.ceil(min(one, other) * 100)
+    for split in ('val', 'test'):
+        assert names(small, split) == names(table, split)
+
+
+def test_a_fraction_does_not_depend_on_the_order_of_the_table():
+    table = grown()
+    turned = table.rows(np.arange(len(table))[::-1])
+    one, other = (Selection(train_fraction=0.2).apply(rows) for rows in (table, turned))
+    assert names(one, 'train') == names(other, 'train')
+
+
+def test_a_fraction_is_the_same_patches_in_both_versions():
+    v1 = grown()
+    v2 = replace(
+        v1,
+        s2_names=np.array([b'other ' + name for name in v1.s2_names], dtype='S'),
+        v1_names=v1.s2_names,
+    )
+    one, other = (Selection(train_fraction=0.3).apply(table) for table in (v1, v2))
+    assert names(one, 'train') == set(other.v1_names[other.split == 'train'].tolist())
+
+
+def test_a_fraction_of_patches_without_a_name_in_v1_goes_by_their_own():
+    table = grown()
+    unnamed = replace(table, v1_names=np.full(len(table), b''))
+    one, other = (
+        Selection(train_fraction=0.2).apply(rows) for rows in (table, unnamed)
+    )
+    assert names(one, 'train') == names(other, 'train')
+
+
+def test_what_the_table_lacks_is_named():
+    bare = replace(grown(), countries=None, snow=None, cloud=None)
+    refused('exclude_snow needs the column contains_sea', bare, exclude_snow=True)
+    refused('exclude_cloud needs the column contains_cl', bare, exclude_cloud=True)
+    refused('countries needs the column country', bare, countries=['Serbia'])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'split_by': 'tile'}, "Unknown split_by 'tile': use one of official, acq"),
+        ({'train_fraction': 0}, 'train_fraction is 0: give a share'),
+        ({'train_fraction': 1.5}, 'train_fraction is 1.5'),
+        ({'split_by': 'country'}, 'needs test_countries'),
+        ({'test_countries': ['Serbia']}, 'are for split_by country, not'),
+        (
+            {
+                'split_by': 'country',
+                'test_countries': ['Serbia'],
+                'val_countries': ['Serbia'],
+            },
+            'Serbia is in test_countries and val_countries',
+        ),
+        ({'countries': ['Atlantis']}, "No patch is in 'Atlantis' .countries.: choose"),
+        (
+            {'split_by': 'country', 'test_countries': ['serbia']},
+            "No patch is in 'serbia' .test_countries.: choose from Finland, Ireland",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    refused(message, **options)
+
+
+def test_too_few_scenes_to_part_are_an_error():
+    refused('has to part 2 scenes, too few', grown(scenes=2), split_by='acquisition')
+
+
+def test_filters_that_leave_nothing_are_an_error():
+    table = replace(grown(), snow=np.ones(300, dtype=bool))
+    refused('No patch is left', table, exclude_snow=True)

@@ -1,0 +1,163 @@
+"""`channelmae stats` measures what a training reads, and a training reads its file."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests import fabricate
+from torchgeo_channelmae.cli import main
+from torchgeo_channelmae.datamodules.pretraining import PretrainingDataModule
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.experiments.stats import stats
+from torchgeo_channelmae.statistics import read_statistics
+
+PLACES = [(9.0 + number, 50.0) for number in range(5)]
+
+
+@pytest.fixture
+def patches(tmp_path):
+    """An S2-100K of random pixels, some without data; returns its pixels."""
+    fabricate.s2100k(tmp_path, PLACES)
+    rng = np.random.default_rng(4)
+    pixels = rng.gamma(2, 500, (len(PLACES), 12, 8, 8)).astype('uint16') + 1
+    pixels[1, :, :3] = 0
+    for number, image in enumerate(pixels):
+        fabricate.write_tif(tmp_path / 'images' / f'patch_{number}.tif', image)
+    return pixels
+
+
+def spec(name, root, **arguments):
+    return {'class_path': name, 'init_args': {'root': str(root), **arguments}}
+
+
+def test_the_figures_are_those_of_all_pixels_with_data(patches, tmp_path):
+    out = tmp_path / 'stats.yaml'
+    stats(out, dataset=spec('S2100k', tmp_path))
+    content = yaml.safe_load(out.read_text())
+    assert content['dataset'] == 'S2100k'
+    assert content['samples'] == 5
+    assert content['sensors'] == ['Sentinel-2 L2A']
+    for channel, band in enumerate(fabricate.L2A):
+        values = patches[:, channel].astype(float)
+        values = values[values > 0]
+        found = content['bands'][band]
+        assert found['pixels_without_data'] == 24
+        assert found['mean'] == pytest.approx(values.mean(), rel=1e-6)
+        assert found['std'] == pytest.approx(values.std(), rel=1e-6)
+        assert (found['min'], found['max']) == (values.min(), values.max())
+        for percent, value in found['percentiles'].items():
+            exact = np.percentile(values, percent, method='inverted_cdf')
+            assert value == pytest.approx(exact, rel=1.001e-3)
+
+
+def test_a_training_that_reads_the_file_sees_mean_0_and_std_1(patches, tmp_path):
+    out = tmp_path / 'stats.yaml'
+    stats(out, dataset=spec('S2100k', tmp_path), workers=1)
+    datamodule = PretrainingDataModule(
+        spec('S2100k', tmp_path), size=8, batch_size=4, val_fraction=0,
+        statistics=str(out), bands=['B8A', 'B02'],
+    )  # fmt: skip
+    datamodule.setup('fit')
+    data = datamodule.train_dataset
+    samples = [data[number] for number in (0, 2, 3, 4)]
+    batch = datamodule.finish(datamodule.collate_fn(samples), training=False)
+    assert batch['image'].mean(dim=(0, 2, 3)).abs().max() < 0.1
+    assert batch['image'].std(dim=(0, 2, 3)).sub(1).abs().max() < 0.1
+
+
+def test_a_part_of_the_samples_is_drawn_by_the_seed(patches, tmp_path):
+    texts = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / f'{number}.yaml'
+        stats(out, dataset=spec('S2100k', tmp_path), samples=2, seed=seed)
+        texts.append(out.read_text())
+    assert texts[0] == texts[1] != texts[2].replace('seed: 1', 'seed: 0')
+
+
+def test_bands_without_known_statistics_get_some(tmp_path):
+    fabricate.so2sat(tmp_path)
+    out = tmp_path / 'stats.yaml'
+    wanted = ['S1_B8', 'B02']
+    stats(out, dataset=spec('So2Sat', tmp_path, checksum=False), bands=wanted)
+    read = yaml.safe_load(out.read_text())['bands']
+    assert read['S1_B8']['mean'] == 8
+    assert read['B02']['mean'] == pytest.approx(fabricate.VALUES['B02'], rel=1e-5)
+
+
+def test_a_folder_of_scenes_is_measured_at_random_places(tmp_path):
+    fabricate.sentinel2_scenes(tmp_path, side=120, empty=30)
+    out = tmp_path / 'stats.yaml'
+    given = {'class_path': 'Sentinel2', 'init_args': {'paths': str(tmp_path)}}
+    stats(out, dataset=given, geo=True, bands=['B03'], size=16, samples=10)
+    content = yaml.safe_load(out.read_text())
+    assert content['samples'] == 10
+    assert content['bands']['B03']['mean'] == fabricate.VALUES['B03']
+
+
+def test_the_command_measures_what_a_configuration_trains_on(conf, tmp_path, capsys):
+    out = tmp_path / 'stats.yaml'
+    code = main(
+        ['stats', f'--out={out}', f'--training={conf / "pretrain.yaml"}', '--workers=0']
+    )
+    assert code == 0, capsys.readouterr().err
+    found = read_statistics(out, BigEarthNetLMDB.s2_bands)
+    train = BigEarthNetLMDB(split='train')
+    pixels = torch.stack([train[i]['image'] for i in range(len(train))]).double()
+    ten = [BigEarthNetLMDB.s2_bands.index(band) for band in ('B02', 'B08')]
+    for channel in ten:  # at 10 m; the others are measured as stored or resampled
+        band = BigEarthNetLMDB.s2_bands[channel]
+        mean = pixels[:, channel].mean().item()
+        std = pixels[:, channel].std(unbiased=False).item()
+        assert found[band] == pytest.approx((mean, std), rel=1e-6)
+    assert str(out) in capsys.readouterr().out
+
+
+def test_the_command_takes_a_dataset_by_its_short_name(patches, tmp_path, capsys):
+    out = tmp_path / 'stats.yaml'
+    code = main(
+        [
+            'stats',
+            f'--out={out}',
+            '--dataset={class_path: S2100k}',
+            f'--root={tmp_path}',
+        ]
+    )
+    assert code == 0, capsys.readouterr().err
+    assert set(read_statistics(out, fabricate.L2A)) == set(fabricate.L2A)
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ([], 'Give either a training configuration or a dataset'),
+        (['--samples=0', '--dataset={class_path: S2100k}'], 'samples is 0'),
+        (['--training=none.yaml'], 'There is no training configuration none.yaml'),
+        (['--dataset={class_path: S2100K}'], "'S2100K', the class of dataset"),
+        (['--dataset={class_path: S2100k}', '--root=none'], 'are not in none'),
+        (['--dataset={class_path: S2100k}', '--level=L3'], 'level is'),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_file(options, said, tmp_path, capsys):
+    out = tmp_path / 'stats.yaml'
+    assert main(['stats', f'--out={out}', *options]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_a_file_that_is_there_stays(tmp_path, capsys):
+    out = tmp_path / 'stats.yaml'
+    out.write_text('precious')
+    assert main(['stats', f'--out={out}', '--dataset={class_path: S2100k}']) == 1
+    assert f'{out} exists' in capsys.readouterr().err
+    assert out.read_text() == 'precious'
+
+
+def test_other_configurations_are_refused(tmp_path, capsys):
+    path = tmp_path / 'other.yaml'
+    path.write_text('data: {class_path: torchgeo.datamodules.EuroSATDataModule}')
+    out = tmp_path / 'stats.yaml'
+    assert main(['stats', f'--out={out}', f'--training={path}']) == 1
+    assert 'give a configuration with one of' in capsys.readouterr().err

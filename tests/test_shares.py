@@ -1,0 +1,126 @@
+"""Class shares are written once, and read for the dataset that they belong to."""
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from torch.utils.data import Subset
+
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT, BigEarthNetLMDB
+from torchgeo_channelmae.datasets.metadata import CLASSES, read_table
+from torchgeo_channelmae.shares import (
+    ClassShares,
+    label_shares,
+    read_shares,
+    rows_of,
+    write_shares,
+)
+
+VALUES = np.array([[0.25, 0.75], [np.nan, np.nan], [0, 0], [1, 0]], dtype=np.float32)
+SHARES = ClassShares(VALUES, ('sea', 'land'), 'worldcover', 'MMEarth', False)
+
+
+def sample_shares():
+    """Return the shares of all 59 patches of the sample."""
+    table = read_table(SAMPLE_ROOT)
+    return ClassShares(
+        label_shares(table.labels.numpy()),
+        CLASSES,
+        'labels',
+        'BigEarthNetLMDB',
+        True,
+        table.s2_names.astype(str),
+    )
+
+
+def test_a_label_counts_as_one_by_the_number_of_labels():
+    shares = label_shares(np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]))
+    np.testing.assert_array_equal(
+        shares, [[0.5, 0, 0, 0.5], [0, 1, 0, 0], [np.nan] * 4]
+    )
+    assert shares.dtype == np.float32
+
+
+def test_shares_are_read_as_they_were_written(tmp_path):
+    for shares in (SHARES, sample_shares()):
+        path = tmp_path / f'{shares.dataset}.parquet'
+        write_shares(path, shares)
+        read = read_shares(path)
+        np.testing.assert_array_equal(read.values, shares.values)
+        assert read.classes == shares.classes
+        assert (read.source, read.dataset) == (shares.source, shares.dataset)
+        assert read.uses_labels is shares.uses_labels
+        if shares.patch_ids is None:
+            assert read.patch_ids is None
+        else:
+            assert read.patch_ids.tolist() == shares.patch_ids.tolist()
+
+
+def test_other_programs_read_the_file_as_a_table_of_classes(tmp_path):
+    write_shares(tmp_path / 'shares.parquet', SHARES)
+    table = pd.read_parquet(tmp_path / 'shares.parquet')
+    assert list(table) == ['index', 'sea', 'land']
+    assert table['index'].tolist() == [0, 1, 2, 3]
+    assert table['sea'].isna().tolist() == [False, True, False, False]
+
+
+def test_a_file_is_not_overwritten(tmp_path):
+    path = tmp_path / 'shares.parquet'
+    path.write_bytes(b'mine')
+    with pytest.raises(FileExistsError):
+        write_shares(path, SHARES)
+    assert path.read_bytes() == b'mine'
+
+
+def test_the_shares_of_an_archive_serve_any_part_of_it_by_patch_names():
+    shares = sample_shares()
+    for split, count in (('train', 23), ('test', 21)):
+        dataset = BigEarthNetLMDB(split=split)
+        found = shares.rows(rows_of(dataset, shares))
+        assert len(found) == count
+        expected = np.stack([dataset[index]['label'].numpy() for index in range(count)])
+        np.testing.assert_array_equal(found.values > 0, expected == 1)
+
+
+def test_a_subset_of_a_subset_has_the_rows_of_its_samples():
+    part = Subset(Subset(range(4), [3, 1, 0]), [2, 0])
+    assert rows_of(part, SHARES).tolist() == [0, 3]
+
+
+def test_shares_of_another_dataset_are_an_error():
+    with pytest.raises(ValueError, match='4 samples of MMEarth, but the dataset to s'):
+        rows_of(range(5), SHARES)
+    few = sample_shares().rows(np.arange(3))
+    with pytest.raises(ValueError, match=r"Patch 'S2\w+' of the dataset has no row"):
+        rows_of(BigEarthNetLMDB(), few)
+
+
+def test_a_class_with_the_name_of_another_column_is_an_error(tmp_path):
+    for classes in (('index', 'land'), ('land', 'land')):
+        shares = ClassShares(VALUES, classes, 'array', 'Some', False)
+        with pytest.raises(ValueError, match=r"class name '\w+' would be a column tw"):
+            write_shares(tmp_path / 'shares.parquet', shares)
+
+
+def test_other_and_damaged_files_are_one_line_errors(tmp_path):
+    whole, bad = tmp_path / 'whole.parquet', tmp_path / 'bad.parquet'
+    write_shares(whole, SHARES)
+    table = pq.read_table(whole)
+
+    def check(message, kind=ValueError):
+        with pytest.raises(kind, match=message) as caught:
+            read_shares(bad)
+        assert '\n' not in str(caught.value)
+
+    check('There is no file .*bad.parquet of land-cover shares', FileNotFoundError)
+    bad.write_bytes(whole.read_bytes()[:-20])
+    check('bad.parquet is not a Parquet file')
+    pq.write_table(table.slice(1), bad)
+    check('is no whole file of land-cover shares: make one with')
+    pq.write_table(table.drop_columns('sea'), bad)
+    check('is no whole file of land-cover shares: make one with')
+    pq.write_table(table.replace_schema_metadata({}), bad)
+    check('is no whole file of land-cover shares: make one with')
+    doubled = table.set_column(1, 'sea', [[2.0, None, 0.0, 1.0]])
+    pq.write_table(doubled, bad)
+    check('Row 0 of .*bad.parquet has the sum 2.75')

@@ -1,0 +1,94 @@
+"""``channelmae``: what is done around training, which is `torchgeo`'s."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jsonargparse
+
+COMMANDS = {
+    'encode': ('datasets.encode', 'BigEarthNet archives to an LMDB, read 20 x faster'),
+    'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
+    'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
+    'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
+    'show': ('experiments.show', 'a page of the samples that training sees'),
+}
+"""Name of a command: its module, with a function of that name, and what it is for."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: The command and its options. None is what the terminal gave.
+
+    Returns:
+        The exit code: 0, 1 where the command failed, 2 where there is none.
+    """
+    name, *options = list(sys.argv[1:] if args is None else args) or ['--help']
+    if name in ('-h', '--help'):
+        print(_usage())
+        return 0
+    if name not in COMMANDS:
+        print(f'channelmae: no command {name!r}.\n\n{_usage()}', file=sys.stderr)
+        return 2
+    module = importlib.import_module(f'.{COMMANDS[name][0]}', __package__)
+    parser = jsonargparse.ArgumentParser(prog=f'channelmae {name}')
+    function = getattr(module, name)
+    parser.add_function_arguments(function, as_group=False, skip={'config'})
+    own = 'config' in inspect.signature(function).parameters
+    if own:  # configurations of `torchgeo fit`, which are none of these options
+        parser.add_argument(
+            '--config',
+            action='append',
+            type=str,
+            required=True,
+            help='Configuration of `torchgeo fit`; again for each laid over it.',
+        )
+    else:
+        parser.add_argument(
+            '--config', action='config', help='YAML file of these options'
+        )
+    parsed = parser.parse_args(_spell_out(options, function))
+    try:
+        values = parser.instantiate(parsed)
+        if not own:
+            values.pop('config', None)
+        function(**values)
+    except (ValueError, OSError) as error:
+        print(f'channelmae {name}: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f'channelmae {name}: stopped.', file=sys.stderr)
+        return 130
+    return 0
+
+
+def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str]:
+    """Write `--switch` without a value as `--switch=true`."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
+    return [
+        f'{option}=true'
+        if option in switches and (not following or following.startswith('--'))
+        else option
+        for option, following in zip(options, [*options[1:], ''], strict=False)
+    ]
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {what}' for name, (_, what) in COMMANDS.items()]
+    return '\n'.join(
+        [
+            'usage: channelmae COMMAND [options]; channelmae COMMAND --help explains',
+            '',
+            *lines,
+        ]
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

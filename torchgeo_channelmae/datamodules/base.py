@@ -1,0 +1,329 @@
+"""What the datamodules share: named bands, normalised and sized on the device."""
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, override
+
+import kornia.augmentation as K
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchgeo.datamodules import NonGeoDataModule
+
+from ..datasets.resample import resample
+from ..provenance import DataRecord
+from ..randomness import derive_seed, global_seed
+from ..samplers import EpochSampler, Visits
+from .collate import collate
+
+_SIZE_BY = ('resize', 'pad', 'crop')
+
+
+class ChannelDataModule(NonGeoDataModule):
+    """A datamodule of named bands.
+
+    On the device, each band is normalised with its own mean and standard deviation and
+    brought to ``size``, one call a resolution, and training images are flipped. What
+    is drawn depends on the global seed, the epoch and the samples of the batch only, so
+    reruns and resumed runs agree.
+
+    A subclass sets ``bands``, ``mean`` and ``std`` (C each) before a batch comes, and
+    makes ``train_dataset`` and the others in ``setup``, where it also calls
+    :meth:`check_arguments` first and :meth:`check_batch_size` last.
+
+    Attributes:
+        bands: Names of the bands, in order.
+        mean: (C,) mean of each band in physical units.
+        std: (C,) standard deviation of each band.
+        record: What training reads, where known.
+        side: Height and width in pixels of native samples on the finest grid of their
+            dataset, where known.
+        skipped: Names of patches that could not be read: the reason.
+    """
+
+    bands: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    record: DataRecord | None = None
+    side: int | None = None
+
+    def __init__(
+        self,
+        dataset_class: Any,
+        size: int,
+        size_by: str,
+        batch_size: int,
+        num_workers: int,
+        samples_per_epoch: int | None,
+        augment: bool,
+        **kwargs: Any,
+    ) -> None:
+        """Initialise the datamodule.
+
+        Args:
+            dataset_class: Class of the datasets.
+            size: Height and width of the images in pixels.
+            size_by: How an image gets that size: 'resize', 'pad' or 'crop'.
+            batch_size: Samples of a batch, on each device.
+            num_workers: Processes that load data.
+            samples_per_epoch: Training samples of an epoch over all devices. None is
+                each once.
+            augment: Whether training images are flipped, and cropped anywhere.
+            **kwargs: Arguments of the datasets.
+        """
+        super().__init__(dataset_class, batch_size, num_workers, **kwargs)
+        self.collate_fn = collate
+        self.size = size
+        self.size_by = size_by
+        self.samples_per_epoch = samples_per_epoch
+        self.augment = augment
+        self.skipped: dict[str, str] = {}
+
+    @property
+    def num_patches(self) -> dict[str, int]:
+        """Number of samples of each split that is set up."""
+        return {split: len(dataset) for split, dataset in self.datasets().items()}
+
+    def datasets(self) -> dict[str, Any]:
+        """Return the datasets that are set up, by split."""
+        found = {
+            split: getattr(self, f'{split}_dataset', None)
+            for split in ('val', 'train', 'test', 'predict')
+        }
+        return {split: dataset for split, dataset in found.items() if dataset}
+
+    @override
+    def on_after_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Normalise, size and, in training, augment a batch on its device.
+
+        Args:
+            batch: A batch in physical units, with ``image`` or ``native`` pixels.
+            dataloader_idx: Index of the dataloader.
+
+        Returns:
+            The batch with a normalised ``image``; the other keys pass through.
+        """
+        skipped = batch.pop('skipped', ())
+        self._note_skipped(skipped)
+        trainer = self.trainer
+        training = trainer is not None and trainer.training
+        if not batch:  # all were skipped
+            task = getattr(trainer, 'lightning_module', None)
+            if training or not getattr(task, 'takes_empty_batches', False):
+                raise ValueError(
+                    f'All {len(skipped)} patches of a batch were skipped, the first '
+                    f'because: {skipped[0][1]}'
+                )
+            return batch
+        return self.finish(batch, training, trainer.current_epoch if trainer else 0)
+
+    def finish(
+        self, batch: Mapping[str, Any], training: bool, epoch: int = 0
+    ) -> dict[str, Any]:
+        """Normalise and size a batch and, for training, augment it.
+
+        Args:
+            batch: A batch in physical units, with ``image`` or ``native`` pixels.
+            training: Whether it is for training.
+            epoch: The epoch that the draws are for.
+
+        Returns:
+            The batch with ``image`` (B, C, size, size), normalised.
+        """
+        batch = dict(batch)
+        native = batch.pop('native', None)
+        groups = {self.bands: batch['image']} if native is None else native
+        size = (self.size, self.size)
+        if self.size_by != 'resize':  # on the finest grid first
+            shapes = [pixels.shape[-2:] for pixels in groups.values()]
+            size = max(height for height, _ in shapes), max(w for _, w in shapes)
+            if native is not None and self.side is not None:
+                size = (self.side, self.side)
+            self._check_fits(size)
+        batch['image'] = resample(groups, self.bands, size, self.mean, self.std)
+        steps = self._steps(training and self.augment)
+        if not steps:
+            return batch
+        pipeline = K.AugmentationSequential(*steps, data_keys=['image'], keepdim=True)
+        seed = derive_seed(global_seed(), 'augment', epoch, *batch['visit'])
+        with torch.random.fork_rng(devices=[]):  # Kornia draws on the CPU
+            torch.default_generator.manual_seed(seed)
+            batch['image'] = pipeline(batch['image'])
+        return batch
+
+    def _steps(self, varied: bool) -> list[torch.nn.Module]:
+        size = (self.size, self.size)
+        steps: list[torch.nn.Module] = []
+        if varied:
+            steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
+        if self.size_by == 'pad':
+            steps.append(K.PadTo(size))
+        elif self.size_by == 'crop' and varied:
+            steps.append(K.RandomCrop(size, cropping_mode='slice'))
+        elif self.size_by == 'crop':
+            steps.append(K.CenterCrop(size, cropping_mode='slice'))
+        return steps
+
+    def make_sampler(self, dataset: Any, **shared: Any) -> EpochSampler:
+        """Return the sampler of an epoch of training.
+
+        Args:
+            dataset: The training dataset.
+            **shared: ``seed``, ``num_replicas``, ``rank`` and ``drop_last``.
+        """
+        return EpochSampler(dataset, self.samples_per_epoch, **shared)
+
+    def shared(self) -> dict[str, Any]:
+        """Return what a sampler has to know of the processes."""
+        rank, world_size = self.rank()
+        return {
+            'seed': global_seed(),
+            'num_replicas': world_size,
+            'rank': rank,
+            'drop_last': True,
+        }
+
+    def visits(self, dataset: Any) -> Any:
+        """Return the training dataset as numbers of visits index it."""
+        return Visits(dataset)
+
+    @override
+    def _dataloader_factory(self, split: str) -> DataLoader[dict[str, Any]]:
+        """Return the loader of a split: in training shuffled, otherwise in order."""
+        dataset: Any = self._valid_attribute(f'{split}_dataset')
+        sampler = None
+        if split == 'train':
+            sampler = self.make_sampler(dataset, **self.shared())
+            sampler.set_epoch(self._next_epoch())
+            dataset = self.visits(dataset)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+            drop_last=split == 'train',
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def rank(self) -> tuple[int, int]:
+        """Return this process's rank and the number of processes."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _next_epoch(self) -> int:
+        """Return the epoch that training will start with.
+
+        Lightning makes the first iterator of a resumed run before it tells the sampler
+        the epoch, and counts an epoch whose checkpoint was written in its validation
+        only later (``_FitLoop.reset``).
+        """
+        if self.trainer is None:
+            return 0
+        loop = self.trainer.fit_loop
+        loop.update_restart_stage()
+        counted_later = (
+            loop.restarted_mid_epoch
+            and loop.epoch_loop.restarted_on_train_batch_end
+            and loop.epoch_loop.batch_progress.is_last_batch
+        )
+        return int(loop.epoch_progress.current.processed) + int(counted_later)
+
+    def check_arguments(self) -> None:
+        """Check what the constructor was given.
+
+        Raises:
+            ValueError: If an argument makes no sense.
+        """
+        if self.size_by not in _SIZE_BY:
+            choices = ', '.join(_SIZE_BY)
+            raise ValueError(f'Unknown size_by {self.size_by!r}: use one of {choices}.')
+        for name in ('size', 'batch_size', 'samples_per_epoch'):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f'{name} is {value}: it must be at least 1.')
+        if self.num_workers < 0:
+            raise ValueError(f'num_workers is {self.num_workers}: give 0 or more.')
+        if self.side is not None:
+            self._check_fits((self.side, self.side))
+
+    def _check_fits(self, size: tuple[int, int]) -> None:
+        if self.size_by == 'crop' and self.size > min(size):
+            raise ValueError(
+                f'size is {self.size}, more than the {min(size)} px to crop from: give '
+                f'at most {min(size)}, or size_by resize or pad.'
+            )
+        if self.size_by == 'pad' and self.size < max(size):
+            raise ValueError(
+                f'size is {self.size}, less than the {max(size)} px to pad: give at '
+                f'least {max(size)}, or size_by resize or crop.'
+            )
+
+    def check_batch_size(self, drawn: int | None = None) -> None:
+        """Check that every process has at least one batch to train on.
+
+        Args:
+            drawn: Samples of an epoch. None is ``samples_per_epoch``, or each once.
+
+        Raises:
+            ValueError: If it has not.
+        """
+        _, world_size = self.rank()
+        total = drawn or self.samples_per_epoch or len(self.train_dataset)
+        share = total // world_size
+        if self.batch_size <= share:
+            return
+        counted = f'{total} training patches'
+        if self.samples_per_epoch:
+            counted += ' of an epoch (samples_per_epoch)'
+        if world_size > 1:
+            counted = (
+                f'{share} that each of {world_size} processes has of the {counted}'
+            )
+        raise ValueError(
+            f'batch_size {self.batch_size} is larger than the {counted}: '
+            + (f'use at most {share}.' if share else 'use fewer processes.')
+        )
+
+    def _note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        for name, reason in skipped:
+            if name not in self.skipped:
+                self.skipped[name] = reason
+                warnings.warn(f'Skipped patch {name}: {reason}', stacklevel=2)
+
+    @override
+    def teardown(self, stage: str) -> None:
+        """Say how many patches were skipped, and list them in ``skipped.csv``.
+
+        Args:
+            stage: 'fit', 'validate', 'test' or 'predict'.
+        """
+        super().teardown(stage)
+        folder = None
+        if self.trainer is not None and self.trainer.loggers:
+            folder = self.trainer.log_dir  # all processes have to ask for it
+        found: list[dict[str, str]] = [self.skipped]
+        if dist.is_available() and dist.is_initialized():
+            found = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(found, self.skipped)
+        skipped = {name: reason for part in found for name, reason in part.items()}
+        self.skipped = {}
+        if not skipped or self.rank()[0]:
+            return
+        listed = ''
+        if folder is not None:
+            path = Path(folder) / 'skipped.csv'
+            with path.open('w', newline='') as file:
+                csv.writer(file).writerows([('patch_id', 'reason'), *skipped.items()])
+            listed = f', listed in {path}'
+        rank_zero_warn(
+            f'{len(skipped)} patches could not be read and were skipped{listed}.'
+        )

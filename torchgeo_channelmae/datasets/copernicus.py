@@ -1,0 +1,270 @@
+"""Copernicus-Bench's part of BigEarthNet: a small, public track for both sensors."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, override
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import rasterio
+import torch
+from rasterio.errors import RasterioError
+from torch import Tensor
+from torchgeo.datasets import (
+    CopernicusBenchBigEarthNetS1,
+    CopernicusBenchBigEarthNetS2,
+    DatasetNotFoundError,
+    NonGeoDataset,
+)
+
+from .metadata import CLASSES, SPLITS, PatchTable
+from .patches import BigEarthNetPatches, Pixels, check_rows
+
+_S1, _S2 = CopernicusBenchBigEarthNetS1, CopernicusBenchBigEarthNetS2
+_FOLDERS = ('BigEarthNet-S1-5%', 'BigEarthNet-S2-5%')
+_PLACE = re.compile(r'_T?(\d{2}[A-Z]{3})_(\d+)_(\d+)$')
+
+
+class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
+    """Sentinel-1 and Sentinel-2 patches of Copernicus-Bench's BigEarthNet.
+
+    The files of TorchGeo's
+    :class:`~torchgeo.datasets.CopernicusBenchBigEarthNetS1` and
+    :class:`~torchgeo.datasets.CopernicusBenchBigEarthNetS2`, read as one dataset:
+
+    * bands by name, in any order, of one sensor or both
+    * labels by the names of their columns, where they are named
+    * samples are those of
+      :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`
+
+    Dataset features:
+
+    * 5 % of BigEarthNet v2: 11,894 training, 6,117 validation and 5,991 test pairs
+    * 120 x 120 px at 10 m, a file a sensor and patch
+    * Sentinel-2 L2A in digital numbers of reflectance x 10,000, its coarser bands
+      already resampled to 10 m by the makers
+    * Sentinel-1 GRD, VV and VH, in decibels
+    * 19 land-cover classes, several a patch
+
+    If you use this dataset in your research, please cite the following papers:
+
+    * https://arxiv.org/abs/2503.11849
+    * https://arxiv.org/abs/2407.03653
+    """
+
+    def __init__(
+        self,
+        root: str | Path = 'data',
+        split: str = 'train',
+        bands: Sequence[str] | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        download: bool = False,
+        checksum: bool = True,
+        native: bool = False,
+        max_nonfinite: float = 0.01,
+        on_error: str = 'raise',
+        radar_order: Sequence[str] = ('VV', 'VH'),
+    ) -> None:
+        """Initialise the dataset and check that its files are there.
+
+        Args:
+            root: Folder with ``bigearthnet_s1s2``, or with the zip file of it.
+            split: 'train', 'val' or 'test'.
+            bands: Names of Sentinel-2 or Sentinel-1 bands or both, in the order
+                wanted. None is the 12 of Sentinel-2.
+            transforms: Takes a sample and returns a transformed version.
+            download: Download the data where ``root`` lacks them (as one zip file).
+            checksum: Check what was downloaded.
+            native: Return bands as stored, see the samples.
+            max_nonfinite: Largest share of a band's pixels without data that is filled
+                with the mean of its other pixels. More is an error.
+            on_error: 'raise' or, to return the reason as a sample, 'skip'.
+            radar_order: What the two bands of a Sentinel-1 file are, where the file
+                does not name them.
+
+        Raises:
+            FileNotFoundError: If a file or folder is missing.
+            ValueError: If a split, band or column is unknown, or the patches of a row
+                are not of the same place.
+        """
+        if split not in SPLITS:
+            raise ValueError(
+                f'Unknown split {split!r}: choose one of {", ".join(SPLITS)}.'
+            )
+        if sorted(radar_order) != sorted(_S1.all_bands):
+            raise ValueError(
+                f'radar_order is {list(radar_order)}: name VV and VH, each once.'
+            )
+        self.root = Path(root)
+        self.split = split
+        self.radar_order = tuple(radar_order)
+        self._rows = self._read_rows(download, checksum)
+        table = self._table()
+        self.prepare(table, bands, transforms, native, max_nonfinite, on_error)
+        check_rows(table, split, self.root)
+        wanted = (self.wanted_s1, self.wanted_s2)
+        self._sensors = [sensor for sensor in (0, 1) if wanted[sensor]]
+        self._check_pairs()
+        self._check_files()
+
+    @override
+    def read(self, index: int) -> dict[str, Pixels]:
+        """Read the pixels of a patch, see the base class."""
+        pixels: dict[str, Pixels] = {}
+        for sensor in self._sensors:
+            order = self.radar_order if sensor == 0 else self.s2_bands
+            wanted = self.wanted_s1 if sensor == 0 else self.wanted_s2
+            found = read_bands_of(self._path(index, sensor), order, wanted)
+            pixels |= {band: _counts(found[band], sensor) for band in wanted}
+        return pixels
+
+    def radar(self, index: int) -> dict[str, Pixels]:
+        """Read VV and VH of a patch as stored, whichever bands are wanted.
+
+        Args:
+            index: Row of the table.
+        """
+        return read_bands_of(self._path(index, 0), self.radar_order, self.s1_bands)
+
+    def _path(self, index: int, sensor: int) -> Path:
+        folder = self.root / _S1.directory / _FOLDERS[sensor]
+        return folder / str(self._rows.iat[index, sensor])
+
+    def _read_rows(self, download: bool, checksum: bool) -> pd.DataFrame:
+        """Read the table of the split, after unpacking or downloading the data."""
+        try:
+            stock = _S1(self.root, self.split, None, None, download, checksum)  # type: ignore[arg-type]
+        except DatasetNotFoundError:
+            raise FileNotFoundError(
+                f'{self.root} has neither {_S1.directory} nor {_S1.zipfile}: give the '
+                f'folder with Copernicus-Bench, or download=True.'
+            ) from None
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            reason = str(error).splitlines()[0]
+            name = _S1.filename.format(self.split)
+            raise ValueError(
+                f'{self.root / _S1.directory / name} is no table ({reason}): unpack '
+                f'it again.'
+            ) from None
+        rows: pd.DataFrame = stock.files
+        return rows
+
+    def _table(self) -> PatchTable:
+        return PatchTable(
+            s2_names=_names(self._rows.iloc[:, 1]),
+            s1_names=_names(self._rows.iloc[:, 0]),
+            split=np.full(len(self._rows), self.split),
+            labels=self._labels(),
+        )
+
+    def _labels(self) -> Tensor:
+        """Return the labels, columns in the order of the classes."""
+        columns = self._rows.iloc[:, 2:]
+        where = f'{_S1.filename.format(self.split)} of {self.root}'
+        if columns.shape[1] != len(CLASSES):
+            raise ValueError(
+                f'{where} has {columns.shape[1]} columns of labels, expected '
+                f'{len(CLASSES)}: unpack it again.'
+            )
+        named = [str(name) for name in columns]
+        unknown = [name for name in named if name not in CLASSES]
+        if len(unknown) == len(named):
+            order = list(range(len(named)))  # without names, in TorchGeo's order
+        elif unknown:
+            raise ValueError(
+                f'{where} has labels of {unknown[0]!r}, none of the classes '
+                f'{"; ".join(CLASSES)}: unpack it again.'
+            )
+        else:
+            order = [named.index(name) for name in CLASSES]
+        values = columns.to_numpy()
+        if not np.isin(values, [0, 1]).all():
+            raise ValueError(f'{where} has labels other than 0 and 1: unpack it again.')
+        return torch.from_numpy(values.astype(np.int64)[:, order])
+
+    def _check_pairs(self) -> None:
+        """Check that both files of a row are of one place, if both are wanted."""
+        if len(self._sensors) < 2:
+            return
+        for s1, s2 in zip(self.table.s1_names, self.table.s2_names, strict=True):
+            places = [_PLACE.search(name.decode()) for name in (s1, s2)]
+            found = [
+                place and (place[1], int(place[2]), int(place[3])) for place in places
+            ]
+            if None in found or found[0] != found[1]:
+                raise ValueError(
+                    f'{s1.decode()} and {s2.decode()} of split {self.split!r} stand in '
+                    f'one row, but not for one place by their names: use bands of one '
+                    f'sensor.'
+                )
+
+    def _check_files(self) -> None:
+        missing = [
+            path
+            for index in range(len(self))
+            for path in (self._path(index, sensor) for sensor in self._sensors)
+            if not path.is_file()
+        ]
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of the files of the {len(self)} patches of split '
+                f'{self.split!r} are missing, the first is {missing[0]}: unpack '
+                f'{_S1.zipfile} again.'
+            )
+
+
+def read_bands_of(
+    path: Path, order: Sequence[str], wanted: Sequence[str]
+) -> dict[str, Pixels]:
+    """Read bands of a GeoTIFF that has one patch of a sensor.
+
+    Args:
+        path: The file.
+        order: What its bands are, unless it names them itself.
+        wanted: Names of the bands to read.
+
+    Returns:
+        A (height, width) array for each, as stored; pixels of the no-data value that
+        the file declares are NaN (floats) or 0 (integers).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it can't be read or has another number of bands.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing: unpack the archive again.')
+    try:
+        with rasterio.open(path) as file:
+            if file.count != len(order):
+                raise ValueError(
+                    f'{path} has {file.count} bands, expected {", ".join(order)}: '
+                    f'unpack it again.'
+                )
+            named = set(file.descriptions) == set(order)
+            bands = list(file.descriptions if named else order)
+            stack = file.read([bands.index(band) + 1 for band in wanted])
+            nodata = file.nodata
+    except RasterioError as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(
+            f'{path} is no readable GeoTIFF ({reason}): unpack it again.'
+        ) from None
+    if nodata is not None:
+        stack[stack == nodata] = np.nan if stack.dtype.kind == 'f' else 0
+    return dict(zip(wanted, stack, strict=True))
+
+
+def _counts(pixels: Pixels, sensor: int) -> Pixels:
+    """Return digital numbers as integers, which some copies hold as floats."""
+    if sensor == 0 or pixels.dtype.kind != 'f':
+        return pixels
+    filled = np.nan_to_num(pixels, posinf=0, neginf=0)
+    whole = filled.astype(np.int32)
+    return whole if (whole == filled).all() else pixels
+
+
+def _names(paths: 'pd.Series[str]') -> npt.NDArray[np.bytes_]:
+    stems = [Path(str(path)).stem.removesuffix('_allbands') for path in paths]
+    return np.array([stem.encode() for stem in stems], dtype='S')

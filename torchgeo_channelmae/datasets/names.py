@@ -1,0 +1,58 @@
+"""What the names of BigEarthNet's patches tell: version, scene, tile."""
+
+import re
+
+_S2 = re.compile(
+    r'(?P<scene>S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?)'
+    r'_\d+_\d+'
+)
+_S1 = re.compile(r'S1[A-D]_\w+_(?P<tile>\d{2}[A-Z]{3})_\d+_\d+')
+
+
+def version_of(name: str) -> str:
+    """Return the version of BigEarthNet that a patch belongs to.
+
+    Args:
+        name: Name of a Sentinel-2 patch, such as
+            ``S2A_MSIL2A_20170613T101031_26_57`` (v1) or
+            ``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57`` (v2).
+
+    Returns:
+        'v1' or 'v2'.
+
+    Raises:
+        ValueError: If it is no such name.
+    """
+    match = _S2.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f'Patch name {name!r} is none of BigEarthNet: expected one such as '
+            f'S2A_MSIL2A_20170613T101031_26_57, or with _N9999_R022_T33UUP in it (v2).'
+        )
+    return 'v2' if match['v2'] else 'v1'
+
+
+def acquisition(name: str) -> str:
+    """Return the scene that a patch was cut from: its name without row and column.
+
+    Args:
+        name: Name of a Sentinel-2 or Sentinel-1 patch.
+
+    Returns:
+        The name without its last two parts.
+    """
+    return name.rsplit('_', 2)[0]
+
+
+def tile(s1_name: str) -> str | None:
+    """Return the MGRS tile of a patch.
+
+    Args:
+        s1_name: Name of its Sentinel-1 patch, which holds the tile in both versions,
+            such as ``S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57``.
+
+    Returns:
+        The tile, such as ``33UUP``, or None if the name has none.
+    """
+    match = _S1.fullmatch(s1_name)
+    return match['tile'] if match else None

@@ -1,0 +1,1 @@
+"""What a study needs around training; nothing else of the package imports it."""

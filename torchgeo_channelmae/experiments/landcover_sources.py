@@ -1,0 +1,343 @@
+"""Where the land cover of a sample is known from: labels, its own map, or a raster."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import rasterio
+import shapely
+import torch
+from torchgeo.datasets import MMEarth, RasterDataset
+from tqdm import tqdm
+
+from ..datamodules.known import Source, make_source, source_class
+from ..datasets.metadata import PatchTable
+from ..datasets.parallel import use_in_order
+from ..shares import Values, label_shares
+from .landcover_classes import RASTERS
+
+Counts = dict[int, int]
+"""Pixels of each value of a land-cover map."""
+
+Look = Callable[[int], tuple[Counts, int]]
+"""Returns the pixels of each class of a sample, and the number of all its pixels."""
+
+Rows = npt.NDArray[np.int64]
+
+_LEAST = 0.5  # of a sample's pixels have to have a class
+_DEGREES = pyproj.CRS('EPSG:4326')
+
+
+def known_source(dataset: Any) -> Source | None:
+    """Return what is known of a dataset, None if its class is not known."""
+    return None if source_class(type(dataset)) is Source else make_source(dataset)
+
+
+def known_centres(
+    source: Source | None, rows: Rows
+) -> dict[int, tuple[float, float]] | None:
+    """Return longitude and latitude of samples, where a dataset knows them.
+
+    Raises:
+        ValueError: If a file that should tell has no georeference.
+    """
+    if source is None:
+        return None
+    try:
+        places = source.coordinates(rows)
+    except ValueError as error:
+        raise ValueError(
+            f'The coordinates of {source.name} could not be read: '
+            f'{str(error).rpartition(": ")[0] or error}.'
+        ) from None
+    if places is None:
+        return None
+    return {
+        int(row): (lon, lat)
+        for row, (lon, lat) in zip(rows, places.tolist(), strict=True)
+    }
+
+
+def read_labels(dataset: Any, rows: Rows) -> tuple[Values, tuple[str, ...]]:
+    """Return class shares from a dataset's labels.
+
+    Args:
+        dataset: A dataset with a ``table`` of patches, or whose samples have a
+            ``label``: a class number, or 1 for each of its classes.
+        rows: Samples.
+
+    Returns:
+        (rows, K) shares and the names of the classes.
+
+    Raises:
+        ValueError: If samples have no such label.
+    """
+    names = tuple(getattr(dataset, 'classes', ()))
+    table = getattr(dataset, 'table', None)
+    if isinstance(table, PatchTable):
+        return label_shares(table.labels.numpy()[rows]), names
+    labels = []
+    for row in rows.tolist():
+        label = dataset[row].get('label')
+        if not isinstance(label, torch.Tensor | int) or np.ndim(label) > 1:
+            raise ValueError(
+                f'Sample {row} of {type(dataset).__name__} has no label of classes: '
+                f'use another source.'
+            )
+        labels.append(np.asarray(label))
+    stacked = np.stack(labels)
+    if stacked.ndim == 1:
+        stacked = np.eye(max(len(names), int(stacked.max()) + 1))[stacked]
+    numbered = tuple(f'class {column}' for column in range(stacked.shape[1]))
+    return label_shares(stacked), names if len(names) == len(numbered) else numbered
+
+
+@dataclass
+class OwnMap:
+    """Counts the pixels of a land-cover map that comes with a sample.
+
+    Attributes:
+        dataset: The dataset.
+        key: Key of the map in a sample.
+        nodata: Value that is no class, as NaN is.
+    """
+
+    dataset: Any
+    key: str
+    nodata: int = 255
+
+    def __call__(self, row: int) -> tuple[Counts, int]:
+        """Return the pixels of each class of a sample, and of all pixels."""
+        pixels = self.dataset[row][self.key].numpy()
+        return _count(pixels[~np.isnan(pixels)], (self.nodata,)), pixels.size
+
+
+def own_map(dataset: MMEarth, modality: str) -> OwnMap:
+    """Return what counts a map of MMEarth, reading nothing else."""
+    lean = copy.copy(dataset)
+    lean.modality_bands = {modality: dataset.all_modality_bands[modality]}
+    return OwnMap(lean, f'mask_{modality}')
+
+
+@dataclass
+class RasterLookup:
+    """Counts the pixels of a land-cover raster in the footprint of a sample.
+
+    A footprint is a square on the ground around the sample's centre, or its bounds. It
+    is brought to the raster's CRS, and the pixels of the upright rectangle around it
+    are counted.
+
+    Attributes:
+        raster: The raster.
+        dataset: The dataset.
+        centres: Longitude and latitude of the centre of each sample in degrees, by row.
+            None looks at a sample's ``lon`` and ``lat``, ``x`` and ``y`` or ``bounds``.
+        size: Side of the square in metres.
+        crs: CRS of ``x``, ``y`` and ``bounds``.
+        ignored: Values that are no class.
+    """
+
+    raster: RasterDataset
+    dataset: Any
+    centres: Mapping[int, tuple[float, float]] | None
+    size: float | None
+    crs: pyproj.CRS
+    ignored: tuple[int, ...]
+    _moves: dict[str, pyproj.Transformer] = field(default_factory=dict)
+
+    def __call__(self, row: int) -> tuple[Counts, int]:
+        """Return the pixels of each class of a sample, and of all; 0 if outside."""
+        box = self.footprint(row)
+        if box is None or not self._covers(box):
+            return {}, 0
+        (left, bottom, right, top), (x, y) = box, self.raster.res
+        wide, high = max((right - left - x) / -2, 0), max((top - bottom - y) / -2, 0)
+        sample = self.raster[left - wide : right + wide, bottom - high : top + high]
+        pixels = sample['mask'].numpy()
+        return _count(pixels, self.ignored), pixels.size
+
+    def footprint(self, row: int) -> tuple[float, float, float, float] | None:
+        """Return left, bottom, right and top of a sample in the raster's CRS.
+
+        None where the CRS does not reach.
+
+        Raises:
+            ValueError: If the sample has no coordinates, or no extent.
+        """
+        crs, bounds = self._bounds(row)
+        key = crs.to_wkt()
+        if key not in self._moves:
+            self._moves[key] = pyproj.Transformer.from_crs(
+                crs, self.raster.crs, always_xy=True
+            )
+        moved = self._moves[key].transform_bounds(*bounds, densify_pts=5)
+        return moved if np.isfinite(moved).all() and moved[0] < moved[2] else None
+
+    def _bounds(self, row: int) -> tuple[pyproj.CRS, tuple[float, float, float, float]]:
+        if self.centres is not None:
+            return _DEGREES, self._around(row, *self.centres[row])
+        sample = self.dataset[row]
+        if 'bounds' in sample and len(sample['bounds']) == 9:  # TorchGeo's
+            left, right, _, bottom, top, *_ = map(float, sample['bounds'])
+            return self.crs, (left, bottom, right, top)
+        for x, y in (('lon', 'lat'), ('x', 'y')):
+            if x in sample and y in sample:
+                place = [float(np.ravel(sample[key])[0]) for key in (x, y)]
+                if x == 'x':
+                    to_degrees = pyproj.Transformer.from_crs(
+                        self.crs, _DEGREES, always_xy=True
+                    )
+                    place = list(to_degrees.transform(*place))
+                return _DEGREES, self._around(row, *place)
+        raise ValueError(
+            f'Sample {row} of {type(self.dataset).__name__} has no coordinates, that '
+            f'is no lon and lat, x and y, or bounds, but {", ".join(map(str, sample))}:'
+            f' land cover can be looked up for datasets with coordinates only.'
+        )
+
+    def _around(
+        self, row: int, lon: float, lat: float
+    ) -> tuple[float, float, float, float]:
+        name = f'Sample {row} of {type(self.dataset).__name__}'
+        if not (abs(lon) <= 180 and abs(lat) <= 90):
+            raise ValueError(
+                f'{name} is at {lon:g}, {lat:g}, which are not longitude and latitude '
+                f'in degrees: give the crs of the coordinates.'
+            )
+        if self.size is None:
+            raise ValueError(
+                f'{name} has a centre but no extent: give size, the side of a sample '
+                f'on the ground in metres.'
+            )
+        lons, lats, _ = pyproj.Geod(ellps='WGS84').fwd(
+            [lon] * 4, [lat] * 4, [270, 180, 90, 0], [self.size / 2] * 4
+        )
+        return lons[0], lats[1], lons[2], lats[3]
+
+    def _covers(self, box: tuple[float, float, float, float]) -> bool:
+        left, bottom, right, top = box
+        slack = min(self.raster.res) / 2  # what rounding to pixels leaves open
+        if min(right - left, top - bottom) > 2 * slack:
+            wanted = shapely.box(
+                left + slack, bottom + slack, right - slack, top - slack
+            )
+        else:
+            wanted = shapely.Point((left + right) / 2, (bottom + top) / 2)
+        outlines = self.raster.index.geometry
+        near = outlines.iloc[outlines.sindex.query(wanted, predicate='intersects')]
+        return bool(shapely.union_all(near.to_numpy()).covers(wanted))
+
+
+def _count(pixels: npt.NDArray[Any], ignored: Sequence[int]) -> Counts:
+    values, counts = np.unique(pixels, return_counts=True)
+    found = zip(values.tolist(), counts.tolist(), strict=True)
+    return {int(value): count for value, count in found if value not in ignored}
+
+
+def raster_values(
+    raster: Any, classes: dict[int, str] | None, ignore: Sequence[int]
+) -> tuple[dict[int, str] | None, tuple[int, ...]]:
+    """Return what the values of a land-cover raster mean.
+
+    Args:
+        raster: The raster, which is read as classes from here on.
+        classes: Values and names, if the user gives them.
+        ignore: Values that are no class, if the user gives them.
+
+    Returns:
+        Names by value, None where every value is a class, and the values that are none.
+
+    Raises:
+        ValueError: If it is no raster of whole numbers.
+    """
+    if not isinstance(raster, RasterDataset):
+        raise ValueError(
+            f'raster is a {type(raster).__name__}: give a TorchGeo RasterDataset.'
+        )
+    path = raster.index['filepath'].iloc[0]
+    with rasterio.open(path) as file:
+        kind, nodata = file.dtypes[0], file.nodata
+    if np.dtype(kind).kind not in 'iu':
+        raise ValueError(
+            f'{Path(path).name} of {type(raster).__name__} has {kind} pixels: give a '
+            f'raster of land-cover classes, which are whole numbers.'
+        )
+    raster.is_image = False  # class numbers, so nearest neighbours
+    names, known = next(
+        (table for base, table in RASTERS.items() if isinstance(raster, base)),
+        (None, () if nodata is None else (int(nodata),)),
+    )
+    return classes or names, (*known, *ignore)
+
+
+class _Told:
+    """Returns an error instead of raising it, so that a worker can hand it over."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+
+    def __call__(self, row: int) -> tuple[Counts, int] | str:
+        try:
+            return self.look(row)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+
+def count_shares(
+    look: Look, rows: Rows, titled: dict[int, str] | None, workers: int
+) -> tuple[Values, tuple[str, ...]]:
+    """Count the pixels of samples, with a progress bar.
+
+    Args:
+        look: Counts those of one sample.
+        rows: Samples.
+        titled: Names of classes by value. None makes each value a class.
+        workers: Processes that count.
+
+    Returns:
+        (rows, K) shares, NaN for samples of which less than half has a class, and the
+        names of the classes.
+
+    Raises:
+        ValueError: If a value is no class, or a sample can't be looked up.
+        OSError: If a worker dies.
+    """
+    counted: list[Counts] = []
+    with tqdm(total=len(rows), desc='land cover', unit='sample') as bar:
+
+        def use(row: int, found: tuple[Counts, int] | str) -> None:
+            if isinstance(found, str):
+                raise ValueError(found)
+            counts, pixels = found
+            strange = set() if titled is None else set(counts) - set(titled)
+            if strange:
+                raise ValueError(
+                    f'The land cover of sample {row} has the value {min(strange)}, '
+                    f'which is no class: name it in classes or list it in ignore.'
+                )
+            enough = sum(counts.values()) >= max(_LEAST * pixels, 1)
+            counted.append(counts if enough else {})
+            bar.update()
+
+        try:
+            use_in_order(_Told(look), rows.tolist(), use, workers)
+        except ChildProcessError as error:
+            raise OSError(
+                f'Looking land cover up stopped, as {error}: use fewer workers.'
+            ) from None
+    if titled is None:
+        values = sorted(set().union(*counted))
+        titled = {value: f'class {value}' for value in values}
+    columns = {value: column for column, value in enumerate(titled)}
+    pixels = np.zeros((len(rows), len(titled)))
+    for line, counts in zip(pixels, counted, strict=True):
+        for value, count in counts.items():
+            line[columns[value]] = count
+    total = pixels.sum(axis=1, keepdims=True)
+    total[total == 0] = np.nan
+    return (pixels / total).astype(np.float32), tuple(titled.values())
