@@ -1,40 +1,26 @@
 """A function of many numbers, computed by worker processes and used in order."""
 
+import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 _CHUNK = 16  # results that a worker hands over at once
+_AHEAD = 2  # chunks that a worker may have begun
 
 
 @dataclass(frozen=True)
 class _Raised:
     traceback: str
-
-
-class _Results(Dataset):
-    def __init__(self, function: Callable[[int], Any], numbers: Sequence[int]) -> None:
-        self._function = function
-        self._numbers = torch.tensor(numbers, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, position: int) -> tuple[int, Any]:
-        number = int(self._numbers[position])
-        try:
-            return number, self._function(number)
-        except Exception:
-            if get_worker_info() is None:
-                raise
-            return number, _Raised(traceback.format_exc())
 
 
 def use_in_order[T](
@@ -46,6 +32,9 @@ def use_in_order[T](
     """Compute a function of each number in workers, and use the results here.
 
     The workers are only a few results ahead of their use, so that memory stays small.
+    Each worker hands its results over through a pipe of its own, which its death
+    closes: a queue that all share can be left locked, or holding half a message, by a
+    worker that is killed, and is then waited for without end.
 
     Args:
         function: What to compute. Where processes are not forked it has to be
@@ -61,32 +50,30 @@ def use_in_order[T](
         RuntimeError: If the function raises in a worker.
     """
     check_workers(workers)
-    loader: DataLoader[Any] = DataLoader(
-        _Results(function, numbers),
-        batch_size=_CHUNK,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_end_with_parent,
-        generator=torch.Generator(),  # else it draws from the global one
-    )
-    chunks = iter(loader)
-    finished = False
-    try:
-        for chunk in chunks:
-            for number, result in chunk:
+    if workers == 0:
+        for number in numbers:
+            use(number, function(number))
+        return
+    chunks = [numbers[i : i + _CHUNK] for i in range(0, len(numbers), _CHUNK)]
+    workers = min(workers, len(chunks))
+    with ExitStack() as stack:
+        pipes = [stack.enter_context(_worker(function)) for _ in range(workers)]
+
+        def ask(i: int) -> None:
+            if i < len(chunks):
+                with _told_if_dead(workers):
+                    pipes[i % workers].send(chunks[i])
+
+        for i in range(_AHEAD * workers):
+            ask(i)
+        for i, chunk in enumerate(chunks):
+            with _told_if_dead(workers):
+                results = pipes[i % workers].recv()
+            ask(i + _AHEAD * workers)
+            for number, result in zip(chunk, results, strict=False):
                 if isinstance(result, _Raised):
                     raise RuntimeError(f'In a worker process:\n{result.traceback}')
                 use(number, result)
-        finished = True
-    except RuntimeError as error:  # anywhere, as PyTorch raises it in a signal handler
-        if 'DataLoader worker' not in str(error):
-            raise
-    finally:
-        del chunks  # ends the workers now, not when a traceback is forgotten
-    if not finished:
-        raise ChildProcessError(
-            f'one of {workers} worker processes died, perhaps for want of memory'
-        )
 
 
 def check_workers(workers: int) -> None:
@@ -99,16 +86,62 @@ def check_workers(workers: int) -> None:
         raise ValueError(f'workers is {workers}: use 0 or more.')
 
 
-def _end_with_parent(_: int) -> None:
-    """End this worker when its parent is killed.
+@contextmanager
+def _told_if_dead(workers: int) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise ChildProcessError(
+            f'one of {workers} worker processes died, perhaps for want of memory'
+        ) from error
 
-    PyTorch's own workers notice, but then wait for ever to hand over what they have.
-    """
-    parent = os.getppid()
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
+@contextmanager
+def _worker(function: Callable[[int], Any]) -> Iterator[Connection]:
+    """A process that answers chunks of numbers with their results, while this lasts."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.Process(
+        target=_work, args=(function, here, there, os.getpid()), daemon=True
+    )
+    process.start()
+    there.close()  # so that only the worker holds it
+    try:
+        yield here
+    finally:
+        here.close()
+        process.kill()  # it has handed over all that is used
+        process.join()
 
-    threading.Thread(target=watch, daemon=True).start()
+
+def _work(
+    function: Callable[[int], Any], theirs: Connection, mine: Connection, parent: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    theirs.close()
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    while True:
+        try:
+            numbers = mine.recv()
+        except EOFError:
+            return
+        results: list[Any] = []
+        for number in numbers:
+            try:
+                results.append(function(number))
+            except Exception:
+                results.append(_Raised(traceback.format_exc()))
+                break  # nothing after it is used
+        try:
+            mine.send(results)
+        except (EOFError, ConnectionError):
+            return
+        except Exception:  # they cannot be pickled
+            mine.send([_Raised(traceback.format_exc())])
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is killed, whatever it waits for."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
