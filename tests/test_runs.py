@@ -101,6 +101,7 @@ class Command:
                     'model': {'class_path': f'{self.module}.{task}'},
                     'data': {'class_path': f'{self.module}.Data'},
                     'trainer': {
+                        'default_root_dir': 'runs/tune',
                         'accelerator': 'cpu',
                         'max_epochs': 1,
                         'logger': False,
@@ -111,7 +112,6 @@ class Command:
                             {
                                 'class_path': 'torchgeo_channelmae.runs.RunFolder',
                                 'init_args': {
-                                    'root': 'runs/tune',
                                     'task': expects or f'{self.module}.{task}',
                                 },
                             },
@@ -482,6 +482,14 @@ class WhereAmI(Callback):
     def on_train_end(self, trainer, pl_module):
         text = f'{trainer.checkpoint_callback.dirpath} {trainer.loggers[0].log_dir}'
         (self.folder / f'rank{trainer.global_rank}').write_text(text)
+
+
+def test_a_run_needs_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    engine = Trainer(accelerator='cpu', logger=False, callbacks=[RunFolder()])
+    with pytest.raises(ValueError, match=r'no folder: give --trainer\.default_root_dir'):
+        engine.fit(Line(), loader())
+    assert list(tmp_path.iterdir()) == []
 
 
 def two_processes(root: Path, *callbacks: Callback) -> Trainer:

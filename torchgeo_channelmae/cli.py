@@ -13,6 +13,7 @@ COMMANDS = {
     'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
     'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
     'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
+    'tables': ('experiments.tables.command', "the paper's tables, cell by cell"),
     'show': ('experiments.show', 'a page of the samples that training sees'),
 }
 """Name of a command: its module, with a function of that name, and what it is for."""
@@ -67,15 +68,29 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str]:
-    """Write `--switch` without a value as `--switch=true`."""
+    """Write options as the parser knows them.
+
+    The first parameter may be given without its name, `--switch` stands for
+    `--switch=true`, and hyphens in a name for underscores.
+    """
     parameters = inspect.signature(function).parameters.values()
     switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
+    if options and not options[0].startswith('-'):
+        options = [f'--{next(iter(parameters)).name}', *options]
+    options = [_underscored(option) for option in options]
     return [
         f'{option}=true'
         if option in switches and (not following or following.startswith('--'))
         else option
         for option, following in zip(options, [*options[1:], ''], strict=False)
     ]
+
+
+def _underscored(option: str) -> str:
+    if not option.startswith('--'):
+        return option
+    name, is_given, value = option.partition('=')
+    return '--' + name[2:].replace('-', '_') + is_given + value
 
 
 def _usage() -> str:

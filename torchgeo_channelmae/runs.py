@@ -39,11 +39,12 @@ class RunFolder(Callback):
     it has are kept.
     """
 
-    def __init__(self, root: str, task: str | None = None) -> None:
+    def __init__(self, root: str | None = None, task: str | None = None) -> None:
         """Describe the run; nothing is read or written yet.
 
         Args:
-            root: Folder of the newest run, made where it is missing.
+            root: Folder of the newest run, made where it is missing. Defaults to the
+                trainer's ``default_root_dir``.
             task: Dotted path of the task class that this configuration is for.
                 LightningCLI replaces the configured task by that of ``--ckpt_path``;
                 with this, a checkpoint of another task is refused.
@@ -69,11 +70,14 @@ class RunFolder(Callback):
         if getattr(trainer, 'fast_dev_run', False):
             # Lightning's stand-in, for callbacks that insist on a logger.
             trainer.loggers = trainer.loggers or [DummyLogger()]
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):
+                    callback.save_last = False  # Lightning would write it even so
             return
         requested, checkpoint = checkpoint_of(trainer)
         self._checkpoint = checkpoint
         self._check_task(pl_module, checkpoint)
-        root = Path(self.root).expanduser().absolute()
+        root = self._root(trainer)
         if requested == 'last' and checkpoint is None:
             _check_no_last(root)
 
@@ -85,7 +89,7 @@ class RunFolder(Callback):
         if by_command_line and command != 'fit' and checkpoint is None:
             raise ValueError(
                 f'Without a checkpoint, {command} would run an untrained model: give '
-                f'--ckpt_path, {self.root}/last.ckpt for example.'
+                f'--ckpt_path, {os.path.relpath(root)}/last.ckpt for example.'
             )
         home = run_of(checkpoint, root) if checkpoint else None
         is_requeued = Path(checkpoint or '').name.startswith('hpc_ckpt_')
@@ -100,12 +104,25 @@ class RunFolder(Callback):
             except OSError as error:
                 problem = (
                     f'Cannot write to the run folder {opened.path}: {error.strerror} '
-                    f'({error.filename}). Choose another folder with root of RunFolder.'
+                    f'({error.filename}). Choose another folder with '
+                    f'--trainer.default_root_dir, or root of RunFolder.'
                 )
         problem = trainer.strategy.broadcast(problem)
         if problem:
             raise ValueError(problem)
         self._attach(trainer, run, opened.path)
+
+    def _root(self, trainer: Trainer) -> Path:
+        """The folder of the newest run."""
+        if self.root is not None:
+            return Path(self.root).expanduser().absolute()
+        root = Path(trainer.default_root_dir).expanduser().absolute()
+        if root == Path.cwd():  # which Lightning takes where none is given
+            raise ValueError(
+                'The run has no folder: give --trainer.default_root_dir FOLDER, such '
+                'as runs/finetune.'
+            )
+        return root
 
     def _check_task(self, pl_module: LightningModule, checkpoint: str | None) -> None:
         expected = _import(self.task) if self.task else object

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+
+from ..processes import end_with
 
 _CHUNK = 16  # results that a worker hands over at once
 _AHEAD = 2  # chunks that a worker may have begun
@@ -119,7 +119,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     theirs.close()
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     while True:
         try:
             numbers = mine.recv()
@@ -139,9 +139,3 @@ def _work(
         except Exception:  # they cannot be pickled
             mine.send([_Raised(traceback.format_exc())])
 
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is killed, whatever it waits for."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
