@@ -8,8 +8,22 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import chi2_contingency, chisquare
 
-from torchgeo_channelmae.masking import random_masking
+from torchgeo_channelmae.masking import (
+    STRATEGIES,
+    ChannelsAndPatches,
+    Columns,
+    CrossBand,
+    RandomTokens,
+    SameBand,
+    make_masking,
+)
+
+
+def random_masking(keys, num_tokens, ratio):
+    return RandomTokens(ratio)(keys, 0, 1, num_tokens)
+
 
 ratios = st.floats(0.01, 0.99)
 counts = st.integers(2, 400)
@@ -27,9 +41,9 @@ def test_visible_and_masked_tokens_are_all_tokens_once_each_ascending(
 ):
     possible(num_tokens, ratio)
     mask = random_masking(torch.tensor(keys), num_tokens, ratio)
-    assert len(mask.visible) == len(mask.masked) == len(keys)
+    assert len(mask.visible) == len(mask.hidden) == len(keys)
     for visible, masked in zip(
-        mask.visible.tolist(), mask.masked.tolist(), strict=True
+        mask.visible.tolist(), mask.hidden.tolist(), strict=True
     ):
         assert set(visible) | set(masked) == set(range(num_tokens))
         assert len(visible) + len(masked) == num_tokens
@@ -41,7 +55,7 @@ def test_visible_and_masked_tokens_are_all_tokens_once_each_ascending(
 def test_the_share_hidden_is_the_ratio_up_to_rounding(num_tokens, ratio):
     possible(num_tokens, ratio)
     mask = random_masking(torch.tensor([5]), num_tokens, ratio)
-    assert abs(mask.masked.shape[1] - num_tokens * ratio) <= 0.5 + 1e-9
+    assert abs(mask.hidden.shape[1] - num_tokens * ratio) <= 0.5 + 1e-9
 
 
 @given(keys, st.randoms(use_true_random=False))
@@ -57,13 +71,13 @@ def test_a_mask_depends_on_its_key_and_not_on_the_batch_around_it(keys, random):
 
 
 def test_neighbouring_keys_draw_different_masks():
-    masked = random_masking(torch.arange(500), 192, 0.75).masked
+    masked = random_masking(torch.arange(500), 192, 0.75).hidden
     assert len({tuple(row) for row in masked.tolist()}) == 500
 
 
 def hidden(num_keys: int, num_tokens: int, ratio: float) -> torch.Tensor:
     """Return (keys, N) float64, 1 where a token is hidden."""
-    masked = random_masking(torch.arange(num_keys), num_tokens, ratio).masked
+    masked = random_masking(torch.arange(num_keys), num_tokens, ratio).hidden
     return torch.zeros(num_keys, num_tokens).scatter_(1, masked, 1.0).double()
 
 
@@ -117,3 +131,172 @@ def test_a_ratio_that_hides_none_or_all_is_refused_with_the_count(ratio, left):
     with pytest.raises(ValueError, match=f'^mask_ratio {ratio} .*{left} tokens') as e:
         random_masking(torch.tensor([0]), 8, ratio)
     assert '\n' not in str(e.value)
+
+
+# All strategies
+
+MASKINGS = {
+    's1': RandomTokens(0.75),
+    's2': SameBand(0.75),
+    's2, the whole band': SameBand(visible='all'),
+    's3': CrossBand(1),
+    's4': CrossBand(3),
+    'columns': Columns(0.75),
+    'channels and patches': ChannelsAndPatches(0.5, 0.4),
+}
+BANDS, CELLS, DRAWS = 6, 8, 10_000
+every_masking = pytest.mark.parametrize('masking', MASKINGS.values(), ids=MASKINGS)
+
+
+def sets(rows: torch.Tensor) -> list[set[int]]:
+    return [set(row) for row in rows.tolist()]
+
+
+@every_masking
+def test_the_sets_are_what_the_strategy_is_defined_as_over_10_000_draws(masking):
+    masking.check(BANDS, CELLS)
+    mask = masking(torch.arange(DRAWS), 0, BANDS, CELLS)
+    for rows in mask:
+        assert rows.dtype == torch.int64
+        assert (rows.diff(dim=1) > 0).all()  # ascending, none twice
+    for visible, hidden, target, bands in zip(*map(sets, mask), strict=True):
+        assert not visible & hidden
+        compared = {band * CELLS + cell for band in bands for cell in range(CELLS)}
+        assert target <= compared <= visible | hidden
+        seen_bands = {token // CELLS for token in visible}
+        match masking:
+            case RandomTokens():
+                assert visible | hidden == set(range(BANDS * CELLS))
+                assert len(hidden) == 36
+                assert target == hidden
+                assert len(bands) == BANDS
+            case SameBand(visible='some'):
+                assert len(visible) == 2
+                assert len(hidden) == 6
+                assert target == hidden
+                assert seen_bands == bands
+                assert visible | hidden == compared
+            case SameBand(visible='all'):
+                assert visible == target == compared
+                assert not hidden
+                assert len(bands) == 1
+            case CrossBand(bands=shown):
+                assert len(seen_bands) == shown
+                assert len(visible) == shown * CELLS
+                assert bands == set(range(BANDS)) - seen_bands
+                assert target == hidden == compared
+            case Columns():
+                cells = {token % CELLS for token in visible}
+                assert len(cells) == 2
+                assert visible == {b * CELLS + c for b in range(BANDS) for c in cells}
+                assert hidden == target == set(range(BANDS * CELLS)) - visible
+                assert len(bands) == BANDS
+            case ChannelsAndPatches():
+                assert len(visible) == 16  # half of the 4 bands that are not hidden
+                assert len(seen_bands) <= 4
+                assert hidden == target == set(range(BANDS * CELLS)) - visible
+                assert len(bands) == BANDS
+
+
+@every_masking
+@pytest.mark.parametrize('of', ['bands', 'cells'])
+def test_bands_and_cells_are_visible_equally_often(masking, of):
+    """Chi-square, from draws that are independent: one token of each."""
+    mask = masking(torch.arange(DRAWS), 0, BANDS, CELLS)
+    pick = torch.arange(DRAWS) % mask.visible.shape[1]  # any place in the row
+    tokens = mask.visible.gather(1, pick[:, None]).flatten()
+    values = tokens // CELLS if of == 'bands' else tokens % CELLS
+    found = values.bincount(minlength=BANDS if of == 'bands' else CELLS)
+    assert chisquare(found.numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    'masking', [SameBand(), CrossBand(3), ChannelsAndPatches(0.5, 0.4)]
+)
+def test_bands_are_compared_or_shown_in_all_combinations_equally_often(masking):
+    mask = masking(torch.arange(DRAWS), 0, BANDS, CELLS)
+    seen = [frozenset(token // CELLS for token in row) for row in mask.visible.tolist()]
+    if isinstance(masking, ChannelsAndPatches):  # two whole bands are out, at least
+        seen = [bands for bands in seen if len(bands) == 4]
+    number = {SameBand: 1, CrossBand: 3, ChannelsAndPatches: 4}[type(masking)]
+    found = Counter(seen)
+    assert len(found) == math.comb(BANDS, number)
+    assert chisquare(list(found.values())).pvalue > 1e-3
+
+
+def test_which_band_and_which_of_its_cells_are_independent():
+    mask = SameBand(0.75)(torch.arange(DRAWS), 0, BANDS, CELLS)
+    table = torch.zeros(BANDS, CELLS)
+    first = mask.visible[torch.arange(DRAWS), torch.arange(DRAWS) % 2]
+    table.view(-1).index_add_(0, first, torch.ones(DRAWS))
+    assert chi2_contingency(table.numpy()).pvalue > 1e-3
+
+
+@every_masking
+@given(keys=keys, random=st.randoms(use_true_random=False))
+def test_a_sample_has_its_mask_in_any_batch(masking, keys, random):
+    shuffled = random.sample(range(len(keys)), len(keys))
+    together = masking(torch.tensor(keys), 5, BANDS, CELLS)
+    reordered = masking(torch.tensor([keys[i] for i in shuffled]), 5, BANDS, CELLS)
+    for row, position in enumerate(shuffled):
+        alone = masking(torch.tensor([keys[position]]), 5, BANDS, CELLS)
+        for part in range(4):
+            assert torch.equal(reordered[part][row], together[part][position])
+            assert torch.equal(alone[part][0], together[part][position])
+
+
+@pytest.mark.parametrize('masking', [SameBand, CrossBand, ChannelsAndPatches])
+def test_shared_bands_are_those_of_the_step_for_every_sample(masking):
+    drawn = []
+    for step in range(50):
+        mask = masking(shared=True)(torch.arange(20), step, BANDS, CELLS)
+        seen = {
+            frozenset(token // CELLS for token in row) for row in mask.visible.tolist()
+        }
+        bands = max(seen, key=len)
+        if masking is not ChannelsAndPatches:  # which may show none of a band's tokens
+            assert seen == {bands}
+        assert all(each <= bands for each in seen)
+        drawn.append(bands)
+    assert len(set(drawn)) > 4
+    cells = SameBand(shared=True)(torch.arange(20), 0, BANDS, CELLS).visible % CELLS
+    assert len({tuple(row) for row in cells.tolist()}) > 5  # of each sample its own
+
+
+@given(st.integers(2, 13), st.integers(2, 40), st.sampled_from(sorted(STRATEGIES)))
+def test_any_image_that_passes_the_check_can_be_masked(bands, cells, name):
+    masking = make_masking(name, 0.6)
+    masking.check(bands, cells)
+    mask = masking(torch.arange(3), 0, bands, cells)
+    assert mask.visible.shape[1] > 0
+    assert mask.target.shape[1] > 0
+    assert max(mask.visible.max(), mask.target.max()) < bands * cells
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'bands', 'words'),
+    [
+        ('cross_band', {'bands': 3}, 3, 'shows 3 bands and .* there are 3 in all'),
+        ('cross_band', None, 1, 'shows 1 bands and .* there are 1 in all'),
+        ('cross_band', {'bands': 0}, 3, 'bands is 0: show 1 or more'),
+        ('cross_band', {'bands': '3'}, 3, "bands is '3': give a value of type int"),
+        ('cross_band', {'cells': 3}, 3, "no option 'cells': its options are bands, "),
+        ('random', {'bands': 3}, 3, "random has no option 'bands': it has none"),
+        ('same_band', {'visible': 'none'}, 3, "visible is 'none': choose 'some' or"),
+        ('channels_and_patches', None, 1, 'it needs 2 bands or more'),
+        ('channels_and_patches', {'hidden_bands': 1}, 3, 'hidden_bands is 1: give the'),
+        ('everything', None, 3, "'everything' is not known: choose one of random, "),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_sentence(name, options, bands, words):
+    with pytest.raises(ValueError, match=words) as told:
+        make_masking(name, 0.75, options).check(bands, 16)
+    assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    'name', ['random', 'same_band', 'columns', 'channels_and_patches']
+)
+def test_every_ratio_is_checked_against_what_it_is_a_share_of(name):
+    with pytest.raises(ValueError, match=r'mask_ratio 0\.99 leaves 0 of'):
+        make_masking(name, 0.99).check(2, 16)

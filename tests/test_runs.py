@@ -487,7 +487,7 @@ class WhereAmI(Callback):
 def test_a_run_needs_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = Trainer(accelerator='cpu', logger=False, callbacks=[RunFolder()])
-    with pytest.raises(ValueError, match=r'no folder: give --trainer\.default_root_dir'):
+    with pytest.raises(ValueError, match='The run has no folder'):
         engine.fit(Line(), loader())
     assert list(tmp_path.iterdir()) == []
 

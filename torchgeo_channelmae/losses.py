@@ -1,7 +1,9 @@
 r"""The two reconstruction losses and the target they share.
 
-Predictions and targets are pixels of tokens, (B, T, P^2), band-major where T is all
-tokens. Both losses follow SpectralGPT (https://arxiv.org/abs/2311.07113).
+Predictions and targets are pixels of tokens, (B, T, P^2). Which tokens each loss reads
+is for the masking to say (:class:`~torchgeo_channelmae.masking.TokenMask`): the first
+its targets, the second its bands at all cells. Both follow SpectralGPT
+(https://arxiv.org/abs/2311.07113), whose masking shows and produces all bands.
 """
 
 from typing import Literal, NamedTuple
@@ -40,14 +42,14 @@ def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
 
 
 def token_to_token(prediction: Tensor, target: Tensor) -> Tensor:
-    r"""Error of the masked tokens, sample by sample.
+    r"""Error of the target tokens, sample by sample.
 
     .. math::
-        \frac{1}{M} \sum_{i \in \text{masked}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
+        \frac{1}{T} \sum_{i \in \text{target}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
 
     Args:
-        prediction: (B, M, P^2), the masked tokens only.
-        target: (B, M, P^2).
+        prediction: (B, T, P^2), the target tokens only.
+        target: (B, T, P^2).
 
     Returns:
         (B,) losses; their mean is the loss of the batch.
@@ -76,18 +78,23 @@ def spectral_to_spectral(
     r"""Error of the bands taken together at each grid cell, sample by sample.
 
     With :math:`Y_l = \sum_c Y_{c,l}` (``sum``, as SpectralGPT) or
-    :math:`\frac{1}{C} \sum_c Y_{c,l}` (``mean``):
+    :math:`\frac{1}{K} \sum_c Y_{c,l}` (``mean``) over the K bands that the masking
+    names:
 
     .. math::
         \frac{1}{L} \sum_l \frac{1}{P^2} \|\hat Y_l - Y_l\|^2
 
-    over all cells, those with visible tokens included. With one-band tokens the sum is
-    C to C^2 times the token-to-token loss and drowns it; the mean is C^2 smaller.
+    over all cells, those with visible tokens included. Where all bands are produced (S1,
+    columns, channels and patches) K is C, as in SpectralGPT. Where one band is shown and
+    the others are produced (S3, S4) it is the others. Where a band reconstructs itself
+    (S2) it is that band alone, so that the term is the error of all its tokens, shown
+    ones included. With one-band tokens the sum is K to K^2 times the token-to-token loss
+    and drowns it; the mean is K^2 smaller.
 
     Args:
-        prediction: (B, N, P^2), all tokens, band-major.
-        target: (B, N, P^2).
-        num_bands: C.
+        prediction: (B, K * L, P^2), all cells of the bands, band-major.
+        target: (B, K * L, P^2).
+        num_bands: K.
         reduction: How bands are taken together.
 
     Returns:

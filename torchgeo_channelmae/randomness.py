@@ -36,6 +36,16 @@ def global_seed() -> int:
     return int(os.environ.get('PL_GLOBAL_SEED', 0))
 
 
+def shared_key(purpose: str, step: int) -> int:
+    """Address of a draw that all samples of a step share, in all processes.
+
+    Args:
+        purpose: What is drawn.
+        step: The optimizer step.
+    """
+    return derive_seed(global_seed(), purpose, step)
+
+
 def random_keys(keys: Tensor, count: int) -> Tensor:
     """Draw `count` random integers for every key, by hashing (key, position).
 

@@ -13,8 +13,13 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 from torchgeo.tasks.utils import extract_backbone, load_state_dict
 
-from torchgeo_channelmae.masking import random_masking
+from torchgeo_channelmae.masking import RandomTokens
 from torchgeo_channelmae.models import ChannelViT
+
+
+def random_masking(keys, num_tokens, ratio):
+    return RandomTokens(ratio)(keys, 0, 1, num_tokens)
+
 
 NAMES = [
     f'channelmae_{size}_patch{side}'

@@ -4,12 +4,18 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from torchgeo_channelmae.masking import random_masking
+from torchgeo_channelmae.masking import RandomTokens
 from torchgeo_channelmae.models import ChannelMAEDecoder
+
+
+def random_masking(keys, num_tokens, ratio):
+    return RandomTokens(ratio)(keys, 0, 1, num_tokens)
+
 
 BANDS = ('B02', 'B08', 'VV')
 GRID = (2, 3)
 TOKENS = len(BANDS) * 6
+ALL = torch.arange(TOKENS).expand(2, -1)
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def in_plain_order(decoder, encoded, mask, positions):
 @torch.no_grad()
 def test_pixels_come_in_the_order_of_the_tokens(decoder, prefix):
     encoded, mask = inputs(prefix=prefix)
-    found = decoder(encoded, *mask, GRID)
+    found = decoder(encoded, mask.visible, mask.hidden, GRID, ALL)
     assert found.shape == (2, TOKENS, 16)
     expected = in_plain_order(decoder, encoded, mask, decoder.pos_embed[0])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -66,18 +72,18 @@ def test_pixels_come_in_the_order_of_the_tokens(decoder, prefix):
 @torch.no_grad()
 def test_the_masked_tokens_alone_are_the_masked_rows_of_all(decoder):
     encoded, mask = inputs()
-    every = decoder(encoded, *mask, GRID)
-    some = decoder(encoded, *mask, GRID, predict_visible=False)
-    expected = torch.stack([every[row, mask.masked[row].tolist()] for row in range(2)])
+    every = decoder(encoded, mask.visible, mask.hidden, GRID, ALL)
+    some = decoder(encoded, mask.visible, mask.hidden, GRID)
+    expected = torch.stack([every[row, mask.hidden[row].tolist()] for row in range(2)])
     torch.testing.assert_close(some, expected, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
 def test_masked_tokens_may_come_in_any_order(decoder):
     encoded, mask = inputs()
-    every = decoder(encoded, *mask, GRID)
-    backwards = mask.masked.flip(1)
-    some = decoder(encoded, mask.visible, backwards, GRID, predict_visible=False)
+    every = decoder(encoded, mask.visible, mask.hidden, GRID, ALL)
+    backwards = mask.hidden.flip(1)
+    some = decoder(encoded, mask.visible, backwards, GRID)
     expected = torch.stack([every[row, backwards[row].tolist()] for row in range(2)])
     torch.testing.assert_close(some, expected, rtol=1e-5, atol=1e-5)
 
@@ -85,7 +91,9 @@ def test_masked_tokens_may_come_in_any_order(decoder):
 @torch.no_grad()
 def test_positions_are_resampled_to_the_grid_of_the_image(decoder):
     encoded, mask = inputs(num_tokens=len(BANDS) * 20)
-    found = decoder(encoded, *mask, (4, 5))
+    found = decoder(
+        encoded, mask.visible, mask.hidden, (4, 5), torch.arange(60).expand(2, -1)
+    )
     positions = resample_abs_pos_embed(
         decoder.pos_embed, [4, 5], list(GRID), num_prefix_tokens=0
     )[0]
@@ -95,7 +103,7 @@ def test_positions_are_resampled_to_the_grid_of_the_image(decoder):
 
 def test_every_parameter_gets_a_gradient(decoder):
     encoded, mask = inputs()
-    decoder(encoded, *mask, GRID).square().sum().backward()
+    decoder(encoded, mask.visible, mask.hidden, GRID, ALL).square().sum().backward()
     still = [
         name
         for name, parameter in decoder.named_parameters()

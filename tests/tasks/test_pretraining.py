@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from torchgeo_channelmae.masking import random_masking
+from torchgeo_channelmae.masking import RandomTokens
 from torchgeo_channelmae.tasks import ChannelMAE
 
 SIZE = 32
@@ -100,13 +100,14 @@ def by_hand(module, image, keys):
     if hparams['norm_target']:
         mean = target.mean(-1, keepdim=True)
         target = (target - mean) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-    mask = random_masking(keys, 3 * CELLS, hparams['mask_ratio'])
+    mask = RandomTokens(hparams['mask_ratio'])(keys, 0, 3, CELLS)
     encoded = module.model.encode(image, mask.visible)
-    prediction = module.decoder(encoded, mask.visible, mask.masked, (2, 2))
+    everything = torch.arange(3 * CELLS).expand(len(image), -1)
+    prediction = module.decoder(encoded, mask.visible, mask.hidden, (2, 2), everything)
     token, spectral = [], []
     for row in range(len(image)):
         error = prediction[row] - target[row]  # (12, 256)
-        hidden = mask.masked[row].tolist()
+        hidden = mask.hidden[row].tolist()
         token.append(sum((error[i] ** 2).mean() for i in hidden) / len(hidden))
         together = [
             error[cell] + error[4 + cell] + error[8 + cell] for cell in range(4)
@@ -155,13 +156,110 @@ def test_without_spectral_loss_validation_still_measures_it():
     torch.testing.assert_close(spectral, by_hand(module, image, keys)[1])
 
 
+MASKINGS = {
+    's1': ('random', None),
+    's2': ('same_band', None),
+    's2, the whole band': ('same_band', {'visible': 'all'}),
+    's3': ('cross_band', None),
+    's4': ('cross_band', {'bands': 2}),
+    'columns': ('columns', None),
+    'channels and patches': ('channels_and_patches', None),
+}
+
+
+@pytest.mark.parametrize(('masking', 'options'), MASKINGS.values(), ids=MASKINGS)
+@pytest.mark.parametrize('spectral_loss', ['mean', 'sum'])
+@torch.no_grad()
+def test_both_losses_of_every_masking_are_their_formulas_token_by_token(
+    masking, options, spectral_loss
+):
+    module = task(
+        masking=masking, masking_options=options, spectral_loss=spectral_loss
+    ).train()
+    image, keys = batch(3)
+    result = module.reconstruct(image, keys, 7)
+    mask, truth = result.mask, tokens_of(image)
+    # Every token that can be produced, whatever the losses read.
+    filled = torch.cat([mask.visible, mask.hidden], dim=1)
+    encoded = module.model.encode(image, mask.visible)
+    pixels = module.decoder(encoded, mask.visible, mask.hidden, (2, 2), filled)
+    token, spectral = module.losses(result)
+    for row in range(3):
+        made = dict(zip(filled[row].tolist(), pixels[row], strict=True))
+        targets, bands = mask.target[row].tolist(), mask.bands[row].tolist()
+        expected = sum((made[i] - truth[row, i]).square().mean() for i in targets)
+        assert token[row] == pytest.approx(expected.item() / len(targets), rel=1e-4)
+        total = 0.0
+        for cell in range(CELLS):
+            together = sum(
+                made[band * CELLS + cell] - truth[row, band * CELLS + cell]
+                for band in bands
+            )
+            if spectral_loss == 'mean':
+                together = together / len(bands)
+            total += together.square().mean().item()
+        assert spectral[row] == pytest.approx(total / CELLS, rel=1e-4)
+
+
+@pytest.mark.parametrize(('masking', 'options'), MASKINGS.values(), ids=MASKINGS)
+@pytest.mark.parametrize('weight', [0.0, 1.0])
+@torch.no_grad()
+def test_no_pixel_is_computed_that_no_loss_reads(masking, options, weight):
+    module = task(
+        masking=masking, masking_options=options, spectral_weight=weight
+    ).train()
+    produced, carried = [], []
+    module.decoder.pixels.register_forward_hook(
+        lambda layer, args, out: produced.append(out.shape[1])
+    )
+    module.decoder.blocks.register_forward_hook(
+        lambda layer, args, out: carried.append(out.shape[1])
+    )
+    image, keys = batch(3)
+    mask = module.reconstruct(image, keys).mask
+    read = {*mask.target[0].tolist()}
+    if weight:
+        read |= {
+            band * CELLS + cell for band in mask.bands[0].tolist() for cell in range(4)
+        }
+    assert produced == [len(read)]
+    assert carried == [1 + mask.visible.shape[1] + mask.hidden.shape[1]]
+    assert read <= {*mask.visible[0].tolist(), *mask.hidden[0].tolist()}
+
+
+@pytest.mark.parametrize(('masking', 'options'), MASKINGS.values(), ids=MASKINGS)
+def test_every_masking_trains_validates_and_draws(masking, options, tmp_path):
+    module = task(masking=masking, masking_options=options, plot_every_n_epochs=1)
+    fitted = trainer(tmp_path, max_epochs=1)
+    fitted.fit(module, datamodule=Data(batch_size=4))
+    for name in ('train_loss', 'val_loss', 'val_spectral_loss', 'val_trivial_loss'):
+        assert fitted.callback_metrics[name].isfinite(), name
+
+
+def test_shared_bands_change_with_the_step_and_are_one_for_the_batch(tmp_path):
+    module = task(masking='cross_band', masking_options={'shared': True})
+    drawn = []
+    original = module.reconstruct
+
+    def watched(image, keys, shared):
+        result = original(image, keys, shared)
+        if module.training:
+            drawn.append(result.mask.bands)
+        return result
+
+    module.reconstruct = watched
+    trainer(tmp_path, max_epochs=6).fit(module, datamodule=Data(batch_size=4))
+    assert all((bands == bands[0]).all() for bands in drawn)
+    assert len({tuple(bands[0].tolist()) for bands in drawn}) == 3
+
+
 @torch.no_grad()
 def test_what_is_hidden_does_not_reach_the_prediction():
     module = task().eval()
     image, keys = batch()
     before = module.reconstruct(image, keys)
     changed = tokens_of(image)
-    changed.scatter_(1, before.mask.masked[:, :, None].expand(-1, -1, 256), 100.0)
+    changed.scatter_(1, before.mask.hidden[:, :, None].expand(-1, -1, 256), 100.0)
     rows = changed.view(2, 3, 2, 2, 16, 16)
     blinded = torch.cat(
         [torch.cat(list(row.unbind(2)), -1) for row in rows.unbind(2)], dim=-2
@@ -219,8 +317,8 @@ def test_the_validation_losses_are_the_means_over_its_samples(trained):
         # The same masks as in the run: found by the samples' own predictions.
         seen = []
         original = module.reconstruct
-        module.reconstruct = lambda image, keys: (
-            seen.append(keys) or original(image, keys)
+        module.reconstruct = lambda image, keys, shared: (
+            seen.append(keys) or original(image, keys, shared)
         )
         fitted.validate(module, datamodule=Data(batch_size=2), verbose=False)
         del module.reconstruct
@@ -229,10 +327,10 @@ def test_the_validation_losses_are_the_means_over_its_samples(trained):
         trivial = []
         for image, key in zip(images, keys, strict=True):
             tokens = tokens_of(image[None])[0]
-            mask = random_masking(key[None], 12, 0.75)
+            mask = RandomTokens(0.75)(key[None], 0, 3, CELLS)
             visible = mask.visible[0].tolist()
             errors = []
-            for hidden in mask.masked[0].tolist():
+            for hidden in mask.hidden[0].tolist():
                 own = [i for i in visible if i // CELLS == hidden // CELLS] or visible
                 guess = torch.cat([tokens[i] for i in own]).mean()
                 errors.append(((tokens[hidden] - guess) ** 2).mean())
@@ -262,10 +360,10 @@ def test_training_masks_change_with_the_epoch_and_not_with_the_batch(tmp_path):
     for batch_size in (8, 2):
         module, drawn = task(), {}
 
-        def watched(image, keys, module=module, drawn=drawn):
+        def watched(image, keys, shared, module=module, drawn=drawn):
             if module.training:
                 drawn.setdefault(module.current_epoch, []).extend(keys.tolist())
-            return ChannelMAE.reconstruct(module, image, keys)
+            return ChannelMAE.reconstruct(module, image, keys, shared)
 
         module.reconstruct = watched
         trainer(tmp_path).fit(module, datamodule=Data(batch_size=batch_size))
@@ -351,6 +449,15 @@ def test_a_batch_without_index_is_refused(tmp_path):
         ({'in_channels': 5, 'bands': None}, ['5 channels', 'bands=']),
         ({'mask_ratio': 1.5}, ['mask_ratio 1.5']),
         ({'mask_ratio': 0.0}, ['mask_ratio 0.0']),
+        ({'masking': 's9'}, ["masking 's9' is not known", 'cross_band']),
+        (
+            {'masking': 'cross_band', 'masking_options': {'bands': 3}},
+            ['shows 3 bands', 'there are 3 in all'],
+        ),
+        (
+            {'masking': 'columns', 'masking_options': {'bands': 3}},
+            ["columns has no option 'bands'"],
+        ),
         ({'size': 120}, ['120 px', '16 px', '112 or 128']),
         ({'model': 'channelmae_huge_patch16'}, ['huge', 'channelmae_base_patch16']),
         ({'model': 'resnet50'}, ["'resnet50'", 'channelmae_base_patch16']),

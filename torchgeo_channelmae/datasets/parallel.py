@@ -138,4 +138,3 @@ def _work(
             return
         except Exception:  # they cannot be pickled
             mine.send([_Raised(traceback.format_exc())])
-

@@ -9,6 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ..token_numbers import locate
 from .tokens import (
     gather_tokens,
     init_embedding,
@@ -100,23 +101,22 @@ class ChannelMAEDecoder(nn.Module):
         self,
         encoded: Tensor,
         visible: Tensor,
-        masked: Tensor,
+        hidden: Tensor,
         grid_size: tuple[int, int],
-        predict_visible: bool = True,
+        produce: Tensor | None = None,
     ) -> Tensor:
-        """Produce the pixels of the tokens.
+        """Produce the pixels of tokens.
 
         Args:
             encoded: (B, prefix + V, D), what the encoder made of the visible tokens.
             visible: (B, V) int64, their numbers, band-major.
-            masked: (B, M) int64, the numbers of the tokens to fill in; together with
-                the visible ones all N tokens where `predict_visible` is set.
+            hidden: (B, M) int64, the numbers of the tokens to fill in.
             grid_size: Cells down and across of this image.
-            predict_visible: Whether to produce the visible tokens as well.
+            produce: (B, T) int64, tokens among both whose pixels are wanted; the
+                hidden ones if None.
 
         Returns:
-            (B, N, P^2), all tokens in their order, or (B, M, P^2), the masked ones in
-            the order of `masked`.
+            (B, T, P^2), in the order of `produce`, or of `hidden`.
         """
         positions = resample_abs_pos_embed(
             self.pos_embed,
@@ -128,11 +128,13 @@ class ChannelMAEDecoder(nn.Module):
         tokens = self.embed(encoded)
         prefix = tokens.shape[1] - visible.shape[1]
         seen = tokens[:, prefix:] + F.embedding(visible, table)
-        hidden = self.mask_token + F.embedding(masked, table)
-        tokens = torch.cat([tokens[:, :prefix], seen, hidden.to(seen.dtype)], dim=1)
+        filled = self.mask_token + F.embedding(hidden, table)
+        tokens = torch.cat([tokens[:, :prefix], seen, filled.to(seen.dtype)], dim=1)
         tokens = self.blocks(tokens)
-        if not predict_visible:
-            return self.pixels(self.norm(tokens[:, prefix + visible.shape[1] :]))
-        pixels = self.pixels(self.norm(tokens[:, prefix:]))
-        order = torch.cat([visible, masked], dim=1).argsort(dim=1)
-        return gather_tokens(pixels, order)
+        if produce is None:
+            wanted = tokens[:, prefix + visible.shape[1] :]
+        else:
+            among = torch.cat([visible, hidden], dim=1)
+            where = locate(produce, among, len(table)) + prefix
+            wanted = gather_tokens(tokens, where)
+        return self.pixels(self.norm(wanted))

@@ -20,11 +20,12 @@ from ..losses import (
     token_to_token,
     trivial_reconstruction,
 )
-from ..masking import TokenMask, count_visible, random_masking
+from ..masking import TokenMask, make_masking
 from ..models.decoder import ChannelMAEDecoder
 from ..models.tokens import gather_tokens, patchify, unpatchify
 from ..plotting import log_figure, plot_reconstruction
-from ..randomness import global_seed
+from ..randomness import derive_seed, global_seed, shared_key
+from ..token_numbers import locate, tokens_of
 from .mixins import ChannelTaskMixin, sample_keys
 from .optim import decay_groups, scaled_lr, schedule
 
@@ -33,15 +34,17 @@ class Reconstruction(NamedTuple):
     """What the autoencoder makes of a batch.
 
     Attributes:
-        prediction: (B, N, P^2) of all tokens, or (B, M, P^2) of the masked ones where
-            no loss reads the visible ones.
-        target: (B, N, P^2), what prediction is compared with.
+        prediction: (B, T, P^2), pixels of the produced tokens.
+        produced: (B, T) int64, their numbers: all cells of the bands that the spectral
+            loss takes together, or the targets where it is not asked for.
+        target: (B, N, P^2), what all tokens are.
         scale: Mean and standard deviation a token that undo the target's normalisation,
             None where it is not normalised.
-        mask: Which tokens were visible.
+        mask: Which tokens were visible, hidden and asked for.
     """
 
     prediction: Tensor
+    produced: Tensor
     target: Tensor
     scale: NormalizedTokens | None
     mask: TokenMask
@@ -50,17 +53,21 @@ class Reconstruction(NamedTuple):
 class ChannelMAE(ChannelTaskMixin, BaseTask):
     """ChannelMAE: pretrain a channel-token encoder by reconstructing hidden tokens.
 
-    The loss is the error of the masked tokens plus, weighted, the error of the bands
-    taken together at every grid cell. The encoder stands, bare, at ``self.model``, so
-    that TorchGeo's own tasks load the checkpoints; the decoder is beside it.
+    The loss is the error of the target tokens plus, weighted, the error of the bands
+    taken together at every grid cell. A masking strategy says which tokens are visible,
+    which are targets and which bands are taken together, see
+    :mod:`~torchgeo_channelmae.masking`; no other token is produced. The encoder stands,
+    bare, at ``self.model``, so that TorchGeo's own tasks load the checkpoints; the
+    decoder is beside it.
 
     Batches need ``image`` (B, C, H, W), normalised, and ``index`` (B,), each sample's
     number in its dataset: masks are drawn from (seed, epoch, index).
 
     Logged: ``train_loss`` (the total), ``train_token_loss``, ``train_spectral_loss``;
-    ``val_loss`` (the error of the masked tokens alone), ``val_spectral_loss`` and
-    ``val_trivial_loss``, the error of filling every masked token with the mean of the
-    visible pixels of its band. Validation hides the same tokens in every epoch and run.
+    ``val_loss`` (the error of the target tokens alone), ``val_spectral_loss`` and
+    ``val_trivial_loss``, the error of filling every target token with the mean of the
+    visible pixels of its band, or of all where none is visible. Validation hides the
+    same tokens in every epoch and run.
     """
 
     ignore = ('weights',)
@@ -74,7 +81,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         bands: list[str] | None = None,
         size: int = 128,
         embed_std: float = 0.02,
+        masking: str = 'random',
         mask_ratio: float = 0.75,
+        masking_options: dict[str, Any] | None = None,
         norm_target: bool = False,
         spectral_loss: Literal['mean', 'sum'] = 'mean',
         spectral_weight: float = 1.0,
@@ -102,7 +111,11 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             size: Side of the image in pixels that positions are learned for.
             embed_std: Standard deviation that positions and band embeddings start
                 with, in encoder and decoder; larger ones learn faster at first.
-            mask_ratio: Share of the tokens hidden from the encoder, in (0, 1).
+            masking: Strategy: ``random``, ``same_band``, ``cross_band``, ``columns`` or
+                ``channels_and_patches``, see :mod:`~torchgeo_channelmae.masking`.
+            mask_ratio: Share of the tokens hidden from the encoder, in (0, 1), where
+                the strategy has one.
+            masking_options: Further attributes of the strategy, such as ``{bands: 3}``.
             norm_target: Standardise every target token by its own pixels, for both
                 losses alike.
             spectral_loss: Take bands together by their mean or by their sum.
@@ -127,8 +140,11 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         hparams = self.hparams
         check_reduction(hparams['spectral_loss'])
         self.model = self.create_encoder(num_classes=0)
+        self.masking = make_masking(
+            hparams['masking'], hparams['mask_ratio'], hparams['masking_options']
+        )
         cells = self.model.patch_embed.num_patches
-        count_visible(cells * len(self.model.bands), hparams['mask_ratio'])
+        self.masking.check(len(self.model.bands), cells)
         self.decoder = ChannelMAEDecoder(
             bands=self.model.bands,
             grid_size=self.model.patch_embed.grid_size,
@@ -151,12 +167,15 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         )
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
-    def reconstruct(self, image: Tensor, keys: Tensor) -> Reconstruction:
+    def reconstruct(
+        self, image: Tensor, keys: Tensor, shared: int = 0
+    ) -> Reconstruction:
         """Hide tokens and produce them.
 
         Args:
             image: (B, C, H, W), normalised.
             keys: (B,) int64, the address of each sample's mask.
+            shared: The address of what a strategy draws for the whole batch.
 
         Returns:
             Predictions beside their targets.
@@ -166,14 +185,24 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             (image.shape[-2], image.shape[-1])
         )
         target, scale = patchify(image, patch_size), None
-        mask = random_masking(keys, target.shape[1], self.hparams['mask_ratio'])
+        cells = grid[0] * grid[1]
+        mask = self.masking(keys, shared, len(self.model.bands), cells)
         if self.hparams['norm_target']:
             scale = normalize_tokens(target)
             target = scale.tokens
+        needs_bands = self.hparams['spectral_weight'] != 0 or not self.training
+        produced = tokens_of(mask.bands, cells) if needs_bands else mask.target
         encoded = self.model.encode(image, mask.visible)
-        needs_all = self.hparams['spectral_weight'] != 0 or not self.training
-        prediction = self.decoder(encoded, *mask, grid, predict_visible=needs_all)
-        return Reconstruction(prediction.to(target.dtype), target, scale, mask)
+        prediction = self.decoder(
+            encoded,
+            mask.visible,
+            mask.hidden,
+            grid,
+            None if produced is mask.hidden else produced,
+        )
+        return Reconstruction(
+            prediction.to(target.dtype), produced, target, scale, mask
+        )
 
     def losses(self, result: Reconstruction) -> tuple[Tensor, Tensor]:
         """Compute both losses, sample by sample.
@@ -183,19 +212,20 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
 
         Returns:
             Token-to-token and spectral-to-spectral loss, each (B,); the latter is zeros
-            where only masked tokens were produced.
+            where only the targets were produced.
         """
-        masked = result.mask.masked
-        target = gather_tokens(result.target, masked)
-        if result.prediction.shape[1] == masked.shape[1]:
-            token = token_to_token(result.prediction, target)
+        prediction, produced, every, _, mask = result
+        target = gather_tokens(every, mask.target)
+        if produced is mask.target:
+            token = token_to_token(prediction, target)
             return token, torch.zeros_like(token)
-        token = token_to_token(gather_tokens(result.prediction, masked), target)
+        where = locate(mask.target, produced, every.shape[1])
+        token = token_to_token(gather_tokens(prediction, where), target)
+        num_bands = mask.bands.shape[1]
+        if num_bands < len(self.model.bands):
+            every = gather_tokens(every, produced)
         spectral = spectral_to_spectral(
-            result.prediction,
-            result.target,
-            len(self.model.bands),
-            self.hparams['spectral_loss'],
+            prediction, every, num_bands, self.hparams['spectral_loss']
         )
         return token, spectral
 
@@ -215,7 +245,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         """
         epoch = self.current_epoch
         keys = sample_keys(_index(batch), global_seed(), 'mask', epoch)
-        token, spectral = self.losses(self.reconstruct(batch['image'], keys))
+        shared = shared_key('bands', self.global_step)
+        token, spectral = self.losses(self.reconstruct(batch['image'], keys, shared))
         token, spectral = token.mean(), spectral.mean()
         loss: Tensor = token + self.hparams['spectral_weight'] * spectral
         self.log_dict(
@@ -245,7 +276,11 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         if 'image' not in batch:  # all samples were skipped
             return
         index = _index(batch)
-        result = self.reconstruct(batch['image'], sample_keys(index, 'validation mask'))
+        result = self.reconstruct(
+            batch['image'],
+            sample_keys(index, 'validation mask'),
+            derive_seed('validation bands'),
+        )
         token, spectral = self.losses(result)
         pixels = patchify(batch['image'], self.model.patch_embed.patch_size[0])
         guess = trivial_reconstruction(
@@ -253,9 +288,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         )
         if result.scale is not None:  # the same guess in the units of the target
             guess = (guess - result.scale.mean) / result.scale.std
-        masked = result.mask.masked
+        target = result.mask.target
         trivial = token_to_token(
-            gather_tokens(guess, masked), gather_tokens(result.target, masked)
+            gather_tokens(guess, target), gather_tokens(result.target, target)
         )
         self.validation.update(index, token=token, spectral=spectral, trivial=trivial)
         if batch_idx == 0 and self._plots_now():
@@ -311,26 +346,34 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
 
     def _plot(self, batch: Sample, result: Reconstruction) -> None:
         """Draw input, masked input and reconstruction of the first samples."""
-        prediction, tokens = result.prediction, result.target
+        tokens, mask = result.target, result.mask
+        prediction = torch.full_like(tokens, torch.nan).scatter_(
+            1,
+            result.produced.unsqueeze(-1).expand_as(result.prediction),
+            result.prediction,
+        )
         if result.scale is not None:  # back to the units of the input
             prediction, tokens = (
                 part * result.scale.std + result.scale.mean
                 for part in (prediction, tokens)
             )
-        hidden = torch.zeros_like(tokens[..., :1], dtype=torch.bool)
-        hidden.scatter_(1, result.mask.masked.unsqueeze(-1), True)
         image = batch['image']
         grid = self.model.patch_embed.dynamic_feat_size(
             (image.shape[-2], image.shape[-1])
         )
         num_bands = len(self.model.bands)
 
+        def among(numbers: Tensor) -> Tensor:
+            found = torch.zeros_like(tokens[..., :1], dtype=torch.bool)
+            return found.scatter_(1, numbers.unsqueeze(-1), True)
+
         def to_image(part: Tensor) -> Tensor:
             return unpatchify(part, num_bands, grid).float().cpu()
 
-        masked = to_image(tokens.masked_fill(hidden, torch.nan))
-        # What was visible is shown as it is: the loss that trains it is only spectral.
-        filled = to_image(torch.where(hidden, prediction, tokens))
+        seen = tokens.masked_fill(~among(mask.visible), torch.nan)
+        # What was visible and no target is shown as it is; its loss is only spectral.
+        filled = to_image(torch.where(among(mask.target), prediction, seen))
+        masked = to_image(seen)
         names: Sequence[Any] = batch.get('patch_id', _index(batch).tolist())
         for row in range(min(self.hparams['num_plots'], len(image))):
             figure = plot_reconstruction(

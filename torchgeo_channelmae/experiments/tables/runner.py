@@ -185,6 +185,7 @@ def _differ(key: str, a: Mapping[str, object], b: Mapping[str, object]) -> bool:
 
 
 def commands_done(folder: Path, run: Run) -> int:
+    """Count the commands of a run that are done."""
     path = folder / f'{run.name}.json'
     return int(json.loads(path.read_text())['commands']) if path.exists() else 0
 

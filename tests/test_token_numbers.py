@@ -1,0 +1,28 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchgeo_channelmae.token_numbers import choose, locate, tokens_of
+
+
+@given(st.integers(1, 60), st.data())
+def test_what_is_chosen_and_what_is_not_are_all_once(of, data):
+    count = data.draw(st.integers(0, of))
+    chosen, others = choose(torch.arange(4), of, count)
+    assert chosen.shape == (4, count)
+    for one, other in zip(chosen.tolist(), others.tolist(), strict=True):
+        assert sorted(one + other) == list(range(of))
+        assert one == sorted(one)
+        assert other == sorted(other)
+
+
+def test_tokens_of_bands_are_all_their_cells():
+    found = tokens_of(torch.tensor([[0, 2], [1, 2]]), 3)
+    assert found.tolist() == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 6, 7, 8]]
+
+
+@given(st.permutations(range(20)), st.lists(st.integers(0, 11), min_size=1))
+def test_tokens_are_found_where_they_stand(order, places):
+    among = torch.tensor([order[:12]])
+    tokens = among[:, places]
+    assert locate(tokens, among, 20).tolist() == [places]
