@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchgeo.models import get_weight
 
 from torchgeo_channelmae.provenance import (
     KEY,
@@ -169,7 +170,23 @@ def test_a_checkpoint_that_does_not_tell_is_unknown(tmp_path):
     save_file(tensors, tmp_path / 'tensors.safetensors')
     for name in ('stock.ckpt', 'old.pt', 'list.pt', 'tensors.safetensors', 'none.pt'):
         assert read_provenance(str(tmp_path / name)) == UNKNOWN, name
-    assert read_provenance('ViTSmall16_Weights.SENTINEL2_ALL_MAE') == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ('name', 'sensor', 'band'),
+    [
+        ('ViTSmall16_Weights.SENTINEL2_ALL_MAE', 'Sentinel-2 L1C', 'B8A'),
+        ('ViTBase16_Weights.SENTINEL1_GRD_MAE', 'Sentinel-1 GRD', 'VH'),
+        ('ViTSmall16_Weights.LANDSAT_OLI_SR_MOCO', 'unknown', 'SR_B1'),
+    ],
+)
+def test_weights_of_torchgeo_tell_what_their_entry_says(name, sensor, band):
+    for weights in (name, get_weight(name)):
+        (training,) = read_provenance(weights).trainings
+        assert training.record.sensors == (sensor,)
+        assert band in training.record.bands
+        assert training.record.tiles is None
+        assert training.supervised is False
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,11 @@ def spectral_to_spectral(
     .. math::
         \frac{1}{L} \sum_l \frac{1}{P^2} \|\hat Y_l - Y_l\|^2
 
-    over all cells, those with visible tokens included. Where all bands are produced (S1,
-    columns, channels and patches) K is C, as in SpectralGPT. Where one band is shown and
-    the others are produced (S3, S4) it is the others. Where a band reconstructs itself
-    (S2) it is that band alone, so that the term is the error of all its tokens, shown
-    ones included. With one-band tokens the sum is K to K^2 times the token-to-token loss
+    over all cells, those with visible tokens included. Where all bands are produced
+    (S1, columns, channels and patches) K is C, as in SpectralGPT. Where some are shown
+    and the others are produced (S3, S4) it is the others. Where a band reconstructs
+    itself (S2) it is that band alone: the error of all its tokens, those shown
+    included. With tokens of one band the sum is K to K^2 times the token-to-token loss
     and drowns it; the mean is K^2 smaller.
 
     Args:

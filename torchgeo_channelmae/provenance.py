@@ -3,7 +3,9 @@
 What a test shares with it is told by :mod:`~torchgeo_channelmae.overlap`.
 """
 
+import contextlib
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +16,8 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torchgeo.models import get_weight
+from torchvision.models import WeightsEnum
 
 KEY = 'channelmae_provenance'
 """Where a checkpoint has :meth:`Provenance.state`."""
@@ -185,13 +189,44 @@ def read_provenance(weights: object) -> Provenance:
 
     Args:
         weights: Path of a checkpoint that can be read, or anything else that weights
-            come from: only checkpoints of this package's tasks tell.
+            come from: checkpoints of this package's tasks tell, and in part the
+            weights of TorchGeo.
     """
-    if not isinstance(weights, str) or not zipfile.is_zipfile(weights):
+    if isinstance(weights, WeightsEnum):
+        return _published(weights)
+    if not isinstance(weights, str):
+        return UNKNOWN
+    if not os.path.exists(weights):
+        with contextlib.suppress(KeyError, ValueError):
+            return _published(get_weight(weights))
+    if not zipfile.is_zipfile(weights):
         return UNKNOWN
     # Mapped, so that no tensor but the patches' hashes is read.
     content = torch.load(weights, map_location='cpu', weights_only=True, mmap=True)
     return from_state(content.get(KEY) if isinstance(content, Mapping) else None)
+
+
+def _published(weights: WeightsEnum) -> Provenance:
+    """What weights of TorchGeo read, as far as their entry tells."""
+    meta = weights.meta
+    names = [str(name).upper() for name in meta.get('bands') or ()]
+    known = {
+        frozenset({'VV', 'VH'}): 'Sentinel-1 GRD',
+        frozenset(f'B{n}' for n in [*range(1, 13), '8A']): 'Sentinel-2 L1C',
+    }
+    sensor = known.get(frozenset(names), 'unknown')
+    if sensor == 'Sentinel-2 L1C':
+        names = [f'B{name[1:]:0>2}' for name in names]
+    record = DataRecord(
+        dataset=str(meta.get('dataset', 'unknown')),
+        bands=tuple(names),
+        sensors=(sensor,),
+        tiles=None,
+        patches=None,
+        labels_steered=None,
+    )
+    supervised = False if meta.get('ssl_method') else None
+    return Provenance(inherited=(Training(record, supervised),))
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

@@ -48,16 +48,21 @@ def test_predictions_keep_every_digit_of_a_float(tmp_path):
     assert torch.equal(read, PROBABILITIES)
 
 
+PATCHES = pd.DataFrame({'patch_id': list('abcd')})
+COUNTRIES = pd.DataFrame({'patches': [4]}, index=['Austria'])
+
+
 def test_nothing_is_overwritten(tmp_path):
     text, classes = report()
     for count in range(3):
-        write_report(tmp_path, f'{count} {text}', classes)
+        write_report(tmp_path, f'{count} {text}', classes, COUNTRIES, PATCHES)
         write_predictions(tmp_path, list('abcd'), PROBABILITIES + count, ['x', 'z'])
     assert (tmp_path / 'scores.md').read_text().startswith('2 ')
     assert (tmp_path / 'scores.1.md').read_text().startswith('0 ')
     assert (tmp_path / 'scores.2.md').read_text().startswith('1 ')
     assert pd.read_csv(tmp_path / 'predictions.1.csv')['x'][0] < 1
-    assert (tmp_path / 'per_class.2.csv').is_file()
+    for name in ('per_class', 'per_country', 'patches'):
+        assert (tmp_path / f'{name}.2.csv').is_file()
 
 
 # What the test shares with pretraining

@@ -22,7 +22,7 @@ from ..datasets.patches import BigEarthNetPatches
 from ..datasets.selection import Selection
 from ..provenance import DataRecord, patch_hashes
 from .base import ChannelDataModule
-from .evaluation import check_evaluation, check_groups
+from .evaluation import check_evaluation, check_groups, describe_patches
 
 _AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
 _FORMATS = ('lmdb', 'geotiff')
@@ -260,6 +260,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         self.test_tiles = np.array([name or '' for name in tiles])
         self.test_patches = patch_hashes(table.known_names)
         self.test_patch_names = table.s2_names
+        self.test_frame = describe_patches(table)
         if self.root is not None and table.v1_names is None:
             rank_zero_warn(
                 f'metadata.parquet of {self.root} lacks s2v1_name: whether a model was '

@@ -15,7 +15,7 @@ from ..datasets.copernicus import CopernicusBenchBigEarthNet
 from ..datasets.names import tile
 from ..provenance import DataRecord, patch_hashes
 from .base import ChannelDataModule
-from .evaluation import check_evaluation, check_groups
+from .evaluation import check_evaluation, check_groups, describe_patches
 
 _AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
 _LOOKED_AT = 8  # patches of which the order of the radar's bands is checked
@@ -181,6 +181,7 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
     def _describe_test(self, dataset: CopernicusBenchBigEarthNet) -> None:
         self.test_tiles = np.array(_tiles(dataset))
         self.test_patches = patch_hashes(dataset.table.s2_names)
+        self.test_frame = describe_patches(dataset.table)
         check_groups(self, len(dataset))
 
     def _record(self, train: CopernicusBenchBigEarthNet) -> DataRecord:

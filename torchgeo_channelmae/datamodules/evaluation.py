@@ -1,6 +1,30 @@
-"""Checks of what the datamodules of BigEarthNet say about evaluation."""
+"""What the datamodules of BigEarthNet say about evaluation, and checks of it."""
 
 from typing import Any
+
+import pandas as pd
+
+from ..datasets.metadata import PatchTable
+from ..datasets.names import acquisition
+
+
+def describe_patches(table: PatchTable) -> pd.DataFrame:
+    """Tell where patches are from.
+
+    Args:
+        table: The patches.
+
+    Returns:
+        ``acquisition`` (the Sentinel-2 scene) and ``country`` ('' where unknown) by
+        patch id.
+    """
+    names = [name.decode() for name in table.s2_names]
+    known = table.countries
+    countries = [''] * len(names) if known is None else known.tolist()
+    return pd.DataFrame(
+        {'acquisition': [acquisition(name) for name in names], 'country': countries},
+        index=pd.Index(names, name='patch_id'),
+    )
 
 
 def check_evaluation(datamodule: Any) -> None:

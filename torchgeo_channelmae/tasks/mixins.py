@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
+from ..models.plain import load_plain
 from ..models.tokens import check_size
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
 from ..provenance import (
@@ -118,15 +119,24 @@ class ChannelTaskMixin(LightningModule):
                 f'model.init_args.bands and data.init_args.bands.'
             )
         size = getattr(datamodule, 'size', None)
-        if isinstance(size, int):
+        if isinstance(size, int) and hasattr(self.model, 'patch_embed'):
             check_size(size, size, self.model.patch_embed.patch_size[0])
-        if stage == 'fit' and self.weights and checkpoint_of(self.trainer)[1] is None:
-            self.load_weights(self.weights)
+        if stage == 'fit' and checkpoint_of(self.trainer)[1] is None:
+            if self.weights:
+                self.load_weights(self.weights)
+            self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Change what a new training starts from, after weights were loaded."""
 
     def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
         """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
-        report = load_encoder(self.model, read_weights(weights), policy)
+        tensors = read_weights(weights)
+        if isinstance(self.model, ChannelViT):
+            report = load_encoder(self.model, tensors, policy)
+        else:
+            report = load_plain(self.model, tensors)
         self.provenance = self.provenance.started_from(read_provenance(weights))
         rank_zero_info(f'Weights {weights}: {report}')
         return report

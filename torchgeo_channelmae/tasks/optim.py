@@ -46,9 +46,11 @@ def decay_groups(
 
 
 def layer_decay_groups(
-    model: TrainableModule, lr: float, weight_decay: float, layer_decay: float
+    model: Any, lr: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
     """Group parameters by layer; a layer learns slower the farther it is from the head.
+
+    Parameters that are frozen are left out.
 
     timm only notes each group's scale, which torch's optimizers do not read, so it is
     multiplied into the learning rate here.
@@ -65,7 +67,7 @@ def layer_decay_groups(
     groups = param_groups_layer_decay(
         model,
         weight_decay,
-        no_weight_decay_list=model.no_weight_decay(),
+        no_weight_decay_list=getattr(model, 'no_weight_decay', set)(),
         layer_decay=layer_decay,
     )
     return [

@@ -19,6 +19,7 @@ def score_report(
     seeds: Sequence[int],
     note: str | None = None,
     verdict: Verdict | None = None,
+    countries: pd.DataFrame | None = None,
 ) -> str:
     """Summarise the scores of a test in Markdown.
 
@@ -29,6 +30,7 @@ def score_report(
         seeds: Seeds of the groups.
         note: What the reader has to know before reading on.
         verdict: What the test shares with pretraining.
+        countries: What :func:`per_country` returned.
 
     Returns:
         Tables of scores in percent, what they mean, and what was read before.
@@ -73,7 +75,21 @@ def score_report(
         )
         cells = (_percent(values['AP']), _percent(values['F1']), *tuned_cells)
         lines.append(f'| {name} | {int(values["support"])} | {" | ".join(cells)} |')
+    if countries is not None and len(countries):
+        lines += ['', *_country_lines(countries)]
     return '\n'.join(lines) + '\n'
+
+
+def _country_lines(countries: pd.DataFrame) -> list[str]:
+    names = [name for name in countries.columns if name != 'patches']
+    lines = [
+        '| country | patches | ' + ' | '.join(names) + ' |',
+        '| -- ' + '| --: ' * (len(names) + 1) + '|',
+    ]
+    for country, values in countries.iterrows():
+        cells = ' | '.join(_percent(values[name]) for name in names)
+        lines.append(f'| {country} | {int(values["patches"])} | {cells} |')
+    return lines
 
 
 def overlap_table(verdict: Verdict) -> list[str]:
@@ -199,11 +215,28 @@ def _percent(value: float | None) -> str:
     return '-' if value is None or pd.isna(value) else f'{100 * value:.2f}'
 
 
-def write_report(folder: str | Path | None, report: str, classes: pd.DataFrame) -> None:
-    """Write ``scores.md`` and ``per_class.csv``, moving older ones aside."""
+def write_report(
+    folder: str | Path | None,
+    report: str,
+    classes: pd.DataFrame,
+    countries: pd.DataFrame,
+    patches: pd.DataFrame,
+) -> None:
+    """Write a test's report and tables, moving older ones aside.
+
+    Args:
+        folder: Where to.
+        report: For ``scores.md``.
+        classes: For ``per_class.csv``.
+        countries: For ``per_country.csv``, not written without rows.
+        patches: For ``patches.csv``.
+    """
     home = _home(folder)
     _fresh(home / 'scores.md').write_text(report)
     classes.to_csv(_fresh(home / 'per_class.csv'))
+    if len(countries):
+        countries.to_csv(_fresh(home / 'per_country.csv'))
+    patches.to_csv(_fresh(home / 'patches.csv'), index=False)
 
 
 def write_predictions(

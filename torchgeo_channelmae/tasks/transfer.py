@@ -7,21 +7,29 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torchgeo.datasets import BigEarthNet
 from torchgeo.datasets.utils import Sample
 from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
-from ..gather import PredictionStore
-from ..metrics import evaluate, multilabel_scores, per_class, tune_thresholds
-from ..overlap import Verdict, check_not_trained_on, judge
+from ..models.plain import create_plain
+from ..randomness import derive_seed, global_seed
+from ..sensors import default_names
+from .evaluation import EvaluationMixin
 from .mixins import ChannelTaskMixin
 from .optim import layer_decay_groups, scaled_lr, schedule
-from .reports import overlap_line, score_report, write_predictions, write_report
+from .trainable import (
+    check_parts,
+    describe,
+    freeze_others,
+    fresh_copy,
+    rest_others,
+    restart,
+    trainable_parts,
+)
 
 
-class CrossModalClassification(ChannelTaskMixin, Classification):
+class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification):
     """Multi-label classification with an encoder pretrained on another sensor.
 
     TorchGeo's ``Classification`` with a channel-token encoder: weights are loaded by
@@ -53,10 +61,6 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
     ignore = ('weights',)
     supervised = True
 
-    #: Per-class thresholds tuned on validation, (K,), saved with the checkpoint; NaN
-    #: before the first validation.
-    thresholds: Tensor
-
     def __init__(
         self,
         model: str = 'channelmae_base_patch16',
@@ -70,6 +74,8 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         loss: Literal['bce'] = 'bce',
         pos_weight: list[float] | None = None,
         fresh_bands: Literal['sample', 'index', 'nearest', 'random'] = 'sample',
+        trainable: str = 'all',
+        reinit: list[str] | None = None,
         global_pool: Literal['avg', 'token'] = 'avg',
         drop_path: float = 0.1,
         layer_decay: float = 0.75,
@@ -82,7 +88,9 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
 
         Args:
             model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
-                ``_patch8`` or ``_patch16``.
+                ``_patch8`` or ``_patch16``. Or another of timm, which takes all bands
+                at once, such as ``resnet50``; `embed_std`, `fresh_bands` and
+                `global_pool` are not used there.
             weights: Encoder weights to start from: a checkpoint, a ``.safetensors``
                 file, or TorchGeo weights. None to train from scratch. Read when fitting
                 starts, so that evaluating a fine-tuned checkpoint does not need them.
@@ -100,9 +108,14 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
             pos_weight: Weight of the positives of each class.
             fresh_bands: How bands start that the weights do not know, see
                 :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+            trainable: What learns: ``all``, or parts with ``+`` between them, of
+                ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
+                ``blocks`` and ``head``. The others are as in evaluation.
+            reinit: Parts that start afresh, after weights are loaded.
             global_pool: Feature of an image: mean over tokens, or the class token.
             drop_path: Stochastic depth rate of the last block.
-            layer_decay: Factor of the learning rate from one layer to the next below.
+            layer_decay: Factor of the learning rate from one layer to the next below,
+                where all parts learn; parts that learn alone learn like the head.
             base_lr: Learning rate of the head at a global batch of 256; it grows with
                 the batch.
             betas: AdamW's betas.
@@ -110,9 +123,7 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
             warmup_epochs: Epochs of linear warm-up before the cosine.
         """
         super().__init__(weights=weights)
-        self.predictions = PredictionStore()
-        num = num_labels if num_labels > 0 else 1
-        self.register_buffer('thresholds', torch.full((num,), torch.nan))
+        self.start_evaluation(num_labels)
 
     @override
     def build_models(self) -> None:
@@ -131,11 +142,52 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
                 )
         if not 0 <= hparams['drop_path'] < 1:
             raise ValueError(f'drop_path {hparams["drop_path"]} is outside [0, 1).')
-        self.model = self.create_encoder(
-            num_classes=hparams['num_labels'],
-            global_pool=hparams['global_pool'],
-            drop_path_rate=hparams['drop_path'],
-        )
+        self.model = self._create_model()
+        self.parts = trainable_parts(hparams['trainable'], self.model)
+        check_parts(hparams['reinit'] or (), self.model, 'reinit')
+
+    def _create_model(self) -> Any:
+        hparams = self.hparams
+        shared = {
+            'num_classes': hparams['num_labels'],
+            'drop_path_rate': hparams['drop_path'],
+        }
+        if hparams['model'].startswith('channelmae_'):
+            return self.create_encoder(global_pool=hparams['global_pool'], **shared)
+        bands = hparams['bands'] or default_names(hparams['in_channels'])
+        if len(bands) != hparams['in_channels']:
+            raise ValueError(
+                f'in_channels is {hparams["in_channels"]}, but bands names '
+                f'{len(bands)} ({", ".join(bands)}): make them agree.'
+            )
+        return create_plain(hparams['model'], bands, size=hparams['size'], **shared)
+
+    @override
+    def start_afresh(self) -> None:
+        """Start the parts of `reinit` anew."""
+        parts = self.hparams['reinit']
+        if parts:
+            seed = derive_seed(global_seed(), 'reinit')
+            names = restart(self.model, fresh_copy(self._create_model, seed), parts)
+            rank_zero_info(f'Started afresh (reinit): {", ".join(names)}.')
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Check the arguments, load weights and freeze what does not learn.
+
+        Args:
+            stage: Either 'fit', 'validate', 'test' or 'predict'.
+        """
+        super().setup(stage)
+        if stage == 'fit':
+            freeze_others(self.model, self.parts)
+            rank_zero_info(describe(self.model, self.parts))
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        """Put what is frozen into eval mode."""
+        super().on_train_epoch_start()
+        rest_others(self.model, self.parts)
 
     @override
     def configure_losses(self) -> None:
@@ -155,53 +207,10 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
         """Initialize AdamW with layer-wise learning rates for the global batch."""
         hparams = self.hparams
         lr = scaled_lr(hparams['base_lr'], self.trainer)
-        groups = layer_decay_groups(
-            self.model, lr, hparams['weight_decay'], hparams['layer_decay']
-        )
+        decay = hparams['layer_decay'] if hparams['trainable'] == 'all' else 1.0
+        groups = layer_decay_groups(self.model, lr, hparams['weight_decay'], decay)
         optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']))
         return schedule(self, optimizer, hparams['warmup_epochs'])
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, in the order of the outputs."""
-        if self.hparams['labels']:
-            return list(self.hparams['labels'])
-        if self.hparams['num_labels'] == 19:
-            return list(BigEarthNet.class_sets[19])
-        return [str(number) for number in range(self.hparams['num_labels'])]
-
-    @property
-    def _datamodule(self) -> Any:
-        return getattr(self.trainer, 'datamodule', None)
-
-    def _verdict(self) -> Verdict:
-        """Compare what the datamodule tells with what pretraining read."""
-        return judge(
-            self.provenance,
-            self.data_record,
-            getattr(self._datamodule, 'test_tiles', None),
-            getattr(self._datamodule, 'test_patches', None),
-        )
-
-    @override
-    def on_train_start(self) -> None:
-        """Say what the weights that training starts from have read."""
-        super().on_train_start()
-        rank_zero_info(overlap_line(self._verdict()))
-
-    @override
-    def on_test_start(self) -> None:
-        """Refuse to score patches that were trained on.
-
-        Raises:
-            ValueError: If there are such.
-        """
-        super().on_test_start()
-        check_not_trained_on(
-            self.provenance,
-            getattr(self._datamodule, 'test_patches', None),
-            getattr(self._datamodule, 'test_patch_names', None),
-        )
 
     @override
     def training_step(
@@ -228,130 +237,3 @@ class CrossModalClassification(ChannelTaskMixin, Classification):
             batch_size=len(logits),
         )
         return loss
-
-    @override
-    def validation_step(
-        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Keep each sample's probabilities and loss.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-        """
-        self._keep(batch)
-
-    @override
-    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep each sample's probabilities and loss.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-        """
-        self._keep(batch)
-
-    @override
-    def predict_step(
-        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
-    ) -> Tensor:
-        """Compute the probability of every class.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-
-        Returns:
-            (B, K) probabilities.
-        """
-        if 'image' not in batch:  # all samples were skipped
-            return torch.empty(0, len(self.class_names))
-        probabilities: Tensor = self(batch['image']).float().sigmoid()
-        index = batch['index']
-        names = batch.get('patch_id', [str(number) for number in index.tolist()])
-        self.predictions.update(index, probabilities=probabilities, patch_id=names)
-        return probabilities
-
-    def _keep(self, batch: Sample) -> None:
-        if 'image' not in batch:  # all samples were skipped
-            return
-        logits = self(batch['image']).float()
-        labels = batch['label']
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            logits,
-            labels.to(logits.dtype),
-            pos_weight=self.criterion.pos_weight,
-            reduction='none',
-        )
-        self.predictions.update(
-            batch['index'],
-            probabilities=logits.sigmoid(),
-            labels=labels,
-            loss=losses.mean(dim=1),
-        )
-
-    def _collect(self) -> dict[str, Any]:
-        rows = self.predictions.gather()
-        self.predictions.reset()
-        return rows
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation set and tune thresholds on it."""
-        rows = self._collect()
-        if self.trainer.sanity_checking:
-            return
-        probabilities, labels = rows['probabilities'], rows['labels']
-        scores = multilabel_scores(probabilities, labels)
-        self.log('val_loss', rows['loss'].double().mean().float(), prog_bar=True)
-        self.log_dict({f'val_{name}': value for name, value in scores.items()})
-        self.thresholds.copy_(tune_thresholds(probabilities, labels))
-
-    @override
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test set and write its reports."""
-        rows = self._collect()
-        datamodule = self._datamodule
-        groups = getattr(datamodule, 'test_groups', 5)
-        seeds = list(getattr(datamodule, 'test_group_seeds', (0, 1, 2)))
-        thresholds = self.thresholds.cpu()
-        tuned = bool(thresholds.isfinite().all())
-        probabilities, labels = rows['probabilities'], rows['labels']
-        scores = evaluate(
-            probabilities,
-            labels,
-            thresholds if tuned else None,
-            groups,
-            seeds,
-            getattr(datamodule, 'train_class_frequencies', None),
-        )
-        self.log('test_loss', rows['loss'].double().mean().float())
-        self.log_dict({f'test_{name}': value for name, value in scores.items()})
-        verdict = self._verdict()
-        self.log_dict({f'test_{k}': value for k, value in verdict.numbers().items()})
-        classes = per_class(
-            probabilities, labels, thresholds if tuned else None, self.class_names
-        )
-        note = getattr(datamodule, 'note', None)
-        report = score_report(scores, classes, groups, seeds, note, verdict)
-        rank_zero_info(f'\n{report}')
-        folder = self.trainer.log_dir  # all processes have to ask for it
-        if self.trainer.is_global_zero:
-            write_report(folder, report, classes)
-
-    @override
-    def on_predict_epoch_end(self) -> None:
-        """Write ``predictions.csv``: patch id and one probability a class."""
-        rows = self._collect()
-        folder = self.trainer.log_dir  # all processes have to ask for it
-        if self.trainer.is_global_zero:
-            path = write_predictions(
-                folder,
-                rows['patch_id'],
-                rows['probabilities'],
-                self.class_names,
-            )
-            rank_zero_info(f'Predictions of {len(rows["index"])} patches: {path}')
