@@ -1,0 +1,65 @@
+"""Test folders as ``torchgeo test`` leaves them, with predictions made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from torchgeo_channelmae.experiments.predictions import Predictions, read_predictions
+from torchgeo_channelmae.metrics import evaluate, per_class
+
+CLASSES = ('Forest', 'Water, inland', 'Fields')
+
+
+def predictions(
+    skill=1.0, patches=60, scenes=8, seed=0, data_seed=0, classes=CLASSES, digits=3
+):
+    """Predictions that tell the truth the better the greater their skill."""
+    data = np.random.default_rng(data_seed)
+    scene = data.integers(scenes, size=patches)
+    tendency = data.normal(size=(scenes, len(classes)))
+    labels = data.normal(size=(patches, len(classes))) + tendency[scene] > 0.5
+    labels[0] = True
+    noise = np.random.default_rng([seed, 1]).normal(size=labels.shape)
+    logits = skill * (2 * labels - 1) + noise
+    rounded = (1 / (1 + np.exp(-logits))).round(digits)
+    return Predictions(
+        classes=tuple(classes),
+        patch_ids=np.array([f'patch_{i}' for i in range(patches)]),
+        probabilities=rounded.astype(np.float32).astype(np.float64),
+        labels=labels,
+        acquisitions=np.array([f'scene_{i}' for i in scene]),
+        countries=np.array([('Austria', 'Serbia')[i % 2] for i in scene]),
+        thresholds=np.full(len(classes), 0.4),
+        floor={},
+    )
+
+
+def write(folder: Path, run: Predictions, val: float = 0.5) -> Predictions:
+    """Write predictions as a test does, in ``folder/test``, and read them again."""
+    test, fit = folder / 'test', folder / 'fit'
+    test.mkdir(parents=True)
+    fit.mkdir()
+    names = list(run.classes)
+    table = pd.DataFrame(run.probabilities, columns=names)
+    table.insert(0, 'patch_id', run.patch_ids)
+    table.to_csv(test / 'predictions.csv', index=False, float_format='%.9g')
+    patches = pd.DataFrame(run.labels.astype(int), columns=names)
+    for place, column in enumerate(('patch_ids', 'acquisitions', 'countries')):
+        patches.insert(
+            place, ('patch_id', 'acquisition', 'country')[place], getattr(run, column)
+        )
+    patches.to_csv(test / 'patches.csv', index=False)
+    probabilities = torch.from_numpy(run.probabilities).float()
+    labels = torch.from_numpy(run.labels).long()
+    thresholds = torch.tensor(run.thresholds).float()
+    per_class(probabilities, labels, thresholds, names).to_csv(test / 'per_class.csv')
+    scores = evaluate(
+        probabilities, labels, thresholds, class_frequencies=labels.float().mean(0)
+    )
+    pd.DataFrame([{f'test_{k}': v for k, v in scores.items()}]).to_csv(
+        test / 'metrics.csv', index=False
+    )
+    (fit / 'metrics.csv').write_text(f'epoch,val_mAP_micro\n0,{val}\n')
+    return read_predictions(test)

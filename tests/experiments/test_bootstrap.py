@@ -1,0 +1,192 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.experiments.fabricated import predictions, write
+from torchgeo_channelmae.experiments.bootstrap import Interval, bootstrap
+from torchgeo_channelmae.experiments.predictions import read_predictions
+
+
+def runs(skill, count=3, offset=0, **kwargs):
+    return [predictions(skill, seed=offset + i, **kwargs) for i in range(count)]
+
+
+@pytest.fixture(scope='module')
+def found():
+    models = {'scratch': runs(0.5), 'better': runs(1.5), 'ceiling': runs(3.0)}
+    return bootstrap(models, resamples=400)
+
+
+def test_an_estimate_is_the_mean_over_runs_on_the_whole_test_set(found):
+    interval = found.interval('better', 'mAP_micro')
+    assert interval.estimate == pytest.approx(found.whole['better']['mAP_micro'].mean())
+    assert len(found.whole['better']['mAP_micro']) == 3
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_a_clear_difference_is_one_and_its_sign_is_right(found):
+    up = found.difference('better', 'scratch', 'mAP_micro')
+    down = found.difference('scratch', 'better', 'mAP_micro')
+    assert up.low > 0
+    assert up.excludes_zero
+    assert down.excludes_zero
+    assert (down.low, down.high) == pytest.approx((-up.high, -up.low))
+
+
+def test_a_model_does_not_differ_from_itself():
+    same = bootstrap({'one': runs(1.0), 'two': runs(1.0)}, resamples=200)
+    for score in ('mAP_micro', 'F1_macro', 'F1_micro_tuned'):
+        assert same.difference('one', 'two', score) == Interval(0, 0, 0)
+    assert not same.difference('one', 'two', 'mAP_micro').excludes_zero
+
+
+def test_the_recovered_gain_is_the_share_of_the_way_to_the_ceiling(found):
+    share = found.recovered('better', 'scratch', 'ceiling', 'mAP_micro')
+    means = {name: found.whole[name]['mAP_micro'].mean() for name in found.whole}
+    assert share.estimate == pytest.approx(
+        (means['better'] - means['scratch']) / (means['ceiling'] - means['scratch'])
+    )
+    assert 0 < share.low < share.estimate < share.high <= 1.2
+    whole = found.recovered('ceiling', 'scratch', 'ceiling', 'mAP_micro')
+    assert (whole.estimate, whole.low, whole.high) == pytest.approx((1, 1, 1))
+
+
+def test_no_gain_is_recovered_where_there_is_no_room():
+    close = {
+        'scratch': runs(1.0),
+        'model': runs(1.0, offset=9),
+        'top': runs(1.0, 3, 20),
+    }
+    share = bootstrap(close, 200).recovered('model', 'scratch', 'top', 'mAP_micro')
+    assert np.isnan(share.low)
+    assert np.isnan(share.high)
+
+
+def test_draws_are_decided_by_the_seed_alone_whatever_else_is_compared():
+    models = {'a': runs(0.5), 'b': runs(1.0), 'c': runs(1.5)}
+    first = bootstrap(models, 100)
+    again = bootstrap(dict(reversed(models.items())), 100)
+    alone = bootstrap({'c': models['c']}, 100)
+    assert first.interval('c', 'mAP_micro') == again.interval('c', 'mAP_micro')
+    assert first.interval('c', 'mAP_micro') == alone.interval('c', 'mAP_micro')
+    other = bootstrap(models, 100, seed=1)
+    assert first.interval('c', 'mAP_micro') != other.interval('c', 'mAP_micro')
+
+
+def test_patches_of_one_acquisition_count_as_one_draw():
+    """Each patch ten times, in its own scene: no more is known than from it once."""
+    once = replace(
+        predictions(0.7, patches=40, scenes=40),
+        acquisitions=np.array([f'scene_{i}' for i in range(40)]),
+    )
+    many = replace(
+        once,
+        **{
+            name: np.repeat(getattr(once, name), 10, axis=0)
+            for name in (
+                'patch_ids',
+                'probabilities',
+                'labels',
+                'acquisitions',
+                'countries',
+            )
+        },
+    )
+    many = replace(many, patch_ids=np.array([f'patch_{i}' for i in range(400)]))
+    alone = replace(many, acquisitions=np.full(400, ''))
+    widths = []
+    for run in (once, many, alone):
+        interval = bootstrap({'model': [run]}, 400).interval('model', 'mAP_micro')
+        widths.append(interval.high - interval.low)
+    assert widths[1] == pytest.approx(widths[0], rel=1e-6)
+    assert widths[2] < 0.5 * widths[0]
+
+
+def test_what_an_interval_holds_is_said():
+    one = bootstrap({'model': runs(1.0, 1)}, 100)
+    assert one.describe('model').endswith(
+        'of one training run, no variance of training'
+    )
+    three = bootstrap({'model': runs(1.0)}, 100)
+    assert 'by its 8 acquisitions, and the 3 training runs' in three.describe('model')
+    unknown = [replace(run, acquisitions=np.full(60, '')) for run in runs(1.0)]
+    assert 'by its 60 patches' in bootstrap({'model': unknown}, 100).describe('model')
+
+
+@pytest.mark.parametrize('count', [2, 3, 5])
+def test_the_interval_of_no_difference_holds_zero_about_as_often_as_it_says(count):
+    """200 pairs of models that differ by training seeds and noise alone."""
+    held = 0
+    for trial in range(200):
+        rng = np.random.default_rng([count, trial])
+        pair = [
+            [
+                predictions(
+                    1.0 + 0.25 * rng.normal(),  # runs differ more than by the test set
+                    patches=80,
+                    scenes=20,
+                    seed=int(rng.integers(10**9)),
+                    data_seed=trial,
+                )
+                for _ in range(count)
+            ]
+            for _ in range(2)
+        ]
+        found = bootstrap({'a': pair[0], 'b': pair[1]}, 100, seed=trial)
+        held += not found.difference('a', 'b', 'mAP_micro').excludes_zero
+    assert 0.9 <= held / 200 <= 1.0
+
+
+@pytest.mark.parametrize(
+    ('models', 'words'),
+    [
+        ({}, 'no predictions to compare'),
+        ({'a': []}, 'no predictions to compare'),
+        ({'a': runs(1.0, 1), 'b': runs(1.0, 1, patches=50)}, 'b was tested on 50 pat'),
+        (
+            {'a': runs(1.0, 1), 'b': runs(1.0, 1, data_seed=5)},
+            'b was tested with other',
+        ),
+        (
+            {'a': runs(1.0, 1), 'b': runs(1.0, 1, classes=['x', 'y', 'z'])},
+            'b has other',
+        ),
+        ({'a': runs(1.0, 1, scenes=1)}, 'All test patches are of one acquisition'),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_a_sentence(models, words):
+    with pytest.raises(ValueError, match=words) as told:
+        bootstrap(models, 100)
+    assert '\n' not in str(told.value)
+
+
+# Files
+
+
+def test_predictions_come_back_from_their_files(tmp_path):
+    run = predictions()
+    read = write(tmp_path, run)
+    for name in ('probabilities', 'labels', 'patch_ids', 'acquisitions', 'countries'):
+        assert np.array_equal(getattr(read, name), getattr(run, name)), name
+    assert read.thresholds == pytest.approx(run.thresholds)
+    assert 0 < read.floor['mAP_micro'] < 1
+
+
+@pytest.mark.parametrize('name', ['predictions', 'patches', 'per_class', 'metrics'])
+def test_a_missing_file_is_named(tmp_path, name):
+    write(tmp_path, predictions())
+    (tmp_path / 'test' / f'{name}.csv').unlink()
+    with pytest.raises(
+        FileNotFoundError, match=f'{name}.csv is missing: run that test'
+    ):
+        read_predictions(tmp_path / 'test')
+
+
+def test_files_of_two_tests_are_told_apart(tmp_path):
+    write(tmp_path / 'one', predictions())
+    write(tmp_path / 'two', predictions(patches=50))
+    other = (tmp_path / 'two' / 'test' / 'patches.csv').read_bytes()
+    (tmp_path / 'one' / 'test' / 'patches.csv').write_bytes(other)
+    with pytest.raises(ValueError, match='files of unlike patches'):
+        read_predictions(tmp_path / 'one' / 'test')
