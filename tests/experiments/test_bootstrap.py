@@ -177,9 +177,7 @@ def test_predictions_come_back_from_their_files(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     write(tmp_path, predictions())
     (tmp_path / 'test' / f'{name}.csv').unlink()
-    with pytest.raises(
-        FileNotFoundError, match=f'{name}.csv is missing: run that test'
-    ):
+    with pytest.raises(FileNotFoundError, match=f'{name}.csv is missing: run that'):
         read_predictions(tmp_path / 'test')
 
 

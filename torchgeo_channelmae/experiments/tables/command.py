@@ -10,6 +10,7 @@ from .calibrate import STEPS, Cost, calibrate
 from .cells import Table
 from .plan import Data, Plan, Run, make_plan
 from .presets import Preset, read_preset
+from .results import read_results
 from .runner import check_settings, commands_done, own, run_all
 from .write import write_table
 
@@ -74,9 +75,10 @@ def tables(
         return
     with own(folder / 'runs'):
         outcome = _run(plan, folder / 'runs', jobs)
-        where = write_table(
-            described, chosen, plan, outcome, folder, numbers, resamples
+        results = read_results(
+            described, chosen, plan, outcome, folder / 'runs', numbers, resamples
         )
+        where = write_table(results, folder / described.name)
     print(f'Table {described.name} is in {where}')
     _tell_failures(described, outcome)
 

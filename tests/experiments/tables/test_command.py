@@ -1,0 +1,131 @@
+"""``channelmae tables`` from the command line, with real trainings of seconds."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from torchgeo_channelmae.cli import main
+
+CONF = Path(__file__).parents[3] / 'conf'
+CELLS = 's2-p16:S1,scratch-p16:S1'
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """Configurations whose trainings are shorter still."""
+    folder = tmp_path / 'conf'
+    shutil.copytree(CONF, folder)
+    for name, epochs in (('pretrain', 3), ('finetune', 2)):
+        path = folder / 'tables' / 'sample' / f'{name}.yaml'
+        values = yaml.safe_load(path.read_text())
+        values['data']['init_args'] |= {'samples_per_epoch': 32}
+        values['trainer']['max_epochs'] = epochs
+        values.setdefault('model', {}).setdefault('init_args', {})['size'] = 32
+        values['data']['init_args']['size'] = 32
+        path.write_text(yaml.safe_dump(values))
+    return folder
+
+
+def arguments(conf, out, *options):
+    return [
+        'tables',
+        '1',
+        *('--preset', 'sample'),
+        *('--only', CELLS),
+        *('--resamples', '100'),
+        *('--conf', str(conf)),
+        *('--out', str(out)),
+        *options,
+    ]
+
+
+def start(conf, out, log):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'torchgeo_channelmae.cli', *arguments(conf, out)],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+    )
+
+
+def tables_of(out):
+    return {path.name: path.read_bytes() for path in (out / '1').iterdir()}
+
+
+def test_a_table_killed_again_and_again_ends_as_an_undisturbed_one(conf, tmp_path):
+    with (tmp_path / 'log').open('w') as log:
+        whole = start(conf, tmp_path / 'whole', log)
+        broken = tmp_path / 'broken'
+        marks = [
+            broken / 'runs' / 'pretrain-s2-p16-seed0' / 'last.ckpt',
+            broken / 'runs' / 'pretrain-s2-p16-seed1.json',
+            broken / 'runs' / 'finetune-from-s2-p16-s1-seed0' / 'last.ckpt',
+        ]
+        for mark in marks:
+            process = start(conf, broken, log)
+            while not mark.exists():
+                assert process.poll() is None, (tmp_path / 'log').read_text()
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert start(conf, broken, log).wait() == 0, (tmp_path / 'log').read_text()
+        assert whole.wait() == 0, (tmp_path / 'log').read_text()
+    assert tables_of(broken) == tables_of(tmp_path / 'whole')
+    table = pd.read_csv(broken / '1' / 'results.csv')
+    assert set(table.loc[table['missing'].isna(), 'row']) == {'s2-p16', 'scratch-p16'}
+
+    # Run again, all is there; asked with other settings, it is refused.
+    before = {p: p.stat().st_mtime_ns for p in broken.rglob('*') if p.is_file()}
+    assert main(arguments(conf, broken)) == 0
+    path = conf / 'tables' / 'sample' / 'finetune.yaml'
+    path.write_text(path.read_text().replace('max_epochs: 2', 'max_epochs: 4'))
+    assert main(arguments(conf, broken)) == 1
+    assert before == {p: p.stat().st_mtime_ns for p in broken.rglob('*') if p.is_file()}
+
+
+def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(conf, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert main(arguments(conf, out, '--dry-run', '--seeds', '0')) == 0
+    told = capsys.readouterr().out
+    assert not out.exists()
+    assert 'torchgeo fit --config' in told
+    assert 'torchgeo test --config' in told
+    assert '32 samples an epoch, 6 optimizer steps' in told  # 2 batches x 3 epochs
+    assert '32 samples an epoch, 4 optimizer steps' in told
+    assert 'not measured' not in told
+    assert '3 runs, 0 done; the 3 measured ones: 14 optimizer steps' in told
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['1', '--preset', 'synthetic'], 'synthetic needs data: give --root FOLDER'),
+        (['1', '--preset', 'paper', '--root', '.'], 'give --pretrain-root FOLDER'),
+        (['1', '--preset', 'synthetic', '--root', 'gone'], '--root gone is no folder'),
+        (['1', '--preset', 'sample', '--root', '.'], 'brings its data: leave out'),
+        (['1', '--preset', 'big'], "no preset 'big': choose sample"),
+        (['4', '--preset', 'sample'], "no table '4': choose 1, 2, 3, labels"),
+        (['1', '--preset', 'sample', '--only', 's3'], "no cell or row 's3'"),
+        (['1', '--preset', 'sample', '--seeds', '0,0'], 'each once, as equal seeds'),
+        (['1', '--preset', 'sample', '--seeds', 'a'], "seeds is 'a': give whole"),
+        (['1', '--preset', 'sample', '--jobs', '0'], 'jobs is 0'),
+        (['1', '--preset', 'sample', '--conf', 'gone'], 'give its conf folder'),
+    ],
+)
+def test_bad_requests_are_told_in_a_sentence_and_leave_nothing(
+    options, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    conf = [] if '--conf' in options else ['--conf', str(CONF)]
+    assert main(['tables', *options, *conf]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
