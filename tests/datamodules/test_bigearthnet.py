@@ -596,3 +596,20 @@ def test_the_stock_classification_task_trains_plots_tests_and_predicts(tmp_path)
     assert 'test_loss' in trainer.test(task, datamodule, verbose=False)[0]
     predictions = trainer.predict(task, datamodule)
     assert torch.cat(predictions).shape == (21, 19)
+
+
+def test_a_test_tells_the_scene_and_country_of_each_patch_in_the_order_of_samples():
+    data = BigEarthNetS1S2DataModule(bands=['VV', 'VH'])
+    assert data.test_frame is None
+    data.setup('test')
+    table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet').set_index('patch_id')
+    frame = data.test_frame
+    assert frame.index.tolist() == [
+        data.test_dataset[row]['patch_id'] for row in range(len(data.test_dataset))
+    ]
+    assert frame['country'].tolist() == table.loc[frame.index, 'country'].tolist()
+    for patch, scene in frame['acquisition'].items():
+        row_and_column = patch.removeprefix(scene).split('_')
+        assert row_and_column[0] == ''
+        assert len(row_and_column) == 3
+        assert all(part.isdigit() for part in row_and_column[1:])

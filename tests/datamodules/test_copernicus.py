@@ -451,3 +451,11 @@ def test_the_shipped_overlays_train(torchgeo, conf, untouched, tmp_path, task):
         folder=tmp_path,
     )
     assert command.code == 0, command.output
+
+
+def test_a_test_tells_the_scene_of_each_patch_and_no_country(untouched):
+    frame = ready(untouched, 'test', test_groups=2).test_frame
+    assert frame.index.tolist() == [names('test', row)[1] for row in range(4)]
+    scene = 'S2B_MSIL2A_20180422T063852_N9999_R123_T35VNK'
+    assert frame['acquisition'].tolist() == [scene] * 4
+    assert frame['country'].tolist() == [''] * 4

@@ -1,14 +1,17 @@
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from torchgeo_channelmae.models.plain import create_plain, load_plain
 
 BANDS = ('VV', 'VH')
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'vit_tiny_patch16_224'])
+@pytest.mark.parametrize(
+    'name', ['resnet18', 'vit_tiny_patch16_224', 'deit_tiny_patch16_224', 'vgg11']
+)
 def test_a_model_takes_the_bands_and_the_size(name):
-    model = create_plain(name, BANDS, num_classes=19, size=64, drop_path_rate=0.1)
+    model = create_plain(name, BANDS, num_classes=19, size=64, drop_path_rate=0.0)
     assert model.bands == BANDS
     assert model(torch.randn(2, 2, 64, 64)).shape == (2, 19)
 
@@ -40,6 +43,20 @@ def test_weights_for_other_bands_and_sizes_arrive_but_for_the_first_layer():
     assert torch.equal(
         after['pos_embed'][:, 0], optical.state_dict()['pos_embed'][:, 0]
     )
+
+
+@pytest.mark.parametrize(
+    ('name', 'prefix', 'side'),
+    [('vit_small_patch14_reg4_dinov2', 0, 28), ('vit_base_patch16_siglip_224', 0, 32)],
+)
+def test_positions_without_a_class_token_are_resampled_too(name, prefix, side):
+    large = create_plain(name, BANDS, 0, 2 * side, depth=1)
+    small = create_plain(name, BANDS, 0, side, depth=1)
+    report = load_plain(small, large.state_dict())
+    assert report.resampled == ('pos_embed',)
+    assert small.pos_embed.shape[1] == prefix + 4
+    expected = resample_abs_pos_embed(large.pos_embed, [2, 2], num_prefix_tokens=0)
+    assert torch.equal(small.pos_embed, expected)
 
 
 def test_positions_of_no_square_grid_start_afresh():

@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.models import ChannelViT
+from torchgeo_channelmae.provenance import KEY, DataRecord, Provenance, Training
 from torchgeo_channelmae.tasks import CrossModalClassification
 from torchgeo_channelmae.tasks.trainable import PARTS, part_of, parts_in
 
@@ -179,22 +180,74 @@ def test_parts_that_learn_alone_learn_at_the_rate_of_the_head(tmp_path):
 def test_a_resumed_partial_training_ends_where_an_unbroken_one_does(
     pretrained, tmp_path
 ):
+    class Halfway(Callback):
+        def on_train_epoch_end(self, trainer, task):
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / 'one.ckpt')
+
     def task():
         return make_task(
             weights=pretrained, trainable='patch_embed+head', reinit=['patch_embed']
         )
 
-    whole = task()
-    fit(whole, tmp_path, epochs=2)
-    first = fit(task(), tmp_path, epochs=1)
-    first.save_checkpoint(tmp_path / 'one.ckpt')
-    resumed = task()
-    fit(resumed, tmp_path, epochs=2, ckpt_path=tmp_path / 'one.ckpt')
-    frozen = [n for n in whole.model.state_dict() if n.startswith('blocks')]
-    for name in frozen:
-        assert torch.equal(
-            whole.model.state_dict()[name], resumed.model.state_dict()[name]
-        )
+    whole, resumed, start = task(), task(), Start()
+    fit(whole, tmp_path, epochs=2, callbacks=[Halfway()])
+    path = tmp_path / 'one.ckpt'
+    fit(resumed, tmp_path, epochs=2, callbacks=[start], ckpt_path=path)
+    halfway = start.weights['head.weight']
+    assert not torch.equal(halfway, whole.model.head.weight)  # half was left to learn
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('model', ['channelmae_tiny_patch16', 'resnet18'])
+def test_frozen_parts_stay_in_eval_mode_whoever_asks_for_training(model):
+    task = make_task(model=model, trainable='patch_embed+head', drop_path=0.5)
+    task.eval()
+    task.train()
+    modes = {
+        (part_of(name, task.model), module.training)
+        for name, module in task.model.named_modules()
+        if name
+    }
+    assert modes >= {('patch_embed', True), ('head', True), ('blocks', False)}
+    assert ('blocks', True) not in modes
+
+
+def test_naming_every_part_is_to_train_all(tmp_path):
+    rates = []
+    for trainable in ('all', '+'.join(PARTS)):
+        task = make_task(trainable=trainable, layer_decay=0.5)
+        groups = fit(task, tmp_path).optimizers[0].param_groups
+        rates.append(sorted(group['initial_lr'] for group in groups))
+    assert rates[0] == rates[1]
+
+
+def test_a_model_with_two_heads_has_both_in_its_head():
+    model = timm.create_model('deit_tiny_distilled_patch16_224', num_classes=19)
+    assert part_of('head.weight', model) == part_of('head_dist.bias', model) == 'head'
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (
+            {'trainable': 'patch_embed+neck'},
+            "trainable names 'neck', .* patch_embed, spectral, positions, blocks, head",
+        ),
+        ({'reinit': ['neck']}, "reinit names 'neck'"),
+        (
+            {'model': 'resnet18', 'trainable': 'spectral+head'},
+            "'spectral', .* its parts are patch_embed, blocks, head",
+        ),
+        ({'model': 'vit_tiny_patch16_224', 'size': 64}, '64 px, .* 32 px'),
+        ({'model': 'vgg11'}, "Model 'vgg11' .* set drop_path to 0"),
+    ],
+)
+def test_parts_or_models_that_do_not_fit_are_one_sentence(kwargs, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(make_task(**kwargs), tmp_path)
+    assert '\n' not in str(caught.value)
 
 
 # Starting parts afresh
@@ -224,4 +277,36 @@ def test_starting_afresh_is_logged_by_tensor(pretrained, tmp_path, caplog):
     assert line == (
         'Started afresh (reinit): patch_embed.proj.weight, patch_embed.proj.bias, '
         'head.weight, head.bias.'
+    )
+
+
+def test_without_weights_a_part_may_start_afresh_as_well(tmp_path):
+    task, start = make_task(reinit=['patch_embed']), Start()
+    before = start_of(task)
+    fit(task, tmp_path, callbacks=[start])
+    changed = {n for n, v in before.items() if not torch.equal(v, start.weights[n])}
+    assert changed == {'patch_embed.proj.weight', 'patch_embed.proj.bias'}
+
+
+def test_a_first_layer_trained_on_the_bands_in_another_order_starts_afresh(tmp_path):
+    vh_first = make_task(model='resnet18', bands=['VH', 'VV'])
+    vv_first = make_task(model='resnet18')
+    record = DataRecord('Set', ('VH', 'VV'), ('Sentinel-1 GRD',), None, None, False)
+    path = tmp_path / 'vh_first.ckpt'
+    torch.save(
+        {
+            'state_dict': {f'model.{k}': v for k, v in start_of(vh_first).items()},
+            KEY: Provenance(own=(Training(record, True),)).state(),
+        },
+        path,
+    )
+    first = vv_first.model.conv1.weight.clone()
+    report = vv_first.load_weights(str(path))
+    assert report.fresh == {'conv1.weight': 'of the bands VH, VV in the weights'}
+    assert torch.equal(vv_first.model.conv1.weight, first)
+    name = 'layer1.0.conv1.weight'
+    assert torch.equal(start_of(vv_first)[name], start_of(vh_first)[name])
+    assert (
+        make_task(model='resnet18', bands=['VH', 'VV']).load_weights(str(path)).fresh
+        == {}
     )

@@ -7,6 +7,7 @@ from typing import Any, override
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
@@ -36,7 +37,8 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
     band), ``size``, ``class_names``, ``num_patches``, ``test_groups``,
     ``test_group_seeds`` and, in every stage, ``train_class_frequencies``: the share of
     training patches with each class, (19,); for a test, ``test_tiles`` and
-    ``test_patches``: the tile of each test patch and the hash of its name in v1.
+    ``test_patches``, the tile of each test patch and the hash of its name in v1, and
+    ``test_frame``, its acquisition and country by patch id.
 
     Arguments are checked in :meth:`setup`, not here, because an error inside a
     constructor that a configuration file calls is hard to read.
@@ -150,6 +152,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         self.note: str | None = None
         self.test_tiles: npt.NDArray[np.str_] | None = None
         self.test_patches: Tensor | None = None
+        self.test_frame: pd.DataFrame | None = None
         self.test_patch_names: npt.NDArray[np.bytes_] | None = None
 
     @override

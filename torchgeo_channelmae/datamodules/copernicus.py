@@ -6,6 +6,7 @@ from typing import Any, override
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -117,6 +118,7 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
         )
         self.test_tiles: npt.NDArray[np.str_] | None = None
         self.test_patches: Tensor | None = None
+        self.test_frame: pd.DataFrame | None = None
 
     @override
     def setup(self, stage: str) -> None:

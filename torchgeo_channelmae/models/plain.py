@@ -4,15 +4,16 @@ A residual network or a plain vision transformer has one input layer for all ban
 weights for other bands lose it: it starts afresh, as is usual in this field.
 """
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 from timm.layers import resample_abs_pos_embed
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from .tokens import check_size
 from .weights import LoadReport
 
 
@@ -32,7 +33,7 @@ def create_plain(
         The model, untrained.
 
     Raises:
-        ValueError: If timm has no such model.
+        ValueError: If timm has no such model, or it does not take these arguments.
     """
     if not timm.is_model(name):
         raise ValueError(
@@ -41,21 +42,75 @@ def create_plain(
             f'timm.list_models().'
         )
     arguments = {'in_chans': len(bands), 'num_classes': num_classes, **kwargs}
-    if 'vision_transformer' in inspect.getmodule(timm.model_entrypoint(name)).__name__:  # type: ignore[union-attr]
+    config = get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
         arguments['img_size'] = size
-    model: nn.Module = timm.create_model(name, **arguments)
+    if not arguments.get('drop_path_rate'):  # some models know none
+        arguments.pop('drop_path_rate', None)
+    try:
+        model: nn.Module = timm.create_model(name, **arguments)
+    except TypeError as error:
+        hint = '; set drop_path to 0' if 'drop_path_rate' in str(error) else ''
+        raise ValueError(
+            f'Model {name!r} can not be made with {", ".join(arguments)} '
+            f'({error}){hint}.'
+        ) from None
     model.bands = tuple(bands)  # type: ignore[assignment]
     return model
 
 
-def load_plain(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
+def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
+    """Names that a model's configuration in timm gives its first layer or its heads.
+
+    Args:
+        model: The model.
+        entry: ``first_conv`` or ``classifier``.
+
+    Returns:
+        The names; some models have two heads, and some models tell none.
+    """
+    config: Any = getattr(model, 'pretrained_cfg', None) or {}
+    names = config.get(entry) or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def check_image(model: nn.Module, size: int) -> None:
+    """Check that a model takes square images of a size.
+
+    Args:
+        model: A model of timm.
+        size: Their side in pixels.
+
+    Raises:
+        ValueError: If the model was made for another one, or its patches do not fit.
+    """
+    embed: Any = getattr(model, 'patch_embed', None)
+    side = getattr(embed, 'patch_size', None)
+    if not isinstance(side, tuple):
+        return
+    check_size(size, size, side[0])
+    made: Any = getattr(embed, 'img_size', None)
+    if getattr(embed, 'strict_img_size', False) and made != (size, size):
+        raise ValueError(
+            f'The model takes images of {made[0]} px, but those of the data have '
+            f'{size} px: give model.init_args.size and data.init_args.size alike.'
+        )
+
+
+def load_plain(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    bands: Sequence[str] | None = None,
+) -> LoadReport:
     """Load pretrained tensors of the same model for other bands or another size.
 
-    The head is never loaded. Positions are resampled if the grids differ.
+    The head is never loaded. Positions are resampled if the grids differ. The first
+    layer starts afresh where its bands are others, or the same in another order.
 
     Args:
         model: The model.
         state_dict: Tensors by name.
+        bands: Names of the bands that the tensors are for, None where not known.
 
     Returns:
         What was done.
@@ -63,21 +118,24 @@ def load_plain(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport
     Raises:
         ValueError: If fewer than half of the tensors find their counterpart.
     """
-    config: Any = model.pretrained_cfg
-    head = f'{config["classifier"]}.'
+    head = tuple(f'{name}.' for name in named_layers(model, 'classifier'))
+    first = tuple(f'{name}.weight' for name in named_layers(model, 'first_conv'))
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
     values: dict[str, Tensor] = {}
     resampled, fresh = [], {}
+    prefix = _prefix_tokens(model)
     for name, tensor in own.items():
         stored = state_dict.get(name)
         if stored is None:
             fresh[name] = 'not in the weights'
+        elif name in first and bands and tuple(bands) != model.bands:
+            fresh[name] = f'of the bands {", ".join(bands)} in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name == 'pos_embed' and _is_square_grid(stored, tensor):
+        elif name == 'pos_embed' and _is_square_grid(stored, tensor, prefix):
             embed: Any = model.patch_embed
             values[name] = resample_abs_pos_embed(
-                stored, list(embed.grid_size), num_prefix_tokens=1
+                stored, list(embed.grid_size), num_prefix_tokens=prefix
             )
             resampled.append(name)
         else:
@@ -99,7 +157,16 @@ def load_plain(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport
     )
 
 
-def _is_square_grid(stored: Tensor, tensor: Tensor) -> bool:
-    """Whether these are positions of a class token and a square grid."""
-    cells = stored.shape[1] - 1
+def _prefix_tokens(model: nn.Module) -> int:
+    """Number of tokens with a position that are no cells, such as the class token."""
+    if getattr(model, 'no_embed_class', False):
+        return 0
+    return int(getattr(model, 'num_prefix_tokens', 0))
+
+
+def _is_square_grid(stored: Tensor, tensor: Tensor, prefix: int) -> bool:
+    """Whether these are positions of prefix tokens and a square grid."""
+    if stored.ndim != 3 or stored.shape[1] <= prefix:
+        return False
+    cells = stored.shape[1] - prefix
     return stored.shape[2] == tensor.shape[2] and math.isqrt(cells) ** 2 == cells

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
-from ..models.plain import load_plain
-from ..models.tokens import check_size
+from ..models.plain import check_image, load_plain
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
 from ..provenance import (
     KEY,
@@ -119,8 +118,8 @@ class ChannelTaskMixin(LightningModule):
                 f'model.init_args.bands and data.init_args.bands.'
             )
         size = getattr(datamodule, 'size', None)
-        if isinstance(size, int) and hasattr(self.model, 'patch_embed'):
-            check_size(size, size, self.model.patch_embed.patch_size[0])
+        if isinstance(size, int):
+            check_image(self.model, size)
         if stage == 'fit' and checkpoint_of(self.trainer)[1] is None:
             if self.weights:
                 self.load_weights(self.weights)
@@ -132,12 +131,13 @@ class ChannelTaskMixin(LightningModule):
     def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
         """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
-        tensors = read_weights(weights)
+        tensors, past = read_weights(weights), read_provenance(weights)
         if isinstance(self.model, ChannelViT):
             report = load_encoder(self.model, tensors, policy)
         else:
-            report = load_plain(self.model, tensors)
-        self.provenance = self.provenance.started_from(read_provenance(weights))
+            last = past.trainings[-1].record if past.trainings else None
+            report = load_plain(self.model, tensors, last.bands if last else None)
+        self.provenance = self.provenance.started_from(past)
         rank_zero_info(f'Weights {weights}: {report}')
         return report
 

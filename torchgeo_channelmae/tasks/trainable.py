@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.plain import named_layers
+
 PARTS = ('patch_embed', 'spectral', 'positions', 'blocks', 'head')
 """Parts of a model: the projection of patches (or first layer), the band embeddings,
 the positions, all layers between (with norms and the class token), and the head."""
@@ -18,15 +20,14 @@ def part_of(name: str, model: nn.Module) -> str:
         name: Its dotted name.
         model: A model of timm; its configuration names the first layer and the head.
     """
-    known: Any = getattr(model, 'pretrained_cfg', None) or {}
     places = {
-        'spectral': 'spectral_embed',
-        'positions': 'pos_embed',
-        'patch_embed': known.get('first_conv', 'patch_embed'),
-        'head': known.get('classifier', 'head'),
+        'spectral': ('spectral_embed',),
+        'positions': ('pos_embed',),
+        'patch_embed': ('patch_embed', *named_layers(model, 'first_conv')),
+        'head': named_layers(model, 'classifier') or ('head',),
     }
-    for part, prefix in places.items():
-        for start in (prefix, 'patch_embed' if part == 'patch_embed' else prefix):
+    for part, starts in places.items():
+        for start in starts:
             if name == start or name.startswith((f'{start}.', f'{start}_drop')):
                 return part
     return 'blocks'

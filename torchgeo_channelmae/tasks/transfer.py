@@ -1,6 +1,6 @@
 """Transfer: fine-tune an encoder on another sensor and score it."""
 
-from typing import Any, Literal, override
+from typing import Any, Literal, Self, override
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -23,6 +23,7 @@ from .trainable import (
     describe,
     freeze_others,
     fresh_copy,
+    parts_in,
     rest_others,
     restart,
     trainable_parts,
@@ -185,9 +186,17 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
 
     @override
     def on_train_epoch_start(self) -> None:
-        """Put what is frozen into eval mode."""
+        """Put what is frozen into eval mode: modules are made in training mode."""
         super().on_train_epoch_start()
         rest_others(self.model, self.parts)
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode for what learns alone, whoever asks for it and when."""
+        super().train(mode)
+        if mode and hasattr(self, 'parts'):
+            rest_others(self.model, self.parts)
+        return self
 
     @override
     def configure_losses(self) -> None:
@@ -207,7 +216,8 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         """Initialize AdamW with layer-wise learning rates for the global batch."""
         hparams = self.hparams
         lr = scaled_lr(hparams['base_lr'], self.trainer)
-        decay = hparams['layer_decay'] if hparams['trainable'] == 'all' else 1.0
+        learn_all = set(self.parts) == set(parts_in(self.model))
+        decay = hparams['layer_decay'] if learn_all else 1.0
         groups = layer_decay_groups(self.model, lr, hparams['weight_decay'], decay)
         optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']))
         return schedule(self, optimizer, hparams['warmup_epochs'])
