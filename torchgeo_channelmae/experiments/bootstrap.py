@@ -63,11 +63,15 @@ class Bootstrap:
 
     def interval(self, model: str, score: str) -> Interval:
         """The score of a model."""
-        return self._combined({model: 1.0}, score)
+        found = self._combined({model: 1.0}, score)
+        low, high = (min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+        return Interval(found.estimate, low, high)
 
     def difference(self, one: str, other: str, score: str) -> Interval:
         """How much higher the score of one model is than that of another."""
-        return self._combined({one: 1.0, other: -1.0}, score)
+        found = self._combined({one: 1.0, other: -1.0}, score)
+        low, high = (min(max(end, -1.0), 1.0) for end in (found.low, found.high))
+        return Interval(found.estimate, low, high)
 
     def recovered(self, model: str, base: str, ceiling: str, score: str) -> Interval:
         """The share of the way from a base to a ceiling that a model goes.

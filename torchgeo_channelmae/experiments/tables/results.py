@@ -172,7 +172,7 @@ def _subset_scores(
         evaluate(
             torch.from_numpy(run.probabilities),
             torch.from_numpy(run.labels.astype(np.int64)),
-            None if run.thresholds is None else torch.from_numpy(run.thresholds),
+            None if run.thresholds is None else torch.tensor(run.thresholds),
             groups,
             seeds,
         )

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-import torchgeo.main  # here, so that processes that are forked have it
+import torch.utils.tensorboard  # these here, so that forked processes have them
+import torchgeo.main
 import yaml
 
+from ... import datamodules, tasks  # noqa: F401
 from ...processes import end_with
 from .plan import Plan, Run
 from .scores import best_rate

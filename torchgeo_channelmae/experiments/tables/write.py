@@ -119,7 +119,7 @@ def _classes(results: Results) -> Iterator[dict[str, Any]]:
     for name, done in results.cells.items():
         tables = [
             per_class(*_tensors(run), None if run.thresholds is None else
-                      torch.from_numpy(run.thresholds), list(run.classes))
+                      torch.tensor(run.thresholds), list(run.classes))
             for run in done.runs
         ]  # fmt: skip
         for position, title in enumerate(done.runs[0].classes):
@@ -146,9 +146,7 @@ def _countries(results: Results) -> Iterator[dict[str, Any]]:
             found = []
             for run in done.runs:
                 probabilities, labels = _tensors(run)
-                cuts = (
-                    0.5 if run.thresholds is None else torch.from_numpy(run.thresholds)
-                )
+                cuts = 0.5 if run.thresholds is None else torch.tensor(run.thresholds)
                 found.append(
                     multilabel_scores(probabilities[chosen], labels[chosen], cuts)
                 )
