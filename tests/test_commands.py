@@ -365,7 +365,7 @@ def conf_of_tests(name):
     return Path(__file__).with_name('conf') / name
 
 
-def test_the_overlays_for_a_full_archive_run(torchgeo, conf, tmp_path):
+def test_the_configurations_of_the_paper_run(torchgeo, conf, tmp_path):
     small = (
         '--trainer.fast_dev_run=1',
         '--trainer.accelerator=cpu',
@@ -373,15 +373,16 @@ def test_the_overlays_for_a_full_archive_run(torchgeo, conf, tmp_path):
         '--data.init_args.batch_size=2',
         '--model.init_args.model=channelmae_tiny_patch16',
     )
-    for task in ('pretrain', 'finetune'):
-        both = (
-            '--config',
-            conf / f'{task}.yaml',
-            '--config',
-            conf / f'full/{task}.yaml',
-        )
-        extra = ('--model.init_args.weights=null',) if task == 'finetune' else ()
-        succeed(torchgeo('fit', *both, *small, *extra, folder=tmp_path))
+    for files, extra in (
+        (('pretrain', 'bigearthnet', 'masking/s4'), ()),
+        (
+            ('finetune', 'bands/s2', 'trainable/patch_embed_reinit'),
+            ('--model.init_args.weights=null',),
+        ),
+    ):
+        paths = [conf / f'paper/{name}.yaml' for name in files]
+        configs = [part for path in paths for part in ('--config', path)]
+        succeed(torchgeo('fit', *configs, *small, *extra, folder=tmp_path))
 
 
 def test_resuming_a_finished_run_changes_nothing(project, torchgeo, conf):
