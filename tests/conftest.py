@@ -41,6 +41,11 @@ class Command:
         self.code = ask(self.zygote, {'wait': self.pid})
         return self
 
+    @property
+    def is_running(self) -> bool:
+        state = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2]
+        return state.split()[0] != 'Z'
+
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
@@ -72,14 +77,15 @@ def zygote() -> Iterator[subprocess.Popen]:
 
 @pytest.fixture(scope='session')
 def start(zygote) -> Callable[..., Command]:
-    """Start ``torchgeo ARGS`` in a folder."""
+    """Start ``torchgeo ARGS``, or another program, in a folder."""
     count = 0
 
-    def start_command(*args: str, folder: Path) -> Command:
+    def start_command(*args: str, folder: Path, program: str = 'torchgeo') -> Command:
         nonlocal count
         count += 1
         log = folder / f'.output-{count}.txt'
         request = {
+            'program': program,
             'args': [str(arg) for arg in args],
             'folder': str(folder),
             'output': str(log),

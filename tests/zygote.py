@@ -1,4 +1,4 @@
-"""Runs ``torchgeo`` commands in processes of their own without importing each time.
+"""Runs commands in processes of their own without importing TorchGeo each time.
 
 Started once, it imports TorchGeo and this package, then forks a child for every request
 on its standard input. A child is what a terminal would start: its own working folder,
@@ -11,12 +11,14 @@ import sys
 
 import torchgeo.main
 
+import torchgeo_channelmae.cli
 import torchgeo_channelmae.datamodules
+import torchgeo_channelmae.experiments.tables.command
 import torchgeo_channelmae.runs
-import torchgeo_channelmae.tasks  # noqa: F401
+import torchgeo_channelmae.tasks
 
 
-def run(args: list[str], folder: str, output: str) -> None:
+def run(program: str, args: list[str], folder: str, output: str) -> None:
     """Become the command; never returns."""
     os.chdir(folder)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -24,9 +26,12 @@ def run(args: list[str], folder: str, output: str) -> None:
         os.dup2(file, stream)
     code = 1
     try:
-        sys.argv = ['torchgeo', *args]
-        torchgeo.main.main()
-        code = 0
+        sys.argv = [program, *args]
+        if program == 'channelmae':
+            code = torchgeo_channelmae.cli.main()
+        else:
+            torchgeo.main.main()
+            code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -45,5 +50,5 @@ for line in sys.stdin:
     else:
         answer = os.fork()
         if answer == 0:
-            run(request['args'], request['folder'], request['output'])
+            run(*(request[key] for key in ('program', 'args', 'folder', 'output')))
     print(json.dumps(answer), flush=True)

@@ -1,9 +1,6 @@
 """``channelmae tables`` from the command line, with real trainings of seconds."""
 
-import multiprocessing
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -46,41 +43,30 @@ def arguments(conf, out, *options):
     ]
 
 
-def start(conf, out, log):
-    """Run the command in a process of its own, which has all imports already."""
-
-    def job():
-        for stream in (1, 2):
-            os.dup2(log.fileno(), stream)
-        sys.exit(main(arguments(conf, out, '--seeds', '0')))
-
-    process = multiprocessing.get_context('fork').Process(target=job)
-    process.start()
-    return process
-
-
 def tables_of(out):
     return {path.name: path.read_bytes() for path in (out / '1').iterdir()}
 
 
-def test_a_table_killed_again_and_again_ends_as_an_undisturbed_one(conf, tmp_path):
-    broken, told = tmp_path / 'broken', tmp_path / 'log'
-    marks = [
+def test_a_table_killed_again_and_again_ends_as_an_undisturbed_one(
+    conf, tmp_path, start
+):
+    def run(out):
+        told = arguments(conf, out, '--seeds', '0')
+        return start(*told, folder=tmp_path, program='channelmae')
+
+    broken = tmp_path / 'broken'
+    for mark in (
         broken / 'runs' / 'pretrain-s2-p16-seed0' / 'last.ckpt',
         broken / 'runs' / 'finetune-from-s2-p16-s1-seed0' / 'last.ckpt',
-    ]
-    with told.open('w') as log:
-        for mark in marks:
-            process = start(conf, broken, log)
-            while not mark.exists():
-                assert process.is_alive(), told.read_text()
-                time.sleep(0.01)
-            process.kill()
-            process.join()
-        for out in (broken, tmp_path / 'whole'):
-            process = start(conf, out, log)
-            process.join()
-            assert process.exitcode == 0, told.read_text()
+    ):
+        command = run(broken)
+        while not mark.exists():
+            assert command.is_running, command.output
+            time.sleep(0.01)
+        command.kill()
+    for out in (broken, tmp_path / 'whole'):
+        command = run(out).wait()
+        assert command.code == 0, command.output
     assert tables_of(broken) == tables_of(tmp_path / 'whole')
     table = pd.read_csv(broken / '1' / 'results.csv')
     assert set(table.loc[table['missing'].isna(), 'row']) == {'s2-p16', 'scratch-p16'}
@@ -94,11 +80,13 @@ def test_a_table_killed_again_and_again_ends_as_an_undisturbed_one(conf, tmp_pat
     assert before == {p: p.stat().st_mtime_ns for p in broken.rglob('*') if p.is_file()}
 
 
-def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(conf, tmp_path, capsys):
+def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(conf, tmp_path, start):
     out = tmp_path / 'out'
-    assert main(arguments(conf, out, '--dry-run', '--seeds', '0')) == 0
-    told = capsys.readouterr().out
+    asked = arguments(conf, out, '--dry-run', '--seeds', '0')
+    command = start(*asked, folder=tmp_path, program='channelmae').wait()
+    assert command.code == 0
     assert not out.exists()
+    told = command.output
     assert 'torchgeo fit --config' in told
     assert 'torchgeo test --config' in told
     assert '32 samples an epoch, 6 optimizer steps' in told  # 2 batches x 3 epochs

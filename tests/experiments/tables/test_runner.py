@@ -162,6 +162,18 @@ def test_results_of_other_settings_are_refused_with_what_differs(tmp_path, confi
     }
 
 
+def test_a_run_that_failed_before_it_trained_may_have_other_settings(tmp_path, config):
+    folder = tmp_path / 'runs'
+    folder.mkdir()
+    (folder / 'first.yaml').write_text('trainer.max_epochs: 3\n')
+    config.write_text('trainer:\n  max_epochs: 5\n')
+    plan = plan_of(pretrain('first', config))
+    check_settings(plan, folder)
+    run_all(plan, folder)
+    told = yaml.safe_load((folder / 'first.yaml').read_text())
+    assert told == {'trainer.max_epochs': 5}
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path):
     with (
         own(tmp_path / 'runs'),

@@ -25,6 +25,8 @@ from ...processes import end_with
 from .plan import Plan, Run
 from .scores import best_rate
 
+_PATIENCE = 20  # tries to hold a folder, a tenth of a second apart
+
 
 @contextlib.contextmanager
 def own(folder: Path) -> Iterator[None]:
@@ -42,13 +44,16 @@ def own(folder: Path) -> Iterator[None]:
             f'--out.'
         ) from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _ in range(_PATIENCE):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)  # the children of a killed process end in a moment
+        else:
             raise BlockingIOError(
                 f'Another process runs tables in {folder}: wait for it, or choose '
                 f'another --out.'
-            ) from None
+            )
         yield
 
 
@@ -64,8 +69,8 @@ def check_settings(plan: Plan, folder: Path) -> None:
     """
     for run in plan.runs.values():
         path = folder / f'{run.name}.yaml'
-        if not path.exists():
-            continue
+        if not (path.exists() and (folder / run.name).exists()):
+            continue  # there is nothing yet, or it failed before it had trained
         there, now = yaml.safe_load(path.read_text()), _plain(run.settings())
         if run.candidates:  # its rate is not known yet
             there.pop('model.init_args.base_lr', None)
