@@ -327,12 +327,12 @@ def test_the_shipped_configurations_make_the_same_page_each_time(
 def test_configurations_are_laid_over_each_other_and_changed(conf, tmp_path):
     seeded = config(tmp_path, {'init_args': {'bands': ['VV']}}, seed_everything=7)
     datamodule, seed = read_datamodule(
-        [conf / 'pretrain.yaml', conf / 'full' / 'pretrain.yaml', seeded],
+        [conf / 'pretrain.yaml', conf / 'tables/synthetic/pretrain.yaml', seeded],
         {'size': 32, 'init_args.root': 'somewhere'},
     )
     assert isinstance(datamodule, BigEarthNetS1S2DataModule)
-    assert datamodule.batch_size == 256  # of the second
-    assert datamodule.size_by == 'resize'  # of the second, over the first
+    assert datamodule.batch_size == 32  # of the second, over the first
+    assert datamodule.size_by == 'crop'  # of the first
     assert datamodule.bands == ('VV',)
     assert datamodule.size == 32
     assert datamodule.root == 'somewhere'
