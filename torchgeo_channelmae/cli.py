@@ -14,6 +14,7 @@ COMMANDS = {
     'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
     'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
     'tables': ('experiments.tables.command', "the paper's tables, cell by cell"),
+    'bands': ('experiments.bands', "how much one sensor's bands tell of another's"),
     'show': ('experiments.show', 'a page of the samples that training sees'),
 }
 """Name of a command: its module, with a function of that name, and what it is for."""
