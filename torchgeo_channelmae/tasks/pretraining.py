@@ -164,6 +164,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             decay_groups((self.model, self.decoder), hparams['weight_decay']),
             lr=scaled_lr(hparams['base_lr'], self.trainer),
             betas=tuple(hparams['betas']),
+            fused=True,  # one pass over the parameters, also on a CPU
         )
         return schedule(self, optimizer, hparams['warmup_epochs'])
 

@@ -219,7 +219,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         learn_all = set(self.parts) == set(parts_in(self.model))
         decay = hparams['layer_decay'] if learn_all else 1.0
         groups = layer_decay_groups(self.model, lr, hparams['weight_decay'], decay)
-        optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']))
+        optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']), fused=True)
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
     @override
