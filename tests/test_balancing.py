@@ -141,6 +141,18 @@ def test_the_warmer_the_evener_up_from_all_samples_alike(shares, draws):
     assert all(cooler <= warmer + 1e-4 for cooler, warmer in pairwise(evenness))
 
 
+def test_draws_add_up_where_the_distinct_samples_bind_and_few_classes_remain():
+    kinds = np.array(
+        [[1, 1, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 0],
+         [0, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]]
+    )  # fmt: skip
+    hot = np.repeat(kinds, [4, 5, 2, 7, 3, 6, 3, 3, 1, 4], axis=0)
+    shares = (hot / hot.sum(axis=1, keepdims=True)).astype(np.float32)
+    expected = expected_draws(shares, 38, min_distinct=0.5)
+    assert expected.sum() == pytest.approx(38, abs=1e-6)
+    assert np.minimum(expected, 1).sum() > 19
+
+
 def test_below_a_temperature_of_one_every_sample_is_drawn_now_and_then():
     shares = np.repeat(np.eye(3), [1000, 10, 5], axis=0)
     shares[0] = [0.9, 0.1, 0]

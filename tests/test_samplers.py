@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from torchgeo_channelmae.balancing import entropy
+from torchgeo_channelmae.balancing import deal, entropy
 from torchgeo_channelmae.samplers import EpochSampler, LandCoverBalancedSampler, Visits
 from torchgeo_channelmae.shares import ClassShares, label_shares, write_shares
 
@@ -194,24 +194,101 @@ def test_without_replacement_no_sample_comes_twice(shares, epoch, data):
     assert set(numbers) <= set(range(len(shares)))
 
 
+def ranks_of(shares, world, **kwargs):
+    """Numbers that each rank visits, equally many."""
+    ranks = [
+        list(balanced(shares, num_replicas=world, rank=rank, **kwargs))
+        for rank in range(world)
+    ]
+    assert len(set(map(len, ranks))) == 1
+    return ranks
+
+
 @given(labels(), epochs, worlds, st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 def test_ranks_share_the_balanced_order_whatever_their_number(
     shares, epoch, world, drop_last
 ):
     order = balanced(shares, epoch).order()
-    ranks = [
-        list(
-            balanced(shares, epoch, num_replicas=world, rank=rank, drop_last=drop_last)
-        )
-        for rank in range(world)
-    ]
-    together = [number for step in zip(*ranks, strict=True) for number in step]
+    together = sum(ranks_of(shares, world, epoch=epoch, drop_last=drop_last), [])
+    assert len(set(together)) == len(together)
     if drop_last:
-        assert together == order[: len(order) // world * world]
+        assert sorted(together) == sorted(order[: len(order) // world * world])
     else:
-        assert together[: len(order)] == order
-        assert together[len(order) :] == (order * world)[: len(together) - len(order)]
+        assert set(order) <= set(together)
+        assert len(together) - len(order) < world
+
+
+@given(labels(), epochs, worlds, st.integers(2, 5), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_all_draws_of_a_sample_go_to_one_rank_but_for_fewer_than_ranks(
+    shares, epoch, world, cap, drop_last
+):
+    ranks = ranks_of(
+        np.concatenate([shares, shares]),
+        world,
+        epoch=epoch,
+        drop_last=drop_last,
+        max_repeats=cap,
+        samples_per_epoch=len(shares),
+        min_distinct=0.0,
+    )
+    size = 2 * len(shares)
+    repeats = Counter(number % size for number in sum(ranks, []))
+    assert not repeats or max(repeats.values()) <= cap
+    held = Counter(sample for rank in ranks for sample in {n % size for n in rank})
+    shared = sum(count > 1 for count in held.values())
+    once = sum(count == 1 for count in repeats.values())
+    assert shared == 0 if once >= world * cap else shared < world
+
+
+@given(labels(), epochs, worlds, st.booleans(), st.data())
+@settings(deadline=None, max_examples=40)
+def test_without_replacement_ranks_are_disjoint_even_where_they_pad(
+    shares, epoch, world, drop_last, data
+):
+    room = (len(shares) - 1) // world * world
+    if not room:
+        return
+    draws = data.draw(st.integers(1, room))
+    ranks = ranks_of(
+        shares,
+        world,
+        epoch=epoch,
+        drop_last=drop_last,
+        replacement=False,
+        samples_per_epoch=draws,
+    )
+    together = sum(ranks, [])
+    assert len(set(together)) == len(together)
+    assert set(together) <= set(range(len(shares)))
+
+
+def test_samples_that_are_left_out_do_not_come_where_ranks_pad():
+    shares = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1, 0, 1]]
+    shares[5:] = 0
+    together = sum(
+        ranks_of(shares, 4, samples_per_epoch=3, replacement=False, temperature=0.5), []
+    )
+    assert len(set(together)) == 4
+    assert max(together) < 5
+
+
+def test_ranks_that_can_not_share_evenly_within_the_limits_are_an_error():
+    with pytest.raises(ValueError, match='is 3, for 4 ranks 4, but 3 samples drawn on'):
+        balanced(
+            np.eye(3), samples_per_epoch=3, replacement=False, temperature=0,
+            num_replicas=4, rank=0,
+        )  # fmt: skip
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=80), worlds)
+def test_visits_are_dealt_equally(samples, world):
+    samples = np.array(samples * world)
+    dealt = deal(samples, world)
+    assert (
+        np.bincount(dealt, minlength=world).tolist() == [len(samples) // world] * world
+    )
 
 
 @given(labels(), epochs, seeds)
@@ -338,6 +415,7 @@ def test_lightning_and_loaders_take_a_balanced_sampler_as_they_do_the_other():
         ({'shares': np.ones(4)}, r'has the shape \(4,\): give a row a sample'),
         ({'shares': np.full((4, 2), np.nan)}, 'No sample has any land cover'),
         ({'shares': 'no.parquet'}, 'no file no.parquet of land-cover shares: make one'),
+        ({'shares': None}, 'give shares, the Parquet file of `channelmae landcover`'),
     ],
 )
 def test_impossible_balancing_is_a_one_line_error(kwargs, message):

@@ -91,7 +91,7 @@ def test_shares_of_another_dataset_are_an_error():
     with pytest.raises(ValueError, match='4 samples of MMEarth, but the dataset to s'):
         rows_of(range(5), SHARES)
     few = sample_shares().rows(np.arange(3))
-    with pytest.raises(ValueError, match=r"Patch 'S2\w+' of the dataset has no row"):
+    with pytest.raises(ValueError, match=r"23 of 23 samples, such as 'S2\w+', have no"):
         rows_of(BigEarthNetLMDB(), few)
 
 

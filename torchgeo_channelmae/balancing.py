@@ -216,7 +216,22 @@ def _solve(problem: _Dual, z: Array, mu: float, error: float) -> tuple[Array, fl
         return z, 0.0
     point = np.append(z, max(mu, problem.weight))
     point = _newton(problem, point, True, error)
+    if np.abs(problem.slopes(point[:-1], point[-1])[0]).max() > error:
+        return _search(problem, z, error)
     return point[:-1], float(point[-1])
+
+
+def _search(problem: _Dual, z: Array, error: float) -> tuple[Array, float]:
+    """Find mu by halving, with the best z for each: slow, but can't run into mu = 0."""
+    low, high = 0.0, 0.0
+    for _ in range(100):
+        mu = (low + high) / 2 if high else max(4 * low, problem.weight / 16)
+        z = _newton(problem, np.append(problem.centred(z, mu), mu), False, error)[:-1]
+        slope = problem.slopes(z, mu)[0][-1]
+        if abs(slope) < error:
+            break
+        low, high = (mu, high) if slope < 0 else (low, mu)
+    return z, mu
 
 
 def _newton(problem: _Dual, point: Array, bound: bool, error: float) -> Array:
@@ -312,3 +327,37 @@ def number_visits(samples: Counts, size: int) -> Counts:
     visits = np.empty_like(samples)
     visits[order] = np.arange(len(samples)) - first
     return visits * size + samples
+
+
+def deal(samples: Counts, ranks: int) -> Counts:
+    """Deal visits to ranks, equally many to each and all of a sample to one.
+
+    Samples that come more than once are laid in a row, and each rank takes those that
+    begin in its part of it; samples that come once then make the ranks equal. Where
+    these are too few (they are enough if they are as many as ranks times the most
+    visits of a sample), the row is cut into equal parts, and the samples at the cuts,
+    fewer than there are ranks, are shared.
+
+    Args:
+        samples: (M,) samples in the order of their visits; M is a multiple of ranks.
+        ranks: Number of ranks.
+
+    Returns:
+        (M,) the rank of each visit.
+    """
+    each = len(samples) // ranks
+    _, first, kind, counts = np.unique(
+        samples, return_index=True, return_inverse=True, return_counts=True
+    )
+    once = counts[kind] == 1
+    row = np.lexsort((first[kind], once))  # those that come once last
+    many = len(samples) - int(once.sum())
+    begin = np.searchsorted(first[kind][row[:many]], first[kind][row[:many]])
+    part = begin * ranks // max(many, 1)
+    room = each - np.bincount(part, minlength=ranks)
+    dealt = np.empty(len(samples), dtype=np.int64)
+    if (room < 0).any():
+        dealt[row] = np.arange(len(samples)) // each
+    else:
+        dealt[row] = np.concatenate([part, np.repeat(np.arange(ranks), room)])
+    return dealt

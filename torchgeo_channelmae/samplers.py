@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from .balancing import (
     ONE,
     Array,
+    deal,
     expected_draws,
     number_visits,
     systematic_counts,
@@ -94,7 +95,11 @@ class EpochSampler(DistributedSampler[Any]):
         order = self.order()
         while len(order) < self.total_size:
             order += order[: self.total_size - len(order)]
-        return iter(order[self.rank : self.total_size : self.num_replicas])
+        return iter(self.share(order[: self.total_size]))
+
+    def share(self, order: list[int]) -> list[int]:
+        """Return this rank's share of numbers that the ranks can share evenly."""
+        return order[self.rank :: self.num_replicas]
 
     def order(self) -> list[int]:
         """Return the epoch's ``samples_per_epoch`` numbers, those of all ranks."""
@@ -118,9 +123,14 @@ class LandCoverBalancedSampler(EpochSampler):
     :mod:`~torchgeo_channelmae.balancing`; each epoch then draws which samples come how
     often: as often as expected, rounded up or down. The k-th draw (from 0) of sample i
     in an epoch has the number ``k * len(dataset) + i``, so that each visit has a number
-    of its own (:class:`Visits` takes such numbers). Otherwise as
-    :class:`EpochSampler`: the order is a function of seed and epoch only, and ranks
-    take turns along it.
+    of its own (:class:`Visits` takes such numbers). The order is a function of seed and
+    epoch only.
+
+    Ranks see disjoint samples, in the order of the epoch: without replacement they take
+    turns along it as those of :class:`EpochSampler`; with replacement all draws of a
+    sample go to one rank (:func:`~torchgeo_channelmae.balancing.deal`), so that the
+    samples of a step depend on the number of ranks. As ranks visit equally many,
+    samples may be shared, fewer than there are ranks, where too few come only once.
 
     A sample of which the land cover is unknown (its shares are NaN) is drawn as often
     as the average one; one whose shares are all 0 is never drawn.
@@ -134,7 +144,7 @@ class LandCoverBalancedSampler(EpochSampler):
     def __init__(
         self,
         dataset: Sized,
-        shares: str | Path | ClassShares | npt.NDArray[Any],
+        shares: str | Path | ClassShares | npt.NDArray[Any] | None,
         samples_per_epoch: int | None = None,
         temperature: float = 1.0,
         replacement: bool = True,
@@ -172,7 +182,7 @@ class LandCoverBalancedSampler(EpochSampler):
             num_replicas: Number of ranks, see :class:`EpochSampler`.
             rank: This process's rank.
             drop_last: If the ranks can't share evenly, drop the last samples of the
-                order; otherwise its first samples come again at the end.
+                order; otherwise the epoch has as many draws more, within the limits.
 
         Raises:
             FileNotFoundError: If there is no such file of shares.
@@ -206,6 +216,7 @@ class LandCoverBalancedSampler(EpochSampler):
         self._known = self._shares.sum(axis=1) > 0  # neither left out nor unknown
         used = int(self._known.sum() + np.isnan(self._shares[:, 0]).sum())
         cap = max_repeats if replacement else 1
+        self._cap = cap
         self._check_length(used, cap, temperature)
         self.expected = expected_draws(
             self._shares, self.samples_per_epoch, temperature, cap, min_distinct
@@ -220,12 +231,14 @@ class LandCoverBalancedSampler(EpochSampler):
 
     def _check_length(self, used: int, cap: int, temperature: float) -> None:
         draws = self.samples_per_epoch
-        if draws > used * cap:
+        if max(draws, self.total_size) > used * cap:
             times = 'once' if cap == 1 else f'up to {cap} times'
+            padded = '' if draws > used * cap else f', for {self.num_replicas} ranks '
+            padded += f'{self.total_size}' if padded else ''
             raise ValueError(
-                f'samples_per_epoch is {draws}, but {used} samples drawn {times} each '
-                f'are at most {used * cap}: give fewer, or draw with replacement and '
-                f'a larger max_repeats.'
+                f'samples_per_epoch is {draws}{padded}, but {used} samples drawn '
+                f'{times} each are at most {used * cap}: give fewer, or draw with '
+                f'replacement and a larger max_repeats.'
             )
         if draws == used and cap == 1 and temperature > 0:
             raise ValueError(
@@ -233,6 +246,41 @@ class LandCoverBalancedSampler(EpochSampler):
                 f'samples once, whatever their classes: give a samples_per_epoch that '
                 f'is less, or draw with replacement.'
             )
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over this rank's share of the epoch's order."""
+        order = self.order()
+        missing = self.total_size - len(order)
+        if missing > 0:
+            order += self._more(order, missing)
+        return iter(self.share(order[: self.total_size]))
+
+    @override
+    def share(self, order: list[int]) -> list[int]:
+        """Return this rank's share of numbers that the ranks can share evenly."""
+        if self._cap == 1 or self.num_replicas == 1:
+            return super().share(order)
+        numbers = np.array(order)
+        samples = numbers % self.dataset_size
+        shown = deal(samples, self.num_replicas) == self.rank
+        mine: list[int] = numbers[shown].tolist()
+        return mine
+
+    def _more(self, order: list[int], missing: int) -> list[int]:
+        """Return visits of samples that have not come as often as they may."""
+        drawn = np.array(order) % self.dataset_size
+        counts = np.bincount(drawn, minlength=self.dataset_size)
+        rng = generator(self.seed, 'balanced more', self.epoch)
+        others = torch.randperm(self.dataset_size, generator=rng).numpy()
+        others = others[(counts[others] == 0) & (self.expected[others] > 0)]
+        more: list[int] = []
+        # In the order of the draws first, which are balanced.
+        for sample in np.concatenate([drawn, others]).tolist():
+            while counts[sample] < self._cap and len(more) < missing:
+                more.append(int(counts[sample]) * self.dataset_size + sample)
+                counts[sample] += 1
+        return more
 
     @override
     def order(self) -> list[int]:

@@ -133,7 +133,7 @@ def write_shares(path: Path, shares: ClassShares) -> None:
         file.write(buffer.getvalue())
 
 
-def read_shares(path: str | Path) -> ClassShares:
+def read_shares(path: str | Path | None) -> ClassShares:
     """Read a file of :func:`write_shares`.
 
     Args:
@@ -141,8 +141,13 @@ def read_shares(path: str | Path) -> ClassShares:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is another or a damaged file.
+        ValueError: If it is not given, or another or a damaged file.
     """
+    if path is None:
+        raise ValueError(
+            'shares is not given: give shares, the Parquet file of `channelmae '
+            'landcover`.'
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -180,11 +185,13 @@ def read_shares(path: str | Path) -> ClassShares:
 def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
     """Find the row of each sample of a dataset.
 
-    By patch names, where both have them, so that the shares of a whole archive serve
-    for any part of it; else by position. A ``Subset`` has the rows of its samples.
+    By names, where both have them, so that the shares of a whole archive serve for any
+    part of it, and those of other samples don't; else by position.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset. Names are its ``names`` or those of its ``table``. A part
+            of another dataset has the positions ``indices`` (a ``Subset``) or ``rows``
+            there.
         shares: The shares.
 
     Returns:
@@ -196,9 +203,12 @@ def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
     if isinstance(dataset, Subset):
         whole: Any = dataset.dataset
         return rows_of(whole, shares)[np.asarray(dataset.indices, dtype=np.int64)]
-    table = getattr(dataset, 'table', None)
-    if isinstance(table, PatchTable) and shares.patch_ids is not None:
-        return _rows_by_name(table.s2_names, shares)
+    names = _names(dataset)
+    if names is not None and shares.patch_ids is not None:
+        return _rows_by_name(names, shares)
+    rows = getattr(dataset, 'rows', None)
+    if rows is not None:
+        return rows_of(dataset.source.dataset, shares)[rows]  # type: ignore[attr-defined]
     if len(dataset) != len(shares):
         raise ValueError(
             f'The land-cover shares are those of {len(shares)} samples of '
@@ -206,6 +216,14 @@ def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
             f'compute its own with `channelmae landcover`.'
         )
     return np.arange(len(shares))
+
+
+def _names(dataset: Any) -> npt.NDArray[np.bytes_] | None:
+    table = getattr(dataset, 'table', None)
+    if isinstance(table, PatchTable):
+        return table.s2_names
+    names = getattr(dataset, 'names', None)
+    return None if names is None else np.char.encode(names, 'utf-8')
 
 
 def _rows_by_name(names: npt.NDArray[np.bytes_], shares: ClassShares) -> Rows:
@@ -217,8 +235,9 @@ def _rows_by_name(names: npt.NDArray[np.bytes_], shares: ClassShares) -> Rows:
     unknown = known[rows] != names
     if unknown.any():
         raise ValueError(
-            f'Patch {names[unknown.argmax()].decode()!r} of the dataset has no row in '
-            f'the land-cover shares of {len(shares)} samples of {shares.dataset}: '
-            f'compute its own with `channelmae landcover`.'
+            f'{int(unknown.sum())} of {len(names)} samples, such as '
+            f'{names[unknown.argmax()].decode()!r}, have no row in the land-cover shares '
+            f'of {len(shares)} samples of {shares.dataset}: compute those of this '
+            f'dataset with `channelmae landcover`.'
         )
     return rows
