@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from torchgeo_channelmae.mgrs import mgrs_tile
+from torchgeo_channelmae.mgrs import mgrs_tile, product_tiles
 
 # By GeoTrans, the software of the standard's publisher (through the package mgrs).
 PLACES = {
@@ -98,3 +98,69 @@ def test_all_of_a_square_has_one_column_and_one_row(zone, lat, east, inside):
     assume((np.floor(lon / 6) + 31 == zone).all())  # not partly in the next zone
     assume(zone != 31 or not ((lat >= 56) & (lat < 64)).any())  # Norway's is 32
     assert len({name[3:] for name in mgrs_tile(lon, lat)}) == 1
+
+
+def tiles_at(x, y, zone=33):
+    """Return the tiles that may cover places given in a UTM zone."""
+    crs = f'EPSG:326{zone}'
+    lon, lat = Transformer.from_crs(crs, 'EPSG:4326', always_xy=True).transform(x, y)
+    return [set(row) - {''} for row in product_tiles(np.array(lon), np.array(lat))]
+
+
+def test_a_tile_covers_its_109_8_km_and_no_more():
+    # The product T33UUP: upper left 300000, 5400000 in EPSG:32633, 10980 px of 10 m.
+    left, top, side = 300_000, 5_400_000, 109_800
+    rng = np.random.default_rng(0)
+    x, y = left + rng.uniform(0, side, 500), top - rng.uniform(0, side, 500)
+    assert all('33UUP' in tiles for tiles in tiles_at(x, y))
+    beyond = np.array(
+        [[left - 200, top - 5e4], [left + side + 200, top - 5e4],
+         [left + 5e4, top + 200], [left + 5e4, top - side - 200]]
+    )  # fmt: skip
+    assert not any('33UUP' in tiles for tiles in tiles_at(*beyond.T))
+
+
+def test_near_a_corner_of_a_square_four_tiles_of_its_zone_cover_a_place():
+    [tiles] = tiles_at([405_000.0], [5_495_000.0])
+    assert {tile for tile in tiles if tile.startswith('33U')} == {
+        '33UVQ', '33UUQ', '33UVR', '33UUR'
+    }  # fmt: skip
+
+
+def test_near_the_border_of_a_zone_tiles_of_both_cover_a_place():
+    lon, lat = np.array([11.99, 12.01, 15.0]), np.array([48.5, 48.5, 48.5])
+    zones = [{name[:2] for name in row if name} for row in product_tiles(lon, lat)]
+    assert zones == [{'32', '33'}, {'32', '33'}, {'33'}]
+
+
+def test_a_tile_across_two_bands_of_latitude_has_both_letters():
+    rows = product_tiles([13.0, 13.0], [47.9, 48.1])
+    assert all({'33TUP', '33UUP'} <= set(row) for row in rows)
+
+
+def test_a_margin_makes_tiles_larger():
+    lon, lat = Transformer.from_crs(
+        'EPSG:32633', 'EPSG:4326', always_xy=True
+    ).transform(450_000, 5_350_000)
+    assert '33UUP' not in product_tiles([lon], [lat])
+    assert '33UUP' in product_tiles([lon], [lat], margin=45_000)
+
+
+def test_without_places_or_coordinates_there_are_no_tiles():
+    assert product_tiles([], []).shape == (0, 1)
+    assert product_tiles([np.nan, 0.0], [5.0, 85.0]).tolist() == [[''], ['']]
+
+
+@given(st.floats(-180, 180), st.floats(-80, 83.999))
+@settings(max_examples=300, deadline=None)
+def test_the_square_of_a_place_is_always_among_its_tiles(lon, lat):
+    assert mgrs_tile([lon], [lat])[0] in product_tiles([lon], [lat])[0]
+
+
+@given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-85, 85)), min_size=1))
+@settings(max_examples=50, deadline=None)
+def test_many_places_have_the_tiles_that_each_has_alone(places):
+    lon, lat = np.array(places).T
+    for row, place in zip(product_tiles(lon, lat), places, strict=True):
+        alone = product_tiles(*np.array([place]).T)[0]
+        assert [name for name in row if name] == [name for name in alone if name]

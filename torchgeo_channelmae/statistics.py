@@ -182,8 +182,8 @@ def missing_pixels(
 
     Args:
         image: (C, height, width) of any type.
-        nodata: The value that stands for no data where all bands have it (0 alone is a
-            fair reflectance); None for none.
+        nodata: The value that stands for no data where all bands have it (0 in one of
+            several is a fair reflectance); None for none.
 
     Returns:
         (C, height, width), True where a pixel is NaN or infinite, or no data.

@@ -151,13 +151,33 @@ def test_the_offset_of_newer_processing_baselines_is_undone(tmp_path):
 
 
 def test_the_record_has_the_tiles_of_the_area(scene):
-    assert module(scene, val_fraction=0).record.tiles == ('33UUP',)
+    # 3.6 km at the upper left of 33UUP, 50 km from the border of zone 32.
+    tiles = set(module(scene, val_fraction=0).record.tiles)
+    assert {'33UUP', '33UTP', '33UUQ', '33UTQ'} <= tiles
+    assert not {'33UVP', '33UUN', '33UVQ', '33TUN'} & tiles
+
+
+def test_a_tile_with_a_sliver_of_the_area_is_among_its_tiles(tmp_path):
+    # From 30 m inside 33UUP's 109.8 km on, where places are 160 m wide.
+    fabricate.sentinel2_scenes(
+        tmp_path, side=360, tile='33UVP', origin=(409_770, 5_350_000)
+    )
+    datamodule = module(tmp_path, val_fraction=0)
+    assert '33UUP' in datamodule.record.tiles
+    datamodule.source.avoid = np.array(['33UUP'])
+    x = np.array([410_100.0, 409_800.0])
+    places = [
+        (slice(left, left + 160), slice(5.34e6, 5.34e6 + 160), None) for left in x
+    ]
+    assert [datamodule.source._is_to_avoid(place) for place in places] == [False, True]
 
 
 def test_pretraining_on_tiles_of_the_transfer_test_is_refused(scene, tmp_path):
     fabricate.bigearthnet_table(tmp_path, ('test', 'train'))  # 33UUP tests
     given = {'val_fraction': 0, 'transfer_test': str(tmp_path)}
-    with pytest.raises(ValueError, match='1 tiles of the transfer test, such as 33U'):
+    with pytest.raises(
+        ValueError, match='may have 1 tiles of the transfer test, such as 33U'
+    ):
         module(scene, **given)
     with pytest.warns(UserWarning, match='they are used'):
         module(scene, overlap='allow', **given)
@@ -185,7 +205,11 @@ def test_a_raster_that_is_not_known_is_described(tmp_path, monkeypatch):
     ('changed', 'said'),
     [
         ({'size': 400}, 'No place of 400 px fits into the training area'),
-        ({'block': 5e5}, 'val_fraction 0.1 of 1 groups holds out none'),
+        (
+            {'block': 5e5},
+            '1 groups holds out none or all: choose another val_fraction, '
+            'or a smaller block',
+        ),
         ({'block': 0.0}, 'block is 0.0'),
         ({'gap': -1.0}, 'gap is -1.0'),
         ({'val_samples': 0}, 'val_samples is 0'),

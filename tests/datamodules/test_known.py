@@ -138,9 +138,43 @@ def test_drawing_a_season_leaves_the_global_generator_alone(tmp_path):
 
 def test_stacked_seasons_are_refused(tmp_path):
     fabricate.ssl4eo(tmp_path, seasons=2)
-    source = source_of('SSL4EOS12', tmp_path, split='s2a', seasons=2)
-    with pytest.raises(ValueError, match='leave it at 1'):
-        source.image(source.sample(0, 0))
+    with pytest.raises(ValueError, match='seasons of SSL4EOS12 is 2: leave it at 1'):
+        source_of('SSL4EOS12', tmp_path, split='s2a', seasons=2)
+
+
+def test_a_location_is_on_the_tiles_of_all_its_seasons(tmp_path):
+    fabricate.ssl4eo(tmp_path, (3, 4), ('43RCP', '10TEK'))
+    season = next((tmp_path / 's2a' / '0000003').iterdir())
+    season.rename(season.with_name('20200104T054639_20200104T054639_T43RCP'))
+    fabricate.ssl4eo(tmp_path, (3,), ('43RDP',), seasons=2)
+    source = source_of('SSL4EOS12', tmp_path, split='s2a')
+    tiles = source.tiles(source.rows())
+    assert tiles.tolist() == [['43RCP', '43RDP'], ['10TEK', '']]
+
+
+@pytest.mark.parametrize(
+    ('name', 'level', 'said'),
+    [
+        ('EuroSAT', 'L2A', 'the bands of EuroSAT are Sentinel-2 L1C: leave level out'),
+        ('S2100k', 'L1C', 'the bands of S2100k are Sentinel-2 L2A: leave level out'),
+    ],
+)
+def test_a_level_that_a_dataset_does_not_have_is_refused(name, level, said, tmp_path):
+    getattr(fabricate, name.lower())(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        source_of(name, tmp_path, None, level)
+
+
+def test_no_data_is_where_all_bands_of_a_resolution_have_none(tmp_path):
+    fabricate.bigearthnet_v2(tmp_path)
+    source = source_of('BigEarthNetV2', tmp_path)
+    image = np.ones((12, 120, 120))
+    bands = sensors.names(source.bands)
+    for band, rows in {'B02': 14, 'B03': 14, 'B04': 14, 'B08': 16, 'B01': 12}.items():
+        image[bands.index(band), :rows] = 0
+    empty = dict(zip(bands, source.missing(image).any(axis=2).sum(axis=1), strict=True))
+    assert {empty[band] for band in ('B02', 'B03', 'B04', 'B08')} == {14}
+    assert empty['B01'] == empty['B09'] == empty['B05'] == 0
 
 
 def test_a_part_of_the_locations_is_enough(tmp_path):
@@ -148,7 +182,7 @@ def test_a_part_of_the_locations_is_enough(tmp_path):
     source = source_of('SSL4EOS12', tmp_path, split='s2a')
     rows = source.rows()
     assert rows.tolist() == [200, 3007]
-    assert source.tiles(rows).tolist() == ['43RCP', '10TEK']
+    assert source.tiles(rows).tolist() == [['43RCP'], ['10TEK']]
     assert source.names(rows).tolist() == ['0000200', '0003007']
 
 
@@ -171,7 +205,7 @@ def test_bigearthnet_names_its_tiles_scenes_and_v1_patches(version, tmp_path):
     write.get(version, fabricate.bigearthnet_v2)(tmp_path)
     source = source_of(version, tmp_path)
     rows = source.rows()
-    assert source.tiles(rows).tolist() == ['33UUP', '35VNL']
+    assert source.tiles(rows).tolist() == [['33UUP'], ['35VNL']]
     names = fabricate.V1_NAMES if version == 'BigEarthNet' else fabricate.S2_NAMES
     assert source.names(rows).tolist() == list(names)
     assert source.scenes(rows).tolist() == [name.rsplit('_', 2)[0] for name in names]
@@ -202,7 +236,11 @@ def test_a_wrong_class_is_one_sentence(spec, said):
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        ({'root': 'nowhere'}, 'The files of dataset EuroSAT are not in nowhere'),
+        ({'root': 'nowhere'}, 'The files of dataset EuroSAT are not in nowhere: give'),
+        (
+            {},
+            'dataset EuroSAT are not in its default folder, as no root is given: give',
+        ),
         ({'rot': 'x'}, "which takes root, split, bands, .*'rot'"),
         ({'root': 'x', 'bands': ['B99']}, "'B99' is an invalid band name"),
         ({'root': 'x', 'split': 'tset'}, 'AssertionError'),
@@ -213,3 +251,9 @@ def test_a_dataset_that_can_not_be_built_is_one_sentence(arguments, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
         build(spec, 'dataset')
     assert '\n' not in str(error.value)
+
+
+def test_an_error_of_our_own_datasets_stays_the_sentence_it_is():
+    spec = {'class_path': 'BigEarthNetLMDB', 'init_args': {'bands': ['B99']}}
+    with pytest.raises(ValueError, match=r"^Unknown band 'B99'"):
+        build(spec, 'dataset')

@@ -1,15 +1,17 @@
 """Samples of any dataset become batches as BigEarthNet's, with nothing leaking."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
+from pyproj import Transformer
 
 from tests import fabricate
+from tests.datamodules.test_grouping import kilometres
 from tests.fabricate import L1C, L2A, VALUES
 from torchgeo_channelmae import sensors
 from torchgeo_channelmae.datamodules.common import keep_apart
-from torchgeo_channelmae.datamodules.grouping import blocks, near
 from torchgeo_channelmae.datamodules.pretraining import PretrainingDataModule
 from torchgeo_channelmae.samplers import EpochSampler
 from torchgeo_channelmae.shares import ClassShares, write_shares
@@ -25,14 +27,6 @@ def module(name, root=None, stage='fit', **arguments):
     datamodule = PretrainingDataModule(dataset=spec, root=root and str(root), **given)
     datamodule.setup(stage)
     return datamodule
-
-
-def kilometres(one, other):
-    """Great-circle distance of each pair, by the haversine formula."""
-    a, b = np.radians(one)[:, None], np.radians(other)[None]
-    half = np.sin((b - a) / 2) ** 2
-    inside = half[..., 1] + np.cos(a[..., 1]) * np.cos(b[..., 1]) * half[..., 0]
-    return 2 * 6371 * np.arcsin(np.sqrt(inside))
 
 
 @pytest.fixture
@@ -96,37 +90,6 @@ def test_no_training_sample_is_near_one_that_validates(s2100k):
     assert not set(train) & set(val)
     assert len(train) + len(val) < len(PLACES)
     assert kilometres(PLACES[train], PLACES[val]).min() > 40
-
-
-@pytest.mark.parametrize('side', [30.0, 100.0, 500.0])
-def test_blocks_are_at_least_as_wide_and_high_as_asked_for(side):
-    rng = np.random.default_rng(0)
-    places = np.stack([rng.uniform(-180, 180, 4000), rng.uniform(-85, 85, 4000)], 1)
-    names = blocks(places, side)
-    for step in (np.array([0.0, 1.0]), np.array([1.0, 0.0])):
-        # Two steps of half a side meet at most one border of equal direction.
-        scale = np.ones_like(places)
-        scale[:, 0] = 1 / np.cos(np.radians(places[:, 1]))
-        half = step * scale * side * 0.499 / 111.195
-        there = [blocks(places + k * half, side) for k in (1, 2)]
-        changes = (names != there[0]).astype(int) + (there[0] != there[1])
-        assert changes.max() <= 1
-
-
-def test_everything_within_the_gap_of_a_held_block_is_near():
-    rng = np.random.default_rng(1)
-    places = np.stack([rng.uniform(-180, 180, 3000), rng.uniform(-80, 80, 3000)], 1)
-
-    def at(where):
-        return blocks(where, 300)
-
-    held = np.unique(at(places))[::7]
-    close = near(places, at, held, 60)
-    inside = np.isin(at(places), held)
-    assert close[inside].all()
-    distances = kilometres(places[~close], places[inside])
-    assert distances.min() > 60
-    assert 0 < (close & ~inside).sum() < 0.6 * len(places)
 
 
 def test_another_seed_holds_out_other_groups(s2100k):
@@ -212,7 +175,7 @@ def test_groups_come_from_a_key_of_the_samples_or_the_dataset(key, own):
         ({'bands': ['NIR']}, 'of band NIR are not known: write them with'),
         ({'bands': ['B05']}, "Unknown band 'B05'"),
         ({'dataset_bands': ['B04', 'B04', 'VH']}, "'B04' is named twice"),
-        ({'val_by': 'auto'}, 'has no scenes, tiles and coordinates at hand'),
+        ({'val_by': 'auto'}, 'has no scenes that lie apart, tiles and coord'),
         ({'val_by': 'block'}, 'Own has no coordinates'),
         ({'val_by': 'scene'}, 'Own has no scenes'),
         ({'val_by': 'key', 'val_key': 'color'}, "no val_key 'color': .*pixels, farm"),
@@ -288,7 +251,7 @@ def overlapping(tmp_path):
 
 
 def test_pretraining_on_tiles_of_the_transfer_test_is_refused(overlapping):
-    said = '1 of 3 samples of SSL4EOS12 are on 1 tiles .* such as 35VNL'
+    said = '1 of 3 samples of SSL4EOS12 may be on 1 tiles .* such as 35VNL'
     with pytest.raises(ValueError, match=said):
         module(**overlapping)
 
@@ -297,10 +260,11 @@ def test_such_samples_can_be_left_out_or_used(overlapping):
     with pytest.warns(UserWarning, match='35VNL: they are left out'):
         datamodule = module(**overlapping, overlap='drop')
     assert datamodule.train_dataset.names.tolist() == ['0000004', '0000005']
-    assert datamodule.record.tiles == ('10TEK', '43RCP')
+    assert {'10TEK', '43RCP'} <= set(datamodule.record.tiles)
+    assert '35VNL' not in datamodule.record.tiles
     with pytest.warns(UserWarning, match='they are used'):
         datamodule = module(**overlapping, overlap='allow')
-    assert datamodule.record.tiles == ('10TEK', '35VNL', '43RCP')
+    assert {'10TEK', '35VNL', '43RCP'} <= set(datamodule.record.tiles)
 
 
 def test_training_tiles_of_the_transfer_are_no_matter(overlapping, tmp_path):
@@ -558,8 +522,106 @@ def test_the_epoch_of_a_sampler_is_what_a_batch_has_to_fit_in(eurosat):
 
 
 def test_unknown_tiles_are_no_proof_of_being_apart():
-    tiles, test = ['33UUP', '', '32TMT'], ['32TMT']
-    kept = keep_apart(np.arange(3), tiles, test, 'drop', 'Toy')
+    tiles = np.array([['33UUP', ''], ['', ''], ['32TLT', '32TMT']])
+    with pytest.warns(UserWarning) as told:
+        kept = keep_apart(np.arange(3), tiles, np.array(['32TMT']), 'drop', 'Toy')
     assert kept.tolist() == [0]
+    assert [str(warning.message) for warning in told] == [
+        'The tiles of 1 of 3 samples of Toy are not known: they are left out.',
+        '1 of 3 samples of Toy may be on 1 tiles of the transfer test, such as 32TMT: '
+        'they are left out.',
+    ]
     with pytest.warns(UserWarning, match='The tiles of 1 of 3 samples of Toy are not'):
-        keep_apart(np.arange(3), tiles, ['31UDQ'], 'raise', 'Toy')
+        keep_apart(np.arange(3), tiles, np.array(['31UDQ']), 'raise', 'Toy')
+    with pytest.raises(ValueError, match='All 1 samples of Toy are on tiles of the tr'):
+        keep_apart(np.arange(1), tiles[1:2], np.array(['32TMT']), 'drop', 'Toy')
+
+
+def within_33uup_but_in_another_square():
+    """Longitude and latitude of a place in the lowest 9 km of the tile T33UUP."""
+    back = Transformer.from_crs('EPSG:32633', 'EPSG:4326', always_xy=True)
+    return back.transform(350_000, 5_295_000)
+
+
+@pytest.mark.parametrize('name', ['S2100k', 'MMEarth'])
+def test_coordinates_are_on_all_tiles_that_may_cover_them(name, tmp_path):
+    places = [within_33uup_but_in_another_square(), (9.0, 50.0)]
+    init_args = {}
+    if name == 'MMEarth':
+        fabricate.mmearth(tmp_path, ('l2a',) * 2, places)
+        init_args = {'subset': 'MMEarth100k'}
+    else:
+        fabricate.s2100k(tmp_path, places)
+    fabricate.bigearthnet_table(tmp_path, ('test', 'train'))  # 33UUP tests
+    given = {'init_args': init_args, 'val_fraction': 0, 'batch_size': 1}
+    test = {'transfer_test': str(tmp_path)}
+    with pytest.raises(ValueError, match='1 of 2 samples .* such as 33UUP: leave'):
+        module(name, tmp_path, **given, **test)
+    with pytest.warns(UserWarning, match='33UUP: they are left out'):
+        kept = module(name, tmp_path, **given, **test, overlap='drop')
+    assert kept.num_patches == {'train': 1}
+    assert '33UUP' not in kept.record.tiles
+    assert '33UUP' in module(name, tmp_path, **given).record.tiles
+
+
+def test_validation_is_kept_off_the_tiles_of_the_transfer_test_too(overlapping):
+    other = overlapping['root'] / 'other'
+    fabricate.ssl4eo(other, (9,), ('35VNL',))
+    fabricate.ssl4eo(overlapping['root'], (3,), ('10TEK',))
+    shutil.rmtree(overlapping['root'] / 's2a' / '0000003')
+    fabricate.ssl4eo(overlapping['root'], (3,), ('10TEK',))
+    init_args = {'split': 's2a', 'root': str(other)}
+    val = {'class_path': 'SSL4EOS12', 'init_args': init_args}
+    with pytest.raises(ValueError, match='1 of 1 samples of SSL4EOS12 may be on 1 ti'):
+        module(**overlapping, val_dataset=val)
+
+
+@pytest.mark.parametrize('name', ['EuroSAT', 'So2Sat'])
+def test_validating_on_what_trains_is_refused(name, tmp_path):
+    write = {'EuroSAT': fabricate.eurosat, 'So2Sat': fabricate.so2sat}[name]
+    write(tmp_path)
+    init_args = {} if name == 'EuroSAT' else {'checksum': False}
+    val = {'class_path': name, 'init_args': init_args}
+    with pytest.raises(ValueError, match='samples of val_dataset are also trained on'):
+        module(name, tmp_path, init_args=init_args, val_dataset=val, batch_size=1)
+
+
+def test_the_epoch_sampler_is_not_steered_by_labels(eurosat):
+    sampler = {'class_path': 'EpochSampler'}
+    datamodule = module('EuroSAT', eurosat, val_fraction=0, sampler=sampler)
+    assert datamodule.record.labels_steered is False
+
+
+def balanced_by(path, **init_args):
+    given = {'shares': path and str(path), 'max_repeats': 50, **init_args}
+    return {'class_path': 'LandCoverBalancedSampler', 'init_args': given}
+
+
+def test_shares_are_those_of_the_samples_by_name_in_any_order(eurosat):
+    names = np.array([f'Train{number}_{number}' for number in range(1, 7)])
+    values = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 0, 1]]
+    for order in (np.arange(6), np.arange(6)[::-1]):
+        path = eurosat / f'{order[0]}.parquet'
+        shares = ClassShares(
+            values[order], ('a', 'b'), 'made up', 'EuroSAT', False, names[order]
+        )
+        write_shares(path, shares)
+        datamodule = module(
+            'EuroSAT', eurosat, val_fraction=0, sampler=balanced_by(path)
+        )
+        sampler = datamodule.train_dataloader().sampler.sampler
+        assert sampler.expected.argmax() == 5
+
+
+def test_shares_of_other_samples_are_refused_even_if_they_are_as_many(eurosat):
+    names = np.array([f'Test{number}_{number}' for number in range(1, 7)])
+    values = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 0, 1]]
+    path = eurosat / 'shares.parquet'
+    write_shares(
+        path, ClassShares(values, ('a', 'b'), 'made up', 'EuroSAT', False, names)
+    )
+    said = r"^6 of 6 samples, such as 'Train1_1', have no row in the land-cover shares"
+    with pytest.raises(ValueError, match=said):
+        module('EuroSAT', eurosat, val_fraction=0, sampler=balanced_by(path))
+    with pytest.raises(ValueError, match='^shares is not given: give shares, the Pa'):
+        module('EuroSAT', eurosat, val_fraction=0, sampler=balanced_by(None))

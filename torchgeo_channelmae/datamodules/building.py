@@ -153,22 +153,36 @@ def guarded[T](make: Callable[[], T], what: str, given: Mapping[str, Any]) -> T:
 
     Raises:
         FileNotFoundError: If files are not there.
-        ValueError: If it refuses an argument or reads something unexpected.
+        ValueError: If it refuses an argument or reads something unexpected. What this
+            package raises is a sentence already, and stays as it is.
     """
     where = given.get('root', given.get('paths'))
     found = f' in {where}' if where is not None else ''
     try:
         return make()
-    except (DatasetNotFoundError, FileNotFoundError) as error:
-        reason = '' if isinstance(error, DatasetNotFoundError) else f' ({_line(error)})'
-        raise FileNotFoundError(
-            f'The files of {what} are not{found}{reason}: give the right folder in '
-            f'init_args, or get the data as its documentation says.'
-        ) from None
     except Exception as error:  # constructors raise what they like
+        if isinstance(error, ValueError | OSError) and _is_ours(error):
+            raise
+        if isinstance(error, FileNotFoundError):
+            torchgeos = isinstance(error, DatasetNotFoundError)
+            reason = '' if torchgeos else f' ({_line(error)})'
+            place = found or ' in its default folder, as no root is given'
+            raise FileNotFoundError(
+                f'The files of {what} are not{place}{reason}: give the right folder as '
+                f'root, or get the data as its documentation says.'
+            ) from None
         raise ValueError(
             f'{what} could not be made{found}: {type(error).__name__} {_line(error)}'
         ) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether code of this package raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = '' if trace is None else str(trace.tb_frame.f_globals.get('__name__'))
+    return name.split('.')[0] == __name__.split('.')[0]
 
 
 def is_geo(kind: type) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, override
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from ..samplers import EpochSampler
 from ..statistics import read_statistics
 from .base import ChannelDataModule
 from .building import ClassSpec
-from .known import LEVELS, Rows, Source
+from .known import LEVELS, Names, Rows, Source
 from .visits import EpochNumbers
 
 _OVERLAP = ('raise', 'drop', 'allow')
@@ -176,12 +177,14 @@ class SourceDataModule(ChannelDataModule):
         return plotting.plot_patch(sample['image'], self.bands, **kwargs)
 
 
-def keep_apart(rows: Rows, tiles: Any, test: Any, overlap: str, name: str) -> Rows:
+def keep_apart(
+    rows: Rows, tiles: Names | None, test: Names, overlap: str, name: str
+) -> Rows:
     """Keep samples off the tiles of a transfer's test split.
 
     Args:
         rows: The samples.
-        tiles: The tile of each, '' where unknown, or None.
+        tiles: (samples, K) the tiles that each may be on, filled up with '', or None.
         test: The tiles of the test split.
         overlap: 'raise', 'drop' or 'allow'.
         name: Name of the dataset.
@@ -199,36 +202,54 @@ def keep_apart(rows: Rows, tiles: Any, test: Any, overlap: str, name: str) -> Ro
             f'transfer test can not be checked.'
         )
         return rows
-    tiles = np.asarray(tiles)
-    if overlap != 'drop' and (unknown := int((tiles == '').sum())):
+    unknown = _unknown(tiles)
+    if unknown.any():
         rank_zero_warn(
-            f'The tiles of {unknown} of {len(rows)} samples of {name} are not known: '
-            f'whether they are those of the transfer test can not be checked.'
+            f'The tiles of {int(unknown.sum())} of {len(rows)} samples of {name} are '
+            f'not known: '
+            + (
+                'they are left out.'
+                if overlap == 'drop'
+                else 'whether they are those of the transfer test can not be checked.'
+            )
         )
-    shared = np.isin(tiles, test)
-    if overlap == 'drop':
-        shared |= tiles == ''
-    if not shared.any():
+    on_test = np.isin(tiles, test) & (tiles != '')
+    shared = on_test.any(axis=1)
+    if shared.any():
+        common = np.unique(tiles[on_test])
+        said = (
+            f'{int(shared.sum())} of {len(rows)} samples of {name} may be on '
+            f'{len(common)} tiles of the transfer test, such as {common[0]}'
+        )
+        if overlap == 'raise':
+            raise ValueError(
+                f'{said}: leave them out with overlap drop, or use them with overlap '
+                f'allow.'
+            )
+        done = 'left out' if overlap == 'drop' else 'used'
+        rank_zero_warn(f'{said}: they are {done}.')
+    if overlap != 'drop':
         return rows
-    common = np.unique(tiles[shared])
-    said = (
-        f'{int(shared.sum())} of {len(rows)} samples of {name} are on {len(common)} '
-        f'tiles of the transfer test, such as {common[0]}'
-    )
-    if overlap == 'raise':
+    kept = rows[~(shared | unknown)]
+    if not len(kept):
         raise ValueError(
-            f'{said}: leave them out with overlap drop, or use them with overlap allow.'
+            f'All {len(rows)} samples of {name} are on tiles of the transfer test or '
+            f'on unknown ones: nothing is left to pretrain on.'
         )
-    rank_zero_warn(f'{said}: they are {"left out" if overlap == "drop" else "used"}.')
-    if overlap == 'allow':
-        return rows
-    if shared.all():
-        raise ValueError(f'{said}: nothing is left to pretrain on.')
-    return rows[~shared]
+    return kept
 
 
-def known_tiles(tiles: Any) -> tuple[str, ...] | None:
-    """Return the tiles, sorted and once each; None if that of any sample is unknown."""
-    if tiles is None or (np.asarray(tiles) == '').any():
+def known_tiles(tiles: Names | None) -> tuple[str, ...] | None:
+    """Return the tiles, sorted and once each; None if those of a sample are unknown.
+
+    Args:
+        tiles: (samples, K), filled up with '', or None.
+    """
+    if tiles is None or _unknown(tiles).any():
         return None
-    return tuple(sorted(set(np.asarray(tiles).tolist())))
+    return tuple(np.unique(tiles[tiles != '']).tolist())
+
+
+def _unknown(tiles: Names) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (tiles == '').all(axis=1)
+    return found

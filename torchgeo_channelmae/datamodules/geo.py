@@ -204,8 +204,8 @@ class GeoPretrainingDataModule(SourceDataModule):
         if not len(shared):
             return
         said = (
-            f'The area of {train.name} has {len(shared)} tiles of the transfer test, '
-            f'such as {shared[0]}'
+            f'The area of {train.name} may have {len(shared)} tiles of the transfer '
+            f'test, such as {shared[0]}'
         )
         if self.overlap == 'raise':
             raise ValueError(
@@ -215,4 +215,4 @@ class GeoPretrainingDataModule(SourceDataModule):
         dropped = self.overlap == 'drop'
         rank_zero_warn(f'{said}: they are {"left out" if dropped else "used"}.')
         if dropped:
-            train.avoid = shared
+            train.avoid = test

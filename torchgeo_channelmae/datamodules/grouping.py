@@ -6,25 +6,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 from torchgeo.datamodules.utils import group_shuffle_split
 from tqdm import tqdm
 
 from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import read_table
 from ..datasets.names import tile
-from ..mgrs import mgrs_tile
+from ..mgrs import mgrs_tile, product_tiles
 from ..randomness import derive_seed
-from .known import Names, Rows, Source
+from .known import Coordinates, Names, Rows, Source
 
 VAL_BY = ('auto', 'scene', 'tile', 'block', 'key', 'random')
 
 _KM = 111.195  # a degree along a meridian of a sphere of 6,371 km
 
-Coordinates = npt.NDArray[np.float64]
-
 
 def hold_out(
-    groups: Sequence[Any] | npt.NDArray[Any], fraction: float, seed: int
+    groups: Sequence[Any] | npt.NDArray[Any],
+    fraction: float,
+    seed: int,
+    advice: str = 'val_fraction or val_by, or give val_dataset',
 ) -> npt.NDArray[np.bool_]:
     """Choose whole groups for validation.
 
@@ -32,6 +34,7 @@ def hold_out(
         groups: The group of each sample.
         fraction: Share of the groups to choose, in (0, 1).
         seed: Seed of the choice.
+        advice: What else to choose if there are too few groups.
 
     Returns:
         (samples,), True for validation.
@@ -50,7 +53,7 @@ def hold_out(
     except ValueError:
         raise ValueError(
             f'val_fraction {fraction} of {len(set(values))} groups holds out none or '
-            f'all: choose another val_fraction or val_by, or give val_dataset.'
+            f'all: choose another {advice}.'
         ) from None
     held = np.zeros(len(values), dtype=bool)
     held[chosen] = True
@@ -117,26 +120,58 @@ def near(
     return close
 
 
+def close(places: Coordinates, held: Coordinates, gap: float) -> npt.NDArray[np.bool_]:
+    """Tell which places lie closer than a distance to one of some others.
+
+    Args:
+        places: (places, 2), longitude and latitude in degrees, NaN where unknown.
+        held: (others, 2), the others.
+        gap: The distance in km.
+
+    Returns:
+        (places,), True where one of the others is that close.
+    """
+    near = np.zeros(len(places), dtype=bool)
+    known = np.isfinite(places).all(axis=1)
+    others = held[np.isfinite(held).all(axis=1)]
+    if not len(others):
+        return near
+    chord = 2 * np.sin(np.radians(min(gap / _KM, 180)) / 2)
+    distance, _ = cKDTree(_on_sphere(others)).query(_on_sphere(places[known]))
+    near[known] = distance <= chord
+    return near
+
+
+def _on_sphere(places: Coordinates) -> Coordinates:
+    lon, lat = np.radians(places.T)
+    return np.stack(
+        [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]
+    ).T
+
+
 def tiles_of(source: Source, rows: Rows, read: bool) -> Names | None:
-    """Return the MGRS tile of each sample.
+    """Return the Sentinel-2 tiles that may cover each sample.
+
+    Those in the names of its images, and all that cover its coordinates.
 
     Args:
         source: The dataset.
         rows: The samples.
-        read: Whether files may be opened for it, if nothing else tells.
+        read: Whether to open files for their coordinates.
 
     Returns:
-        The tiles, '' where unknown; None if none is known.
+        (rows, K) tiles, filled up with ''; None if none is known.
     """
-    tiles = source.tiles(rows)
-    if tiles is not None or not (read or source.places_at_hand):
-        return tiles
-    places = source.coordinates(rows)
-    return None if places is None else tile_at(places)
+    named = source.tiles(rows)
+    places = source.places(rows) if read or source.places_read else None
+    if places is None:
+        return named
+    covering: Names = product_tiles(*places.T)
+    return covering if named is None else np.concatenate([named, covering], axis=1)
 
 
 def tile_at(coordinates: Coordinates) -> Names:
-    """Return the MGRS tile that each place lies in.
+    """Return the MGRS square that each place lies in.
 
     Args:
         coordinates: (places, 2), longitude and latitude in degrees.
@@ -160,13 +195,14 @@ def split_rows(
         source: The dataset.
         rows: The samples.
         val_by: What is held out whole: 'scene', 'tile', 'block', 'key' or, for single
-            samples, 'random'. 'auto' is the first of scene, tile and block that is
-            known without opening every file.
+            samples, 'random'. 'auto' is the first of scene (where scenes lie apart),
+            tile and block that is known without opening every file.
         fraction: Share of the groups held out.
         seed: Seed of the choice.
         block_km: Side of a block.
-        gap_km: Training samples closer than this to the area of a block or tile that is
-            held out are left out, where coordinates are known.
+        gap_km: Training samples closer than this to the area of a block or square that
+            is held out, or to a sample of a tile that is, are left out, where
+            coordinates are known.
         key: For 'key': name of a sequence that the dataset has, or of an entry of its
             samples (all are then read once).
 
@@ -176,7 +212,7 @@ def split_rows(
     Raises:
         ValueError: If what ``val_by`` needs is not known.
     """
-    by, groups, places, groups_at = _groups(source, rows, val_by, block_km, key)
+    by, groups, groups_at = _groups(source, rows, val_by, block_km, key)
     held = hold_out(groups, fraction, seed)
     kept = ~held
     note = (
@@ -184,10 +220,14 @@ def split_rows(
         f'{len(np.unique(groups[held]))} of {len(np.unique(groups))} groups (val_by '
         f'{by})'
     )
-    if places is not None and groups_at is not None and gap_km > 0:
-        close = near(places, groups_at, np.unique(groups[held]), gap_km) & kept
-        kept &= ~close
-        note += f', {int(close.sum())} within {gap_km} km of them are left out'
+    places = source.places(rows) if by in ('tile', 'block') and gap_km else None
+    if places is not None:
+        if groups_at is None:  # tiles by name, which overlap
+            left_out = close(places, places[held], gap_km) & kept
+        else:
+            left_out = near(places, groups_at, np.unique(groups[held]), gap_km) & kept
+        kept &= ~left_out
+        note += f', {int(left_out.sum())} within {gap_km} km of them are left out'
         if not kept.any():
             raise ValueError(
                 f'No sample of {source.name} is {gap_km} km away from those that '
@@ -198,39 +238,37 @@ def split_rows(
 
 def _groups(
     source: Source, rows: Rows, val_by: str, block_km: float, key: str | None
-) -> tuple[
-    str, npt.NDArray[Any], Coordinates | None, Callable[[Coordinates], Names] | None
-]:
-    """Return how groups were found, those of the rows, and places with their groups."""
+) -> tuple[str, npt.NDArray[Any], Callable[[Coordinates], Names] | None]:
+    """Return how groups were found, those of the rows, and those of places."""
     if val_by == 'random':
-        return val_by, np.arange(len(rows)), None, None
+        return val_by, np.arange(len(rows)), None
     if val_by == 'key':
         if key is None:
             raise ValueError('val_by key needs val_key: name an entry of the samples.')
-        return val_by, _values(source, rows, key), None, None
-    if val_by in ('auto', 'scene'):
+        return val_by, _values(source, rows, key), None
+    if val_by == 'scene' or (val_by == 'auto' and source.scenes_are_places):
         scenes = source.scenes(rows)
         if scenes is not None:
-            return 'scene', scenes, None, None
+            return 'scene', scenes, None
     if val_by in ('auto', 'tile'):
         tiles = source.tiles(rows)
         if tiles is not None:
-            return 'tile', tiles, None, None
+            return 'tile', tiles[:, 0], None
     if val_by in ('tile', 'block') or (val_by == 'auto' and source.places_at_hand):
-        places = source.coordinates(rows)
+        places = source.places(rows)
         if places is not None and val_by == 'tile':
-            return 'tile', tile_at(places), places, tile_at
+            return 'tile', tile_at(places), tile_at
         if places is not None:
 
             def block_at(where: Coordinates) -> Names:
                 return blocks(where, block_km)
 
-            return 'block', block_at(places), places, block_at
+            return 'block', block_at(places), block_at
     missing = {
         'scene': 'scenes',
         'tile': 'tiles and coordinates',
         'block': 'coordinates',
-        'auto': 'scenes, tiles and coordinates at hand',
+        'auto': 'scenes that lie apart, tiles and coordinates at hand',
     }[val_by]
     raise ValueError(
         f'{source.name} has no {missing}, so that val_by {val_by!r} can keep no '

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import shapely
 import torchgeo.datasets as tg
 from pandas import Interval
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 from torchgeo.samplers import RandomPatchSampler, RandomTimestampSampler
@@ -19,10 +19,12 @@ from .. import sensors
 from ..randomness import derive_seed
 from ..sensors import Band
 from ..statistics import missing_pixels
-from .grouping import hold_out, tile_at
+from ..mgrs import product_tiles
+from .grouping import hold_out
 from .known import LEVELS, Names, Rows, Source, described_bands
 from .known.source import padded
 
+_DEGREE = 111_320.0  # metres at most
 _TRIES = 100  # places looked at before a sample is given up
 _OFFSET = 1000.0  # added to reflectance x 10,000 from processing baseline 04.00 on
 _BASELINE = re.compile(r'_N(\d{4})_')
@@ -80,6 +82,12 @@ class Places(Source):
         self.area = dataset.index.geometry.union_all()
         self.offsets = _offsets(dataset)
         self._degrees = Transformer.from_crs(dataset.crs, 'EPSG:4326', always_xy=True)
+        geographic = CRS(dataset.crs).is_geographic
+        self._metres = (
+            _DEGREE
+            if geographic
+            else CRS(dataset.crs).axis_info[0].unit_conversion_factor
+        )
         self.count = self._aim(self.area, None)
 
     @override
@@ -149,7 +157,7 @@ class Places(Source):
         for attempt in range(_TRIES):
             place = self.place(derive_seed(*address, row, attempt))
             offset = self._offset(place)
-            if offset is None or np.isin(self.corner_tiles(place), self.avoid).any():
+            if offset is None or self._is_to_avoid(place):
                 continue
             sample: dict[str, Any] = self.dataset[place]
             image = super().image(sample)
@@ -181,31 +189,35 @@ class Places(Source):
             if opened is not None:
                 opened.cache_clear()
 
-    def corner_tiles(self, place: Place) -> Names:
-        """Return the MGRS tiles of corners and centre, if there are any to avoid."""
+    def _is_to_avoid(self, place: Place) -> bool:
+        """Whether a corner or the centre may be in a tile to avoid."""
         if not len(self.avoid):
-            return self.avoid
+            return False
         x, y, _ = place
         middle = ((x.start + x.stop) / 2, (y.start + y.stop) / 2)
         corners = [(a, b) for a in (x.start, x.stop) for b in (y.start, y.stop)]
-        return self._tiles_at(np.array([*corners, middle]))
+        tiles = product_tiles(*self._degrees.transform(*np.array([*corners, middle]).T))
+        return bool(np.isin(tiles, self.avoid).any())
 
     def area_tiles(self) -> Names:
-        """Return the MGRS tiles of the area, found on a grid of points."""
-        xmin, ymin, xmax, ymax = self.area.bounds
-        step = max(self._sampler.size[0] / 2, max(xmax - xmin, ymax - ymin) / 2000)
-        x, y = np.meshgrid(
-            np.arange(xmin + step / 2, xmax, step),
-            np.arange(ymin + step / 2, ymax, step),
-        )
-        shapely.prepare(self.area)
-        inside = shapely.contains_xy(self.area, x, y)
-        found: Names = np.unique(self._tiles_at(np.stack([x[inside], y[inside]], 1)))
-        return found
+        """Return the Sentinel-2 tiles that may cover a part of the area.
 
-    def _tiles_at(self, points: npt.NDArray[np.float64]) -> Names:
-        lon, lat = self._degrees.transform(*points.T)
-        return tile_at(np.stack([lon, lat], axis=1))
+        No point of the area is further than the margin from a point of the grid, which
+        reaches beyond it, so that a tile with a sliver of the area is not missed.
+        """
+        xmin, ymin, xmax, ymax = self.area.bounds
+        step = max(self._sampler.size[0] / 2, max(xmax - xmin, ymax - ymin) / 300)
+        wide = self.area.buffer(step)
+        x, y = np.meshgrid(
+            np.arange(xmin - step, xmax + step, step),
+            np.arange(ymin - step, ymax + step, step),
+        )
+        shapely.prepare(wide)
+        inside = shapely.contains_xy(wide, x, y)
+        margin = 0.75 * step * self._metres + 100
+        lon, lat = self._degrees.transform(x[inside], y[inside])
+        found: Names = np.unique(product_tiles(lon, lat, margin))
+        return found[found != '']
 
     def _offset(self, place: Place) -> float | None:
         """Return what to subtract at a place; None where files there differ."""
@@ -254,7 +266,9 @@ def split_area(
     # A sliver of a block has no room for a place to validate at.
     enough = 0.5 if (filled >= 0.5).sum() > 1 else 1e-9
     shapes = shapes[filled >= enough]
-    held = hold_out(np.arange(len(shapes)), fraction, seed)
+    held = hold_out(
+        np.arange(len(shapes)), fraction, seed, 'val_fraction, or a smaller block'
+    )
     validation = shapely.union_all(shapes[held])
     kept = validation.buffer(gap, join_style='mitre')
     return area.difference(kept), area.intersection(validation)

@@ -5,7 +5,6 @@ from typing import Any, override
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import Subset
 
 from .. import samplers
 from ..provenance import DataRecord, patch_hashes
@@ -85,19 +84,22 @@ class PretrainingDataModule(SourceDataModule):
             val_fraction: Share of the groups that validate; 0 for no validation.
             val_by: What groups are, so that no neighbours are on both sides: scene,
                 tile (MGRS, 100 km), block (of coordinates), key (``val_key``) or random
-                (single samples). auto is the first of scene, tile and block that is
-                known without opening every file.
+                (single samples). auto is the first of scene (where scenes lie apart,
+                rather than being dates of one place), tile and block that is known
+                from tables and names.
             val_key: With val_by key, a sequence that the dataset has as an attribute,
                 or an entry of its samples; all samples are read once for the latter.
             val_dataset: Another dataset to validate on, instead of groups.
             block_km: Side of a block.
             gap_km: Training samples nearer than this to a block or tile that validates
-                are left out, where coordinates are known.
+                are left out, where files or tables tell coordinates; of tiles known by
+                name, to a sample there.
             split_seed: Seed of the choice of groups.
             sampler: ``{class_path: NAME, init_args: {...}}`` of another sampler of
                 :mod:`torchgeo_channelmae.samplers`.
             transfer_test: Folder of a BigEarthNet on whose test split a transfer will
-                be tested, to check that no tile of it is pretrained on.
+                be tested, to check that no tile of it is pretrained or validated on.
+                Samples with coordinates count as on all tiles that may cover them.
             overlap: What to do with samples on such tiles: raise, drop or allow.
             nodata: Pixel value that stands for no data where all bands of a sensor have
                 it. None is that of the known dataset (0 for Sentinel-2).
@@ -161,7 +163,7 @@ class PretrainingDataModule(SourceDataModule):
             drawn = None
             if self.sampler is not None:
                 sampler = self.visit_sampler(self.train_dataset, **self.shared())
-                steered = getattr(sampler, 'uses_labels', None)
+                steered = _steered(sampler)
                 drawn = getattr(sampler, 'samples_per_epoch', None)
             self.check_batch_size(drawn)
         if stage == 'predict':
@@ -204,8 +206,7 @@ class PretrainingDataModule(SourceDataModule):
                 **shared,
                 **(self.sampler.get('init_args') or {}),
             }
-            # As a subset, so that a sampler can tell which samples these are.
-            given['dataset'] = Subset(self.source.dataset, dataset.rows.tolist())
+            given['dataset'] = dataset
             check_arguments(kind, given, 'sampler')
             made = guarded(lambda: kind(**given), f'sampler {kind.__name__}', {})
             self._made = (shared, made)
@@ -240,7 +241,9 @@ class PretrainingDataModule(SourceDataModule):
         rows = self._apart(source, rows)
         if self.val_specification is not None:
             other = self.make_source(self.val_specification, 'val_dataset')
-            return rows, self._named(other, other.rows(), 'validation')
+            chosen = self._apart(other, other.rows())
+            self._check_other(source, rows, other, chosen)
+            return rows, self._named(other, chosen, 'validation')
         if not self.val_fraction:
             return rows, None
         train, val, note = split_rows(
@@ -255,6 +258,28 @@ class PretrainingDataModule(SourceDataModule):
         )
         rank_zero_info(note)
         return train, self._named(source, val, 'validation')
+
+    def _check_other(
+        self, source: Source, rows: Rows, other: Source, chosen: Rows
+    ) -> None:
+        """Check that val_dataset has no sample that trains."""
+        roots = {str(getattr(one.dataset, 'root', '')) for one in (source, other)}
+        if other.name != source.name or len(roots) > 1:
+            return
+        names, others = source.names(rows), other.names(chosen)
+        if names is None or others is None:
+            assert self.specification is not None
+            assert self.val_specification is not None
+            same = dict(self.specification) == dict(self.val_specification)
+            count, example = (len(chosen), '') if same else (0, '')
+        else:
+            shared = np.intersect1d(names, others)
+            count, example = len(shared), f', such as {next(iter(shared), "")}'
+        if count:
+            raise ValueError(
+                f'{count} samples of val_dataset are also trained on{example}: give '
+                f'another split or folder, or val_fraction without val_dataset.'
+            )
 
     def _named(self, source: Source, rows: Rows, *address: int | str) -> NamedBands:
         return NamedBands(
@@ -272,7 +297,7 @@ class PretrainingDataModule(SourceDataModule):
     def _record(
         self, source: Source, rows: Rows, labels_steered: bool | None
     ) -> DataRecord:
-        tiles = tiles_of(source, rows, read=self._reads_places)
+        tiles = tiles_of(source, rows, read=False)
         names = source.patches(rows)
         return DataRecord(
             dataset=source.name,
@@ -283,11 +308,12 @@ class PretrainingDataModule(SourceDataModule):
             labels_steered=labels_steered,
         )
 
-    @property
-    def _reads_places(self) -> bool:
-        """Whether files have been opened for their places already."""
-        by_place = self.val_by in ('tile', 'block') and self.val_specification is None
-        return self.transfer_test is not None or by_place
+
+def _steered(sampler: Any) -> bool | None:
+    """Whether labels decide what a sampler draws; None is unknown."""
+    if type(sampler) is samplers.EpochSampler:
+        return False
+    return getattr(sampler, 'uses_labels', None)
 
 
 def _hashes(names: Any, own: Any) -> Tensor:

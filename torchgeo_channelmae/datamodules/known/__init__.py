@@ -15,11 +15,12 @@ from .bigearthnet import BigEarthNetV1, BigEarthNetV2, CopernicusBench, OwnBigEa
 from .mmearth import MMEarth
 from .patches import SEN12MS, EuroSAT, S2100k, So2Sat
 from .seasons import SSL4EOS12, SeasonalContrast
-from .source import LEVELS, Names, Rows, Source, described_bands
+from .source import LEVELS, Coordinates, Names, Rows, Source, described_bands
 
 __all__ = [
     'KNOWN',
     'LEVELS',
+    'Coordinates',
     'Names',
     'Rows',
     'Source',

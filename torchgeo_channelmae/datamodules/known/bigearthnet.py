@@ -14,7 +14,7 @@ from ... import sensors
 from ...datasets.metadata import PatchTable
 from ...datasets.names import acquisition, tile
 from ...sensors import Band
-from .source import LEVELS, Names, Rows, Source, lookup, stems
+from .source import LEVELS, Names, Rows, Source, lookup, stems, tiles_in
 
 _S1 = sensors.SENTINEL1_GRD
 _L2A = LEVELS['L2A']
@@ -42,9 +42,9 @@ class _BigEarthNet(Source):
 
     @override
     def tiles(self, rows: Rows) -> Names | None:
-        """Return the tiles in the Sentinel-1 names."""
-        found = [tile(name) or '' for name in self.patch_names(rows)[1]]
-        return np.array(found) if any(found) else None
+        """Return the tiles in the Sentinel-1 names, else those in Sentinel-2's (v2)."""
+        s2_names, s1_names = self.patch_names(rows)
+        return _tiles(s1_names) if any(s1_names) else tiles_in(s2_names)
 
     @override
     def patches(self, rows: Rows) -> npt.NDArray[np.bytes_]:
@@ -164,12 +164,16 @@ class CopernicusBench(Source):
     @override
     def tiles(self, rows: Rows) -> Names | None:
         """Return the tiles in the Sentinel-1 names, which both sensors' tables have."""
-        found = [tile(name) or '' for name in self._stems(rows, 0)]
-        return np.array(found) if any(found) else None
+        return _tiles(self._stems(rows, 0).tolist())
 
     def _stems(self, rows: Rows, column: int) -> Names:
         files = self.dataset.files.iloc[rows, column].tolist()
         return np.array([stem.removesuffix('_allbands') for stem in stems(files)])
+
+
+def _tiles(s1_names: Sequence[str]) -> Names | None:
+    found = [[tile(name) or ''] for name in s1_names]
+    return np.array(found) if any(name for (name,) in found) else None
 
 
 def _v1_names(

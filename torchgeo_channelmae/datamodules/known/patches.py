@@ -79,9 +79,10 @@ class So2Sat(Source):
 
 
 class SEN12MS(Source):
-    """``SEN12MS``: L1C; patches of a scene overlap by half."""
+    """``SEN12MS``: L1C; patches of a scene overlap by half, scenes lie apart."""
 
     nodata = 0
+    scenes_are_places = True
 
     @override
     def find_bands(self) -> tuple[Band, ...]:

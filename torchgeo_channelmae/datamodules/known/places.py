@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from pyproj import Transformer
+from tqdm import tqdm
 
 
 def centres(paths: Iterable[str | Path]) -> npt.NDArray[np.float64]:
@@ -24,8 +25,12 @@ def centres(paths: Iterable[str | Path]) -> npt.NDArray[np.float64]:
         ValueError: If a file has no georeference.
         OSError: If a file can't be opened.
     """
+    listed = list(paths)
     with ThreadPoolExecutor(16) as pool:
-        return np.array(list(pool.map(_centre, paths))).reshape(-1, 2)
+        found = tqdm(
+            pool.map(_centre, listed), 'Reading places', len(listed), disable=None
+        )
+        return np.array(list(found)).reshape(-1, 2)
 
 
 def _centre(path: str | Path) -> tuple[float, float]:

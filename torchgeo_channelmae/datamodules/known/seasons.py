@@ -27,6 +27,20 @@ class _Seasons(Source):
     draws = True
     nodata = 0
 
+    @override
+    def find_bands(self) -> tuple[Band, ...]:
+        """Check that a sample is one season."""
+        if self.dataset.seasons != 1:
+            raise ValueError(
+                f'seasons of {self.name} is {self.dataset.seasons}: leave it at 1, as '
+                f'each visit of a location draws a season of its own.'
+            )
+        return self.bands_of_season()
+
+    def bands_of_season(self) -> tuple[Band, ...]:
+        """Return what each channel of a season is."""
+        raise NotImplementedError
+
     @property
     def folder(self) -> Path:
         """The folder with one folder a location."""
@@ -41,23 +55,13 @@ class _Seasons(Source):
         )
 
     @override
-    def image(self, sample: Mapping[str, Any]) -> Tensor:
-        """Return the channels of the season."""
-        if self.dataset.seasons != 1:
-            raise ValueError(
-                f'seasons of {self.name} is {self.dataset.seasons}: leave it at 1, as '
-                f'each visit of a location draws a season of its own.'
-            )
-        return super().image(sample)
-
-    @override
     def names(self, rows: Rows) -> Names:
         """Return the names of the locations' folders."""
         return np.array([self.location(row).name for row in rows])
 
     @override
     def tiles(self, rows: Rows) -> Names | None:
-        """Return the tiles in the names of the Sentinel-2 images."""
+        """Return the tiles in the names of the Sentinel-2 images, of all seasons."""
         with ThreadPoolExecutor(16) as pool:
             return tiles_in(pool.map(self._images, rows.tolist()))
 
@@ -104,7 +108,7 @@ class SSL4EOS12(_Seasons):
         return 'SSL4EOS12'
 
     @override
-    def find_bands(self) -> tuple[Band, ...]:
+    def bands_of_season(self) -> tuple[Band, ...]:
         """Bands are in the order of the split."""
         level = {'s1': _S1, 's2c': _L1C, 's2a': _L2A}[self.dataset.split]
         return lookup(self.dataset.bands, level)
@@ -133,7 +137,7 @@ class SeasonalContrast(_Seasons):
         return {'bands': [known[band] for band in wanted]}
 
     @override
-    def find_bands(self) -> tuple[Band, ...]:
+    def bands_of_season(self) -> tuple[Band, ...]:
         """Bands are in the order asked for."""
         return lookup(self.dataset.bands, _L2A)
 

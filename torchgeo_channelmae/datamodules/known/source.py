@@ -15,6 +15,7 @@ from ...randomness import derive_seed
 from ...sensors import Band
 from ...statistics import missing_pixels
 
+Coordinates = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
 Rows = npt.NDArray[np.int64]
 
@@ -38,12 +39,15 @@ class Source:
         draws: Whether the dataset itself draws which season to return, out of a folder
             in the order in which the file system lists it.
         places_at_hand: Whether coordinates come without opening every file.
+        scenes_are_places: Whether scenes lie apart; not where several dates of one
+            place are scenes.
     """
 
     key: str = 'image'
     nodata: float | None = None
     draws: bool = False
     places_at_hand: bool = False
+    scenes_are_places: bool = False
 
     def __init__(
         self,
@@ -63,15 +67,17 @@ class Source:
             nodata: Pixel value that stands for no data.
 
         Raises:
-            ValueError: If its bands are not known.
+            ValueError: If its bands are not known, or are of another level.
         """
         self.dataset = dataset
         self.level = level
+        self._found: tuple[Rows, Coordinates | None] | None = None
         if bands is not None:
             self.key = key
             self.bands = described_bands(bands, level)
         else:
             self.bands = self.find_bands()
+            self._check_level(level)
         if nodata is not None:
             self.nodata = nodata
         sensors.check_names(sensors.names(self.bands))
@@ -150,17 +156,20 @@ class Source:
     def missing(self, image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Tell which pixels have no data.
 
+        Bands of one resolution are looked at together: one of them alone may be 0, and
+        at the edge of the data, bands of coarser pixels end elsewhere.
+
         Args:
             image: All channels, (C, height, width).
 
         Returns:
             (C, height, width), True where a pixel is NaN or infinite, or all bands of
-            its sensor have the value ``nodata``.
+            its sensor and resolution have the value ``nodata``.
         """
         found = np.zeros(image.shape, dtype=bool)
-        kinds = [band.sensor for band in self.bands]
-        for sensor in sorted(set(kinds)):
-            channels = [number for number, kind in enumerate(kinds) if kind == sensor]
+        kinds = [f'{band.sensor} {band.resolution:g} m' for band in self.bands]
+        for kind in sorted(set(kinds)):
+            channels = [number for number, each in enumerate(kinds) if each == kind]
             found[channels] = missing_pixels(image[channels], self.nodata)
         return found
 
@@ -173,16 +182,40 @@ class Source:
         return None
 
     def tiles(self, rows: Rows) -> Names | None:
-        """Return the MGRS tile of each sample, '' where it has none."""
+        """Return the MGRS tiles in the names of each sample's images.
+
+        Returns:
+            (rows, K), filled up with ''; None if no name has one.
+        """
         return None
 
-    def coordinates(self, rows: Rows) -> npt.NDArray[np.float64] | None:
+    def coordinates(self, rows: Rows) -> Coordinates | None:
         """Return longitude and latitude of each sample's centre, (rows, 2) degrees."""
         return None
+
+    def places(self, rows: Rows) -> Coordinates | None:
+        """Return the coordinates, looked up once for rows and parts of them."""
+        if self._found is None or not np.isin(rows, self._found[0]).all():
+            self._found = np.sort(rows), self.coordinates(np.sort(rows))
+        known, places = self._found
+        return None if places is None else places[np.searchsorted(known, rows)]
+
+    @property
+    def places_read(self) -> bool:
+        """Whether coordinates have been looked up, or come without opening files."""
+        return self.places_at_hand or self._found is not None
 
     def patches(self, rows: Rows) -> npt.NDArray[np.bytes_] | None:
         """Return the BigEarthNet v1 name of each sample."""
         return None
+
+    def _check_level(self, level: str | None) -> None:
+        has = {band.sensor for band in self.bands if 'Sentinel-2' in band.sensor}
+        if level is not None and has and has != {f'Sentinel-2 {level}'}:
+            raise ValueError(
+                f'level is {level!r}, but the bands of {self.name} are '
+                f'{", ".join(sorted(has))}: leave level out.'
+            )
 
 
 def described_bands(names: Sequence[str], level: str | None) -> tuple[Band, ...]:
@@ -234,14 +267,17 @@ def stems(paths: Sequence[str | Path]) -> Names:
 
 
 def tiles_in(texts: Iterable[str]) -> Names | None:
-    """Return the first MGRS tile in each text, '' where there is none.
+    """Return the MGRS tiles in each text.
 
     Args:
         texts: Names of Sentinel-2 images, each with a part such as ``_T33UUP``.
 
     Returns:
-        The tiles, or None if no text has one.
+        (texts, K) tiles, each row sorted, once each and filled up with ''; None if no
+        text has one.
     """
-    found = [_TILE.search(text) for text in texts]
-    tiles = [match[1] if match else '' for match in found]
-    return np.array(tiles) if any(tiles) else None
+    found = [sorted(set(_TILE.findall(text))) for text in texts]
+    most = max(map(len, found), default=0)
+    if not most:
+        return None
+    return np.array([[*tiles, *[''] * (most - len(tiles))] for tiles in found])
