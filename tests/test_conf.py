@@ -1,15 +1,24 @@
 """Configurations that are laid over others change what they say, and nothing else."""
 
 import functools
+import shlex
+import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
 from torchgeo.datamodules import BaseDataModule
 from torchgeo.tasks import BaseTask
 
+from tests import fabricate
+from torchgeo_channelmae.cli import main
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
+from torchgeo_channelmae.experiments.configuration import read_datamodule
 from torchgeo_channelmae.experiments.tables.plan import flat
+from torchgeo_channelmae.shares import ClassShares, read_shares, write_shares
 
 CONF = Path(__file__).parents[1] / 'conf'
 PAPER = CONF / 'paper'
@@ -109,3 +118,86 @@ def test_data_of_the_paper_can_be_others():
         assert type(cli.datamodule).__name__ == kind
     assert build('paper/finetune.yaml').datamodule.version == 'v2'
     assert build('paper/finetune.yaml', 'paper/v1.yaml').datamodule.version == 'v1'
+
+
+DATA = {  # configuration: arguments that make it read something small
+    'pretrain': {'dataset.init_args.subset': 'MMEarth100k', 'val_fraction': 0.5},
+    'ssl4eo': {'val_fraction': 0.5},
+    'bigearthnet': {},
+    'finetune': {'version': None},  # the sample has patches of both versions
+    'v1': {'version': None},
+}
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """Folders of small datasets, and shares of one."""
+    root = tmp_path_factory.mktemp('small')
+    fabricate.mmearth(root / 'mmearth', ('l2a',) * 4)
+    fabricate.ssl4eo(root / 'ssl4eo', (1, 2), ('43RCP', '10TEK'), seasons=4)
+    for path in (root / 'ssl4eo' / 's2a' / '0000002').rglob('*.tif'):
+        pixels = fabricate.constant(['B02'], 264 // 6)
+        fabricate.write_tif(path, pixels, lon=-122.5, lat=46.0)  # far from the other
+    values = np.full((4, 2), 0.5, dtype=np.float32)
+    names = np.array(['10', '11', '12', '13'])
+    shares = ClassShares(values, ('a', 'b'), 'made up', 'MMEarth', False, names)
+    write_shares(root / 'shares.parquet', shares)
+    return root
+
+
+def one_sample(small, base, overlays):
+    [name, *_] = [
+        *(Path(overlay).stem for overlay in overlays if Path(overlay).stem in DATA),
+        base,
+    ]
+    folder = {'pretrain': small / 'mmearth', 'ssl4eo': small / 'ssl4eo'}
+    root = str(folder.get(name, SAMPLE_ROOT))
+    changes = {'batch_size': 1, 'num_workers': 0, 'root': root} | DATA[name]
+    if name == 'pretrain':
+        changes['sampler.init_args.shares'] = str(small / 'shares.parquet')
+    configs = [CONF / f'paper/{base}.yaml', *(CONF / overlay for overlay in overlays)]
+    datamodule, _ = read_datamodule(configs, changes)
+    datamodule.prepare_data()
+    datamodule.setup('fit')
+    return datamodule, datamodule.train_dataset[0]
+
+
+PAPER_OVERLAYS = sorted(str(path.relative_to(CONF)) for path in PAPER.rglob('*.yaml'))
+FOR_TRANSFER = ('trainable', 'finetune', 'v1')
+
+
+@pytest.mark.parametrize('overlay', PAPER_OVERLAYS)
+def test_each_configuration_of_the_paper_yields_a_sample(overlay, small):
+    stem = Path(overlay).stem
+    transfer = any(part in overlay for part in FOR_TRANSFER)
+    base = 'finetune' if transfer else 'pretrain'
+    over = [] if stem == base else [overlay]
+    datamodule, sample = one_sample(small, base, over)
+    groups = sample.get('native') or {datamodule.bands: sample['image']}
+    assert {band for names in groups for band in names} == set(datamodule.bands)
+    told = yaml.safe_load((CONF / overlay).read_text()).get('data', {})
+    wanted = told.get('init_args', {}).get('bands')
+    assert wanted is None or datamodule.bands == tuple(wanted)
+
+
+def test_the_commands_at_the_head_of_the_paper_make_the_shares_that_it_reads(
+    small, tmp_path, monkeypatch, capsys
+):
+    text = (PAPER / 'pretrain.yaml').read_text().replace('\n#', ' ').replace('\\ ', '')
+    command = text.split('uv run channelmae ')[1].split('uv run torchgeo')[0]
+    options = shlex.split(command)
+    root = tmp_path / 'mmearth'
+    shutil.copytree(small / 'mmearth', root)
+    with h5py.File(root / 'data_100k_v001' / 'data_100k_v001.h5', 'a') as file:
+        cover = np.array([10, 20, 30, 40], 'uint8')[:, None, None, None]
+        file['esa_worldcover'] = np.broadcast_to(cover, (4, 1, 8, 8))
+    monkeypatch.chdir(tmp_path)
+    given = [
+        option.replace('MMEARTH', str(root)).replace(
+            'subset: MMEarth', 'subset: MMEarth100k'
+        )
+        for option in options
+    ]
+    given[given.index('--workers') + 1] = '0'
+    assert main(given) == 0, capsys.readouterr().err
+    assert len(read_shares(tmp_path / 'mmearth.parquet')) == 4

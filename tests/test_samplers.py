@@ -1,6 +1,7 @@
 """The order of an epoch is decided by seed and epoch, and shared by the ranks."""
 
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_ranks_share_the_balanced_order_whatever_their_number(
     shares, epoch, world, drop_last
 ):
     order = balanced(shares, epoch).order()
-    together = sum(ranks_of(shares, world, epoch=epoch, drop_last=drop_last), [])
+    together = list(chain(*ranks_of(shares, world, epoch=epoch, drop_last=drop_last)))
     assert len(set(together)) == len(together)
     if drop_last:
         assert sorted(together) == sorted(order[: len(order) // world * world])
@@ -234,7 +235,7 @@ def test_all_draws_of_a_sample_go_to_one_rank_but_for_fewer_than_ranks(
         min_distinct=0.0,
     )
     size = 2 * len(shares)
-    repeats = Counter(number % size for number in sum(ranks, []))
+    repeats = Counter(number % size for number in list(chain(*ranks)))
     assert not repeats or max(repeats.values()) <= cap
     held = Counter(sample for rank in ranks for sample in {n % size for n in rank})
     shared = sum(count > 1 for count in held.values())
@@ -259,7 +260,7 @@ def test_without_replacement_ranks_are_disjoint_even_where_they_pad(
         replacement=False,
         samples_per_epoch=draws,
     )
-    together = sum(ranks, [])
+    together = list(chain(*ranks))
     assert len(set(together)) == len(together)
     assert set(together) <= set(range(len(shares)))
 
@@ -267,9 +268,8 @@ def test_without_replacement_ranks_are_disjoint_even_where_they_pad(
 def test_samples_that_are_left_out_do_not_come_where_ranks_pad():
     shares = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1, 0, 1]]
     shares[5:] = 0
-    together = sum(
-        ranks_of(shares, 4, samples_per_epoch=3, replacement=False, temperature=0.5), []
-    )
+    ranks = ranks_of(shares, 4, samples_per_epoch=3, replacement=False, temperature=0.5)
+    together = list(chain(*ranks))
     assert len(set(together)) == 4
     assert max(together) < 5
 

@@ -94,8 +94,10 @@ def place_overlap(
 ) -> Overlap | None:
     """Count the test patches on MGRS tiles that trainings read.
 
-    Tiles are compared by name. Sentinel-2's tiles overlap their neighbours by about
-    10 km, so a patch at an edge may have been seen in the tile next to its own.
+    Tiles are compared by name. A training that knows its coordinates names all tiles
+    that may cover them, so that its share is never too small. One that knows the names
+    of its images only may have seen a patch at an edge in the tile next to its own, as
+    tiles overlap by about 10 km.
 
     Args:
         trainings: The trainings.

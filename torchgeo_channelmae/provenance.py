@@ -34,7 +34,8 @@ class DataRecord:
         bands: Names of the bands.
         sensors: Names of their sensors with product level, as in
             :class:`~torchgeo_channelmae.sensors.Band`; 'unknown' where there is none.
-        tiles: MGRS 100 km tiles such as '33UUP', sorted and once each; None is unknown.
+        tiles: Sentinel-2 tiles such as '33UUP', sorted and once each: those in the
+            names of images, and all that may cover coordinates; None is unknown.
         patches: (patches,) int64, :func:`patch_hashes` of the patches' names, sorted
             and once each; None is unknown.
         labels_steered: Whether labels decided what was sampled; None is unknown.

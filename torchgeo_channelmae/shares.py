@@ -236,8 +236,8 @@ def _rows_by_name(names: npt.NDArray[np.bytes_], shares: ClassShares) -> Rows:
     if unknown.any():
         raise ValueError(
             f'{int(unknown.sum())} of {len(names)} samples, such as '
-            f'{names[unknown.argmax()].decode()!r}, have no row in the land-cover shares '
-            f'of {len(shares)} samples of {shares.dataset}: compute those of this '
-            f'dataset with `channelmae landcover`.'
+            f'{names[unknown.argmax()].decode()!r}, have no row in the land-cover '
+            f'shares of {len(shares)} samples of {shares.dataset}: compute those of '
+            f'this dataset with `channelmae landcover`.'
         )
     return rows

@@ -523,7 +523,7 @@ def test_the_epoch_of_a_sampler_is_what_a_batch_has_to_fit_in(eurosat):
 
 def test_unknown_tiles_are_no_proof_of_being_apart():
     tiles = np.array([['33UUP', ''], ['', ''], ['32TLT', '32TMT']])
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match='left out') as told:
         kept = keep_apart(np.arange(3), tiles, np.array(['32TMT']), 'drop', 'Toy')
     assert kept.tolist() == [0]
     assert [str(warning.message) for warning in told] == [
@@ -555,7 +555,7 @@ def test_coordinates_are_on_all_tiles_that_may_cover_them(name, tmp_path):
     fabricate.bigearthnet_table(tmp_path, ('test', 'train'))  # 33UUP tests
     given = {'init_args': init_args, 'val_fraction': 0, 'batch_size': 1}
     test = {'transfer_test': str(tmp_path)}
-    with pytest.raises(ValueError, match='1 of 2 samples .* such as 33UUP: leave'):
+    with pytest.raises(ValueError, match=r'1 of 2 samples .* such as 33UUP: leave'):
         module(name, tmp_path, **given, **test)
     with pytest.warns(UserWarning, match='33UUP: they are left out'):
         kept = module(name, tmp_path, **given, **test, overlap='drop')
@@ -623,5 +623,5 @@ def test_shares_of_other_samples_are_refused_even_if_they_are_as_many(eurosat):
     said = r"^6 of 6 samples, such as 'Train1_1', have no row in the land-cover shares"
     with pytest.raises(ValueError, match=said):
         module('EuroSAT', eurosat, val_fraction=0, sampler=balanced_by(path))
-    with pytest.raises(ValueError, match='^shares is not given: give shares, the Pa'):
+    with pytest.raises(ValueError, match=r'^shares is not given: give shares, the Pa'):
         module('EuroSAT', eurosat, val_fraction=0, sampler=balanced_by(None))

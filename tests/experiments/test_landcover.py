@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import rasterio
 import torch
@@ -15,6 +16,7 @@ from tests import fabricate
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT, BigEarthNetLMDB
 from torchgeo_channelmae.datasets.metadata import CLASSES
+from torchgeo_channelmae.experiments import landcover as module
 from torchgeo_channelmae.experiments.landcover import landcover
 from torchgeo_channelmae.samplers import LandCoverBalancedSampler
 from torchgeo_channelmae.shares import read_shares
@@ -27,6 +29,9 @@ class LandCover(RasterDataset):
 
     filename_glob = '*.tif'
     is_image = False
+
+    def __init__(self, paths, crs=None):
+        super().__init__(paths, crs=crs and pyproj.CRS(crs))
 
 
 class Samples(torch.utils.data.Dataset):
@@ -186,6 +191,31 @@ def test_a_raster_in_any_crs_is_looked_up_at_longitude_and_latitude(
     assert shares.source == f'raster {HERE}.LandCover'
 
 
+def write_tilted(folder):
+    """Write 100 km of class 7 in UTM zone 33, without a no-data value."""
+    pixels = np.full((1, 200, 200), 7, 'uint8')
+    path = folder / 'land.tif'
+    fabricate.write_tif(path, pixels, 700_000, 6_600_000, 'EPSG:32633', 500)
+    back = Transformer.from_crs('EPSG:32633', 'EPSG:4326', always_xy=True)
+    # The middle, and 2 km outside near each corner, inside the upright rectangle.
+    x = [750_000, 698_000, 802_000, 702_000, 798_000]
+    y = [6_550_000, 6_502_000, 6_598_000, 6_602_000, 6_498_000]
+    return dict(zip(('lon', 'lat'), map(list, back.transform(x, y)), strict=True))
+
+
+@pytest.mark.parametrize('crs', ['EPSG:4326', 'EPSG:3035', None])
+def test_a_raster_in_another_crs_covers_no_more_than_its_file_does(tmp_path, crs):
+    places = write_tilted(tmp_path / 'land')
+    land = raster(tmp_path / 'land')
+    if crs is not None:
+        land['init_args']['crs'] = crs
+    shares = shares_of(
+        tmp_path, samples(**places), raster=land, size=1000.0, uncovered='drop'
+    )
+    assert shares.classes == ('class 7',)
+    np.testing.assert_array_equal(shares.values[:, 0], [1, 0, 0, 0, 0])
+
+
 def test_coordinates_in_another_crs_and_bounds_are_looked_up(tmp_path):
     land = write_raster(tmp_path / 'land')
     x, y = Transformer.from_crs('EPSG:4326', 'EPSG:32632', always_xy=True).transform(
@@ -338,7 +368,7 @@ def test_a_balanced_sampler_uses_the_file_for_the_dataset_it_was_made_of(tmp_pat
     )
     assert sampler.uses_labels
     assert len(sampler.classes) == 13
-    with pytest.raises(ValueError, match=r"Patch '\w+' of the dataset has no row"):
+    with pytest.raises(ValueError, match=r"15 of 15 samples, such as 'S2\w+', have no"):
         LandCoverBalancedSampler(
             BigEarthNetLMDB(split='val'), tmp_path / 'out.parquet', absent='ignore'
         )
@@ -443,3 +473,34 @@ def test_mmearth_as_torchgeo_reads_it_has_the_classes_named_here(tmp_path):
     read = [int(dataset[i]['mask_esa_worldcover'].unique()) for i in range(11)]
     shares = shares_of(tmp_path, spec, 'worldcover')
     assert shares.values.argmax(axis=1).tolist() == read == list(range(11))
+
+
+def test_a_failing_picture_leaves_no_file_so_that_a_rerun_is_possible(
+    tmp_path, monkeypatch
+):
+    spec = {'class_path': 'BigEarthNetLMDB'}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, 'plot_balance', lambda shares: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            shares_of(tmp_path, spec, 'labels')
+    assert list(tmp_path.iterdir()) == []
+    assert len(shares_of(tmp_path, spec, 'labels')) == 23
+
+
+def test_labels_that_folders_tell_are_read_without_opening_an_image(tmp_path):
+    fabricate.eurosat(tmp_path, [(9.0, 50.0), (10.0, 50.0)])
+    folder = tmp_path / 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
+    (folder / 'River').mkdir()
+    (folder / 'Forest' / 'Train2_2.tif').rename(folder / 'River' / 'Train2_2.tif')
+    for path in folder.rglob('*.tif'):
+        path.write_bytes(b'')
+    spec = {'class_path': 'EuroSAT', 'init_args': {'root': str(tmp_path)}}
+    shares = shares_of(tmp_path, spec, 'labels')
+    found = dict(zip(shares.classes, shares.values.T.tolist(), strict=True))
+    assert (found['Forest'], found['River']) == ([1, 0], [0, 1])
+
+
+def test_workers_read_labels_as_one_process_does(tmp_path):
+    spec = samples(label=[2, 0, 2, 1] * 20)
+    shares = shares_of(tmp_path, spec, 'labels', workers=2)
+    np.testing.assert_array_equal(shares.values, np.eye(3)[[2, 0, 2, 1] * 20])

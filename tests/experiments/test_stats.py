@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 
@@ -132,10 +133,12 @@ def test_the_command_takes_a_dataset_by_its_short_name(patches, tmp_path, capsys
     [
         ([], 'Give either a training configuration or a dataset'),
         (['--samples=0', '--dataset={class_path: S2100k}'], 'samples is 0'),
-        (['--training=none.yaml'], 'There is no training configuration none.yaml'),
+        (['--training=none.yaml'], 'Configuration none.yaml is not a file'),
         (['--dataset={class_path: S2100K}'], "'S2100K', the class of dataset"),
         (['--dataset={class_path: S2100k}', '--root=none'], 'are not in none'),
         (['--dataset={class_path: S2100k}', '--level=L3'], 'level is'),
+        (['--dataset={class_path: S2100k}', '--data={a: 1}'], 'data changes a trai'),
+        (['--training=none.yaml', '--geo'], 'geo goes with a dataset'),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(options, said, tmp_path, capsys):
@@ -161,3 +164,85 @@ def test_other_configurations_are_refused(tmp_path, capsys):
     out = tmp_path / 'stats.yaml'
     assert main(['stats', f'--out={out}', f'--training={path}']) == 1
     assert 'give a configuration with one of' in capsys.readouterr().err
+
+
+def test_options_and_further_configurations_change_what_a_training_says(
+    patches, conf, tmp_path
+):
+    out = tmp_path / 'stats.yaml'
+    other = tmp_path / 'other.yaml'
+    dataset = {'class_path': 'S2100k', 'init_args': {}}
+    init_args = {'dataset': dataset, 'level': None, 'val_fraction': 0}
+    other.write_text(yaml.safe_dump({'data': {'init_args': init_args}}))
+    configs = f'[{conf / "pretrain.yaml"}, {conf / "any" / "samples.yaml"}, {other}]'
+    options = [f'--training={configs}', f'--root={tmp_path}', '--bands=[B03, B8A]']
+    (tmp_path / 'index.csv').rename(tmp_path / 'table.csv')
+    (tmp_path / 'moved').mkdir()
+    for name in ('table.csv', 'images'):
+        (tmp_path / name).rename(tmp_path / 'moved' / name.replace('table', 'index'))
+    changed = f'--data={{dataset.init_args.root: {tmp_path / "moved"}}}'
+    assert main(['stats', f'--out={out}', *options, changed]) == 0
+    content = yaml.safe_load(out.read_text())
+    assert content['samples'] == len(PLACES)
+    assert set(content['bands']) == {'B03', 'B8A'}
+
+
+def test_an_option_that_the_datamodule_does_not_have_is_refused(conf, tmp_path, capsys):
+    out = tmp_path / 'stats.yaml'
+    training = f'--training={conf / "pretrain.yaml"}'
+    assert main(['stats', f'--out={out}', training, '--nodata=1']) == 1
+    error = capsys.readouterr().err
+    assert 'nodata' in error
+    assert error.count('\n') == 1
+
+
+@pytest.fixture
+def holed(tmp_path):
+    """A BigEarthNet v2 without data in the first 14 rows of 10 m, 6 of 20 and 60 m.
+
+    The others are a ramp, so that filling with its mean would show in the figures.
+    """
+    fabricate.bigearthnet_v2(tmp_path, ('train', 'val'))
+    for path in tmp_path.glob('BigEarthNet-S2/*/*/*.tif'):
+        with rasterio.open(path, 'r+') as file:
+            pixels = file.read() + np.arange(file.width, dtype='uint16')
+            pixels[:, : {120: 14, 60: 6, 20: 2}[file.width]] = 0
+            file.write(pixels)
+    return tmp_path
+
+
+def ramp(band, side, rows):
+    values = fabricate.VALUES[band] + np.arange(side, dtype=float)
+    return np.broadcast_to(values, (side - rows, side))
+
+
+@pytest.mark.parametrize('form', ['training', 'dataset'])
+def test_pixels_without_data_are_left_out_and_not_filled(form, holed):
+    out = holed / 'stats.yaml'
+    if form == 'training':
+        config = holed / 'config.yaml'
+        init_args = {'root': str(holed), 'format': 'geotiff', 'bands': ['B05', 'B02']}
+        kind = 'torchgeo_channelmae.datamodules.BigEarthNetS1S2DataModule'
+        data = {'class_path': kind, 'init_args': init_args}
+        config.write_text(yaml.safe_dump({'data': data}))
+        stats(out, training=config)
+    else:
+        own = spec('BigEarthNetV2GeoTIFF', holed, split='train')
+        stats(out, dataset=own, bands=['B05', 'B02'])
+    found = yaml.safe_load(out.read_text())['bands']
+    for band, side, rows in (('B02', 120, 14), ('B05', 60, 6)):
+        values = ramp(band, side, rows)
+        assert found[band]['pixels_without_data'] == rows * side
+        assert found[band]['pixels'] == values.size
+        assert found[band]['mean'] == pytest.approx(values.mean(), rel=1e-6)
+        assert found[band]['std'] == pytest.approx(values.std(), rel=1e-6)
+
+
+def test_bands_that_are_resampled_end_where_those_of_their_resolution_do(holed):
+    out = holed / 'stats.yaml'
+    stats(out, dataset=spec('BigEarthNetV2', holed, split='train'))
+    found = yaml.safe_load(out.read_text())['bands']
+    values = ramp('B02', 120, 14)
+    assert found['B02']['pixels_without_data'] == 14 * 120
+    assert found['B02']['mean'] == pytest.approx(values.mean(), rel=1e-6)
+    assert found['B02']['min'] == values.min()

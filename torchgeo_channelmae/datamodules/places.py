@@ -16,10 +16,10 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo.samplers import RandomPatchSampler, RandomTimestampSampler
 
 from .. import sensors
+from ..mgrs import product_tiles
 from ..randomness import derive_seed
 from ..sensors import Band
 from ..statistics import missing_pixels
-from ..mgrs import product_tiles
 from .grouping import hold_out
 from .known import LEVELS, Names, Rows, Source, described_bands
 from .known.source import padded

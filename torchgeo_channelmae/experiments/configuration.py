@@ -83,8 +83,8 @@ def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             path.insert(0, 'init_args')
         layer = values['data']
         for part in path[:-1]:
-            if not isinstance(layer.get(part), dict):
-                layer[part] = {}
+            inner = layer.get(part)
+            layer[part] = dict(inner) if isinstance(inner, Mapping) else {}
             layer = layer[part]
         layer[path[-1]] = value
     return values

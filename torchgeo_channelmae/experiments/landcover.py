@@ -1,5 +1,6 @@
 """``channelmae landcover``: the land-cover shares of a dataset's samples."""
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def landcover(
     rows: Rows = np.arange(len(opened)) if known is None else known.rows()
     names = None if known is None else known.names(rows)
     if source == 'labels':
-        values, titles = read_labels(opened, rows)
+        values, titles = read_labels(opened, rows, workers)
     else:
         look: Look
         if source == 'raster':
@@ -112,8 +113,10 @@ def landcover(
         uses_labels=source == 'labels',
         patch_ids=ids,
     )
+    drawn = io.BytesIO()  # before anything is written, so that a failure leaves nothing
+    plot_balance(shares).savefig(drawn, format='png', dpi=150)
     write_shares(out, shares)
-    plot_balance(shares).savefig(picture, dpi=150)
+    picture.write_bytes(drawn.getvalue())
     _report(shares, out, picture)
 
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyproj
 import rasterio
 import shapely
 import torch
+from shapely.geometry.base import BaseGeometry
 from torchgeo.datasets import MMEarth, RasterDataset
 from tqdm import tqdm
 
@@ -28,6 +30,12 @@ Look = Callable[[int], tuple[Counts, int]]
 """Returns the pixels of each class of a sample, and the number of all its pixels."""
 
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Error:
+    said: str
+
 
 _LEAST = 0.5  # of a sample's pixels have to have a class
 _DEGREES = pyproj.CRS('EPSG:4326')
@@ -63,38 +71,55 @@ def known_centres(
     }
 
 
-def read_labels(dataset: Any, rows: Rows) -> tuple[Values, tuple[str, ...]]:
+def read_labels(
+    dataset: Any, rows: Rows, workers: int = 0
+) -> tuple[Values, tuple[str, ...]]:
     """Return class shares from a dataset's labels.
 
     Args:
-        dataset: A dataset with a ``table`` of patches, or whose samples have a
-            ``label``: a class number, or 1 for each of its classes.
+        dataset: A dataset with a ``table`` of patches, with the ``targets`` of a folder
+            of images, or whose samples have a ``label``: a class number, or 1 for each
+            of its classes.
         rows: Samples.
+        workers: Processes that read samples, where nothing else tells the labels.
 
     Returns:
         (rows, K) shares and the names of the classes.
 
     Raises:
-        ValueError: If samples have no such label.
+        ValueError: If samples have no such label, or can't be read.
+        OSError: If a worker dies.
     """
     names = tuple(getattr(dataset, 'classes', ()))
     table = getattr(dataset, 'table', None)
     if isinstance(table, PatchTable):
         return label_shares(table.labels.numpy()[rows]), names
-    labels = []
-    for row in rows.tolist():
-        label = dataset[row].get('label')
-        if not isinstance(label, torch.Tensor | int) or np.ndim(label) > 1:
-            raise ValueError(
-                f'Sample {row} of {type(dataset).__name__} has no label of classes: '
-                f'use another source.'
-            )
-        labels.append(np.asarray(label))
+    labels: list[npt.NDArray[Any]] = []
+    _go_through(_LabelLook(dataset), rows, 'labels', workers, labels.append)
     stacked = np.stack(labels)
     if stacked.ndim == 1:
         stacked = np.eye(max(len(names), int(stacked.max()) + 1))[stacked]
     numbered = tuple(f'class {column}' for column in range(stacked.shape[1]))
     return label_shares(stacked), names if len(names) == len(numbered) else numbered
+
+
+@dataclass
+class _LabelLook:
+    """Returns the label of a sample, without its image where that is possible."""
+
+    dataset: Any
+
+    def __call__(self, row: int) -> npt.NDArray[Any]:
+        targets = getattr(self.dataset, 'targets', None)
+        if isinstance(targets, list):
+            return np.asarray(targets[row])
+        label = self.dataset[row].get('label')
+        if not isinstance(label, torch.Tensor | int) or np.ndim(label) > 1:
+            raise ValueError(
+                f'Sample {row} of {type(self.dataset).__name__} has no label of '
+                f'classes: use another source.'
+            )
+        return np.asarray(label)
 
 
 @dataclass
@@ -228,9 +253,51 @@ class RasterLookup:
             )
         else:
             wanted = shapely.Point((left + right) / 2, (bottom + top) / 2)
-        outlines = self.raster.index.geometry
-        near = outlines.iloc[outlines.sindex.query(wanted, predicate='intersects')]
-        return bool(shapely.union_all(near.to_numpy()).covers(wanted))
+        near = self.outlines[self._tree.query(wanted, predicate='intersects')]
+        return bool(shapely.union_all(near).covers(wanted))
+
+    @cached_property
+    def outlines(self) -> npt.NDArray[np.object_]:
+        """Return what each file covers, in the raster's CRS.
+
+        The index has the upright rectangles around files that are brought to that CRS,
+        whose corners are empty and read as the value 0.
+        """
+        index = self.raster.index
+        found = [
+            outline_in(path, self.raster.crs, box)
+            for path, box in zip(index['filepath'], index.geometry, strict=True)
+        ]
+        return np.array(found, dtype=np.object_)
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.outlines)
+
+
+def outline_in(path: str, crs: pyproj.CRS, box: BaseGeometry) -> BaseGeometry:
+    """Return what a raster file covers, in a CRS.
+
+    Args:
+        path: The file.
+        crs: The CRS.
+        box: What it covers if its own CRS is this one, or it has none.
+
+    Returns:
+        Its outline, with points every 1/50 of a side.
+    """
+    with rasterio.open(path) as file:
+        if file.crs is None or pyproj.CRS(file.crs.to_wkt()) == crs:
+            return box
+        steps = np.linspace(0, 1, 51)[:-1]
+        across = np.concatenate([steps, steps * 0 + 1, 1 - steps, steps * 0])
+        x, y = file.transform @ (across * file.width, np.roll(across, 50) * file.height)
+        move = pyproj.Transformer.from_crs(file.crs.to_wkt(), crs, always_xy=True)
+    points = np.stack(move.transform(x, y), axis=1)
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) < 3:
+        return box
+    return shapely.make_valid(shapely.Polygon(points))
 
 
 def _count(pixels: npt.NDArray[Any], ignored: Sequence[int]) -> Counts:
@@ -275,17 +342,41 @@ def raster_values(
     return classes or names, (*known, *ignore)
 
 
-class _Told:
+class _Told[T]:
     """Returns an error instead of raising it, so that a worker can hand it over."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Callable[[int], T]) -> None:
         self.look = look
 
-    def __call__(self, row: int) -> tuple[Counts, int] | str:
+    def __call__(self, row: int) -> T | _Error:
         try:
             return self.look(row)
         except (ValueError, OSError) as error:
-            return str(error)
+            return _Error(str(error))
+
+
+def _go_through[T](
+    look: Callable[[int], T],
+    rows: Rows,
+    what: str,
+    workers: int,
+    use: Callable[[T], None],
+) -> None:
+    """Look at each sample, in order and with a progress bar."""
+    with tqdm(total=len(rows), desc=what, unit='sample') as bar:
+
+        def take(row: int, found: T | _Error) -> None:
+            if isinstance(found, _Error):
+                raise ValueError(found.said)
+            use(found)
+            bar.update()
+
+        try:
+            use_in_order(_Told(look), rows.tolist(), take, workers)
+        except ChildProcessError as error:
+            raise OSError(
+                f'Looking for {what} stopped, as {error}: use fewer workers.'
+            ) from None
 
 
 def count_shares(
@@ -308,28 +399,20 @@ def count_shares(
         OSError: If a worker dies.
     """
     counted: list[Counts] = []
-    with tqdm(total=len(rows), desc='land cover', unit='sample') as bar:
 
-        def use(row: int, found: tuple[Counts, int] | str) -> None:
-            if isinstance(found, str):
-                raise ValueError(found)
-            counts, pixels = found
-            strange = set() if titled is None else set(counts) - set(titled)
-            if strange:
-                raise ValueError(
-                    f'The land cover of sample {row} has the value {min(strange)}, '
-                    f'which is no class: name it in classes or list it in ignore.'
-                )
-            enough = sum(counts.values()) >= max(_LEAST * pixels, 1)
-            counted.append(counts if enough else {})
-            bar.update()
+    def use(found: tuple[Counts, int]) -> None:
+        counts, pixels = found
+        strange = set() if titled is None else set(counts) - set(titled)
+        if strange:
+            raise ValueError(
+                f'The land cover of sample {rows[len(counted)]} has the value '
+                f'{min(strange)}, which is no class: name it in classes or list it in '
+                f'ignore.'
+            )
+        enough = sum(counts.values()) >= max(_LEAST * pixels, 1)
+        counted.append(counts if enough else {})
 
-        try:
-            use_in_order(_Told(look), rows.tolist(), use, workers)
-        except ChildProcessError as error:
-            raise OSError(
-                f'Looking land cover up stopped, as {error}: use fewer workers.'
-            ) from None
+    _go_through(look, rows, 'land cover', workers, use)
     if titled is None:
         values = sorted(set().union(*counted))
         titled = {value: f'class {value}' for value in values}

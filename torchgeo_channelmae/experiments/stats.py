@@ -3,59 +3,65 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import torch
-import yaml
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .. import datamodules
+from .. import datamodules  # noqa: F401 (its classes may be named without it)
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.building import ClassSpec, check_arguments, find_class, guarded
+from ..datamodules.building import ClassSpec
 from ..datamodules.common import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
 from ..datamodules.pretraining import PretrainingDataModule
 from ..datamodules.visits import NamedBands
+from ..datasets.patches import BigEarthNetPatches
 from ..randomness import generator
 from ..statistics import BandStatistics, missing_pixels, write_statistics
+from .configuration import read_datamodule
 
 
 def stats(
     out: Path,
-    training: Path | None = None,
+    training: Path | list[Path] | None = None,
     dataset: ClassSpec | None = None,
     geo: bool = False,
     bands: list[str] | None = None,
     root: str | None = None,
-    size: int = 128,
+    size: int | None = None,
     dataset_bands: list[str] | None = None,
-    image_key: str = 'image',
+    image_key: str | None = None,
     level: str | None = None,
     nodata: float | None = None,
     samples: int | None = None,
     seed: int = 0,
     workers: int = 0,
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Compute statistics of each band and write them as YAML.
 
-    Pixels without data (NaN, infinite, or `nodata` in all bands of a sensor) are left
-    out. Mean and standard deviation are exact to float64; a percentile is at most 0.1 %
-    of its value off. A datamodule reads the file with `statistics: PATH`.
+    Pixels without data (NaN, infinite, or `nodata` in all bands of a sensor and
+    resolution) are left out, and never filled. Mean and standard deviation are exact
+    to float64; a percentile is at most 0.1 % of its value off. A datamodule reads the
+    file with `statistics: PATH`.
 
     Args:
         out: The file to write; it must not exist.
-        training: Configuration of a training: the statistics are those of the samples
-            that its `data` trains on. Instead of `dataset`.
+        training: Configuration of a training, or a list of configurations, each laid
+            over those before it: the statistics are those of the samples that its
+            `data` trains on. Instead of `dataset`; `bands`, `root`, `size`,
+            `dataset_bands`, `image_key`, `level` and `nodata` replace what it says.
         dataset: `{class_path: NAME, init_args: {...}}` of any TorchGeo dataset, all of
             whose samples count.
         geo: Whether it is a GeoDataset, sampled at random places.
         bands: Names of the bands; all by default.
         root: Folder of the data, if it is not in `init_args`.
-        size: Height and width of the places of a GeoDataset in pixels.
+        size: Height and width of the places of a GeoDataset in pixels, 128 by default.
         dataset_bands: Names of the channels of a dataset that is not known, in order.
-        image_key: Key of the image in the samples of a dataset that is not known.
+        image_key: Key of the image in the samples of a dataset that is not known,
+            `image` by default.
         level: Product level of the Sentinel-2 bands, L1C or L2A, where the dataset has
             both or is not known.
         nodata: Pixel value that stands for no data; that of the known dataset by
@@ -63,6 +69,8 @@ def stats(
         samples: Number of samples, drawn at random without replacement; all by default.
         seed: Seed of the draw.
         workers: Processes that read.
+        data: Other arguments of the training's datamodule to replace, nested ones with
+            dots: `{dataset.init_args.split: train}`.
 
     Raises:
         FileExistsError: If `out` exists.
@@ -77,36 +85,44 @@ def stats(
         raise ValueError('Give either a training configuration or a dataset.')
     if samples is not None and samples < 1:
         raise ValueError(f'samples is {samples}: it must be at least 1.')
+    options = {
+        'bands': bands,
+        'root': root,
+        'size': size,
+        'dataset_bands': dataset_bands,
+        'image_key': image_key,
+        'level': level,
+        'nodata': nodata,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     if training is not None:
-        datamodule = _of_training(training)
+        if geo:
+            raise ValueError(
+                'geo goes with a dataset: the training configuration tells what its '
+                'data are, so leave geo out.'
+            )
+        configs = [training] if isinstance(training, Path) else training
+        datamodule = _of_training(configs, given | (data or {}))
     else:
-        datamodule = _of_dataset(
-            geo,
-            dataset=dataset,
-            bands=bands,
-            root=root,
-            size=size,
-            dataset_bands=dataset_bands,
-            image_key=image_key,
-            level=level,
-            nodata=nodata,
-        )
-    data = datamodule.train_dataset
-    if isinstance(data, NamedBands):
-        data.fill = False
-        data.max_nodata = 1.0
-    total = len(data)
+        if data is not None:
+            raise ValueError(
+                'data changes a training configuration: with a dataset, give its '
+                'init_args and the options of this command.'
+            )
+        datamodule = _of_dataset(geo, {'dataset': dataset, **given})
+    patches = _unfilled(datamodule.train_dataset, datamodule.bands)
+    total = len(patches)
     chosen = np.arange(total)
     if samples is not None and samples < total:
         order = torch.randperm(total, generator=generator(seed, 'statistics'))
         chosen = order[:samples].sort().values.numpy()
-    found, read = _measure(data, datamodule.bands, chosen.tolist(), workers)
+    found, read = _measure(patches, datamodule.bands, chosen.tolist(), workers)
     record = datamodule.record
     write_statistics(
         out,
         found,
         {
-            'dataset': record.dataset if record else type(data).__name__,
+            'dataset': record.dataset if record else type(datamodule).__name__,
             'sensors': list(record.sensors) if record else [],
             'samples': read,
             'samples_of': total,
@@ -118,33 +134,20 @@ def stats(
     print(f'Statistics of {read} samples are in {out}.')
 
 
-def _of_dataset(geo: bool, **arguments: Any) -> SourceDataModule:
+def _of_dataset(geo: bool, arguments: dict[str, Any]) -> ChannelDataModule:
     """Return a datamodule that trains on all of a dataset, set up."""
     kind = GeoPretrainingDataModule if geo else PretrainingDataModule
     return _set_up(kind(batch_size=1, val_fraction=0, **arguments))
 
 
-def _of_training(path: Path) -> ChannelDataModule:
-    """Return the datamodule of a configuration, set up."""
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no training configuration {path}.')
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = ' '.join(str(error).split())
-        raise ValueError(f'{path} is not YAML: {reason}') from None
-    spec = content.get('data') if isinstance(content, dict) else None
-    kind = find_class(spec, f'data of {path}', (datamodules,))
-    assert isinstance(spec, dict)  # find_class has looked
-    if not issubclass(kind, ChannelDataModule):
+def _of_training(configs: list[Path], changes: dict[str, Any]) -> ChannelDataModule:
+    """Return the datamodule of configurations, set up."""
+    datamodule, _ = read_datamodule(configs, changes)
+    if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
-            f'data of {path} is {kind.__name__}: give a configuration with one of '
-            f'torchgeo_channelmae.datamodules.'
+            f'data of {", ".join(map(str, configs))} is {type(datamodule).__name__}: '
+            f'give a configuration with one of torchgeo_channelmae.datamodules.'
         )
-    given = {**(spec.get('init_args') or {})}
-    given.pop('statistics', None)
-    check_arguments(kind, given, f'data of {path}')
-    datamodule = guarded(lambda: kind(**given), f'data of {path}', {})
     datamodule.batch_size = 1
     return _set_up(datamodule)
 
@@ -152,9 +155,59 @@ def _of_training(path: Path) -> ChannelDataModule:
 def _set_up[T: ChannelDataModule](datamodule: T) -> T:
     if isinstance(datamodule, SourceDataModule):
         datamodule.needs_statistics = False
+        datamodule.statistics = None
+    if isinstance(datamodule, PretrainingDataModule):
+        datamodule.sampler = None  # every sample counts once
     datamodule.prepare_data()
     datamodule.setup('fit')
     return datamodule
+
+
+class _AsStored(Dataset[dict[str, Any]]):
+    """BigEarthNet's pixels as stored, of which the datasets fill those without data."""
+
+    def __init__(
+        self, dataset: BigEarthNetPatches, bands: Sequence[str], rows: Sequence[int]
+    ) -> None:
+        self.dataset = dataset
+        self.bands = bands
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @override
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``native``: bands of a sensor and size together, NaN without data."""
+        try:
+            pixels = self.dataset.read(self.rows[index])
+        except (ValueError, OSError) as error:
+            if self.dataset.on_error != 'skip':
+                raise
+            return {'skipped': str(error)}
+        groups: dict[tuple[bool, int], list[str]] = {}
+        for band in self.bands:
+            group = (band in self.dataset.s1_bands, len(pixels[band]))
+            groups.setdefault(group, []).append(band)
+        native = {}
+        for (radar, _), names in groups.items():
+            stack = np.stack([pixels[band] for band in names]).astype(np.float64)
+            stack[missing_pixels(stack, None if radar else 0)] = np.nan
+            native[tuple(names)] = stack
+        return {'native': native}
+
+
+def _unfilled(data: Any, bands: Sequence[str]) -> Any:
+    """Return a training dataset that leaves pixels without data as they are."""
+    if isinstance(data, BigEarthNetPatches):
+        return _AsStored(data, bands, range(len(data)))
+    if isinstance(data, NamedBands):
+        whole = data.source.dataset
+        if isinstance(whole, BigEarthNetPatches):
+            return _AsStored(whole, bands, data.rows.tolist())
+        data.fill = False
+        data.max_nodata = 1.0
+    return data
 
 
 def _measure(
