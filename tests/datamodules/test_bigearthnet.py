@@ -461,7 +461,7 @@ def test_coarse_bands_alone_are_on_the_same_grid_as_with_fine_ones(size_by, size
         ('fit', {'format': 'zarr'}, "Unknown format 'zarr': use one of lmdb, geotiff"),
         ('fit', {'version': 'v3'}, "Unknown version 'v3': use one of v1, v2"),
         ('fit', {'format': 'geotiff'}, 'format geotiff needs root'),
-        ('fit', {'split_by': 'tile'}, "Unknown split_by 'tile'"),
+        ('fit', {'split_by': 'scene'}, "Unknown split_by 'scene'"),
         ('fit', {'exclude_snow': True}, 'exclude_snow needs the column contains_'),
         ('fit', {'countries': ['Atlantis']}, "No patch is in 'Atlantis'"),
         ('fit', {'train_fraction': 0}, 'train_fraction is 0'),

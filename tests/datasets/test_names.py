@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-from torchgeo_channelmae.datasets.names import acquisition, tile, version_of
+from torchgeo_channelmae.datasets.names import (
+    acquisition,
+    overpass,
+    radar_scene,
+    tile,
+    version_of,
+)
 
 V1 = 'S2A_MSIL2A_20170613T101031_0_45'
 V2 = 'S2A_MSIL2A_20170613T101031_N9999_R022_T34VER_00_45'
@@ -22,6 +28,17 @@ def test_v1_leaves_leading_zeros_of_the_time_out():
 def test_a_scene_is_what_patches_of_one_image_share():
     assert acquisition(V2) == 'S2A_MSIL2A_20170613T101031_N9999_R022_T34VER'
     assert acquisition(S1) == 'S1B_IW_GRDH_1SDV_20170612T165809_34VER'
+
+
+def test_both_versions_tell_the_satellite_and_day_of_an_overpass():
+    assert overpass(V1) == overpass(V2) == 'S2A_20170613'
+    assert overpass('S2B_MSIL2A_20180413T95032_90_7') == 'S2B_20180413'
+    assert overpass('synthetic_3_4') == 'synthetic'
+
+
+def test_a_radar_scene_spans_tiles():
+    assert radar_scene(S1) == 'S1B_IW_GRDH_1SDV_20170612T165809'
+    assert radar_scene(S1.replace('34VER_0_45', '34VEQ_3_4')) == radar_scene(S1)
 
 
 def test_the_radar_patch_names_the_tile():

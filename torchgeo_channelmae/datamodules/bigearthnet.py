@@ -99,14 +99,16 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             countries: Use patches of these countries only.
             exclude_snow: Leave patches with seasonal snow out.
             exclude_cloud: Leave patches with clouds or their shadows out.
-            split_by: 'official' splits; 'acquisition', each Sentinel-2 scene in one
-                split only; 'country', ``test_countries`` test and others train.
+            split_by: 'official' splits; 'acquisition', no overpass of Sentinel-2 and no
+                scene of Sentinel-1 in two splits; 'tile', each MGRS tile in one;
+                'country', ``test_countries`` test and others train.
             test_countries: Countries that test, for ``split_by`` country.
-            val_countries: Countries that validate. None is a quarter of the scenes of
-                the others.
+            val_countries: Countries that validate. None is about a quarter of the
+                others' patches, by acquisition.
             train_fraction: Share of the training patches to use, chosen by their names:
                 a smaller share is a part of a larger one, and the same in every run.
-            split_seed: Seed of ``split_by`` acquisition and of ``train_fraction``.
+            split_seed: Seed of ``split_by`` acquisition or tile and of
+                ``train_fraction``.
             max_nonfinite: Largest share of a band's pixels without data that is filled
                 rather than an error.
             on_error: What a patch that can't be read does: 'raise' ends the run,

@@ -6,6 +6,7 @@ _S2 = re.compile(
     r'(?P<scene>S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?)'
     r'_\d+_\d+'
 )
+_OVERPASS = re.compile(r'(?P<satellite>S2[A-D])_MSIL2A_(?P<day>\d{8})T')
 _S1 = re.compile(r'S1[A-D]_\w+_(?P<tile>\d{2}[A-Z]{3})_\d+_\d+')
 
 
@@ -42,6 +43,31 @@ def acquisition(name: str) -> str:
         The name without its last two parts.
     """
     return name.rsplit('_', 2)[0]
+
+
+def overpass(name: str) -> str:
+    """Return the satellite and day of a Sentinel-2 patch, such as ``S2A_20170613``.
+
+    The two versions name the tiles of one datatake by seconds that differ, but agree in
+    this.
+
+    Args:
+        name: Name of a Sentinel-2 patch in v1 or v2.
+
+    Returns:
+        The satellite and day; of a name that is none of BigEarthNet, its scene.
+    """
+    match = _OVERPASS.match(name)
+    return f'{match["satellite"]}_{match["day"]}' if match else acquisition(name)
+
+
+def radar_scene(s1_name: str) -> str:
+    """Return the Sentinel-1 scene of a patch: its name without tile, row and column.
+
+    Args:
+        s1_name: Name of a Sentinel-1 patch, the same in both versions.
+    """
+    return s1_name.rsplit('_', 3)[0]
 
 
 def tile(s1_name: str) -> str | None:
