@@ -1,6 +1,8 @@
 """What a test shares with pretraining: known, refuted or unknown."""
 
 import math
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +119,61 @@ def test_test_patches_on_tiles_of_pretraining_are_counted(trainings, tiles, expe
 def test_test_patches_that_were_read_are_counted(trainings, patches, expected):
     numbers = None if patches is None else torch.tensor(patches)
     assert patch_overlap(trainings, numbers) == expected
+
+
+def named(*spaces, patches=(1,), supervised=True):
+    training = read(*L2A, patches=patches, supervised=supervised)
+    return replace(training, record=replace(training.record, name_spaces=spaces))
+
+
+@pytest.mark.parametrize(
+    ('known', 'tested', 'expected'),
+    [
+        (['v2'], ['v1'], Overlap(0, 3, 3)),
+        (['v2'], ['v2'], Overlap(0, 0, 3)),
+        (['v1', 'v2'], ['v1'], Overlap(0, 0, 3)),
+        (['v2'], ['v1', 'v2'], Overlap(0, 0, 3)),
+        (['mixed'], ['v1', 'v2'], Overlap(0, 3, 3)),
+        ([], ['v1'], Overlap(0, 3, 3)),  # a checkpoint that does not tell
+        ([], [], Overlap(0, 0, 3)),
+    ],
+)
+def test_patches_known_by_other_names_are_unknown_not_unread(known, tested, expected):
+    assert patch_overlap([named(*known)], torch.tensor([9, 8, 7]), tested) == expected
+
+
+def test_a_patch_is_known_by_any_of_its_names():
+    names = torch.tensor([[9, 1], [8, 7], [1, 6]])
+    assert patch_overlap([named('v1', 'v2')], names, ['v1', 'v2']) == Overlap(2, 0, 3)
+    with pytest.raises(ValueError, match=r'^2 of the 3 test patches.* such as a:'):
+        check_not_trained_on(
+            Provenance(own=(named('v1'),)), names, list('abc'), ['v1', 'v2']
+        )
+
+
+def test_a_test_that_can_not_be_checked_for_trained_patches_warns():
+    past = Provenance(own=(named('v2'),))
+    message = 'can not be checked.* v2 names are known, of the test patches v1 names'
+    with pytest.warns(UserWarning, match=message) as caught:
+        check_not_trained_on(past, torch.tensor([5]), None, ['v1'])
+    assert '\n' not in str(caught[0].message)
+    verdict = judge(past, PRESENT, None, torch.tensor([5]), ['v1'])
+    assert verdict.trained == Overlap(0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ('training', 'spaces'),
+    [
+        (named('v1', 'v2'), ['v1']),
+        (named('v2', supervised=False), ['v1']),  # learned no labels
+        (named('v2', patches=None), ['v1']),  # not known anyway
+    ],
+)
+def test_what_can_be_checked_or_was_not_learned_does_not_warn(training, spaces):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        past = Provenance(own=(training,))
+        check_not_trained_on(past, torch.tensor([5]), None, spaces)
 
 
 @pytest.mark.parametrize(

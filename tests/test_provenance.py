@@ -89,6 +89,7 @@ def test_tiles_of_which_one_is_unknown_are_unknown():
         {'patches': torch.tensor([7, 1])},
         {'patches': None},
         {'labels_steered': None},
+        {'name_spaces': ('v1', 'v2')},
     ],
 )
 def test_records_are_equal_if_all_in_them_is(change):

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from .provenance import DataRecord, Provenance, Training
@@ -118,14 +119,17 @@ def place_overlap(
 
 
 def patch_overlap(
-    trainings: Iterable[Training], test_patches: Tensor | None
+    trainings: Iterable[Training],
+    test_patches: Tensor | None,
+    name_spaces: Sequence[str] = (),
 ) -> Overlap | None:
     """Count the test patches that trainings read.
 
     Args:
         trainings: The trainings.
-        test_patches: (patches,) int64, :func:`patch_hashes` of the test patches; None
-            is unknown.
+        test_patches: (patches,) or (patches, K) int64, :func:`patch_hashes` of the test
+            patches, by all names that are known of each; None is unknown.
+        name_spaces: What kinds of names they are, see :class:`DataRecord`.
 
     Returns:
         The patches; None if there are trainings, but the test's patches are unknown.
@@ -134,17 +138,29 @@ def patch_overlap(
     if not records or test_patches is None:
         return None if records else Overlap(0, 0, 0)
     shared = were_read(records, test_patches)
-    unknown = any(record is None or record.patches is None for record in records)
+    unknown = any(
+        record is None or record.patches is None or not _comparable(record, name_spaces)
+        for record in records
+    )
     count, total = int(shared.sum()), len(test_patches)
     return Overlap(count, total - count if unknown else 0, total)
 
 
+def _comparable(record: DataRecord, name_spaces: Sequence[str]) -> bool:
+    """Whether a training's patches have names of a kind that the test's have as well.
+
+    Those that name no kind are taken to be of one.
+    """
+    return bool(set(record.name_spaces or ('',)) & set(name_spaces or ('',)))
+
+
 def were_read(records: Iterable[DataRecord | None], patches: Tensor) -> Tensor:
-    """Tell of each patch, (patches,) hashes, whether it is known to have been read."""
+    """Tell of each patch, (patches,) or (patches, K) hashes, whether it was read."""
+    patches = patches.cpu().view(len(patches), *patches.shape[1:] or (1,))
     shared = torch.zeros(len(patches), dtype=torch.bool)
     for record in records:
         if record is not None and record.patches is not None:
-            shared |= torch.isin(patches.cpu(), record.patches)
+            shared |= torch.isin(patches, record.patches).any(dim=1)
     return shared
 
 
@@ -207,6 +223,7 @@ def judge(
     present: DataRecord | None,
     test_tiles: npt.NDArray[np.str_] | None = None,
     test_patches: Tensor | None = None,
+    name_spaces: Sequence[str] = (),
 ) -> Verdict:
     """Compare a task, or its test, with the pretraining that it started from.
 
@@ -215,6 +232,7 @@ def judge(
         present: What the task's data read; None is unknown.
         test_tiles: See :func:`place_overlap`.
         test_patches: See :func:`patch_overlap`.
+        name_spaces: What kinds of names the test patches have.
     """
     records = [present, *(training.record for training in provenance.own)]
     named = [('unknown',) if record is None else record.sensors for record in records]
@@ -223,8 +241,8 @@ def judge(
         pretraining=pretraining,
         targets=tuple(sorted(set(chain.from_iterable(named)))),
         places=place_overlap(pretraining, test_tiles),
-        patches=patch_overlap(pretraining, test_patches),
-        trained=patch_overlap(_learned(provenance), test_patches),
+        patches=patch_overlap(pretraining, test_patches, name_spaces),
+        trained=patch_overlap(_learned(provenance), test_patches, name_spaces),
     )
 
 
@@ -232,13 +250,17 @@ def check_not_trained_on(
     provenance: Provenance,
     test_patches: Tensor | None,
     names: Sequence[str | bytes] | None = None,
+    name_spaces: Sequence[str] = (),
 ) -> None:
     """Check that a test scores no patch whose labels the weights learned.
+
+    Warns where that can't be told, as names of other kinds are known of each.
 
     Args:
         provenance: The past of the task's weights.
         test_patches: See :func:`patch_overlap`.
         names: Names of the test patches, for the message.
+        name_spaces: What kinds of names the test patches have.
 
     Raises:
         ValueError: If it does.
@@ -248,6 +270,7 @@ def check_not_trained_on(
     records = [training.record for training in _learned(provenance)]
     rows = were_read(records, test_patches).nonzero().flatten().tolist()
     if not rows:
+        _warn_unless_comparable(records, name_spaces)
         return
     example = ''
     if names is not None:
@@ -259,6 +282,26 @@ def check_not_trained_on(
         f'{example}: test on the version and splits that it was trained with, or train '
         f'it on splits without these patches.'
     )
+
+
+def _warn_unless_comparable(
+    records: Iterable[DataRecord | None], name_spaces: Sequence[str]
+) -> None:
+    for record in records:
+        if record is None or record.patches is None:
+            continue
+        if not _comparable(record, name_spaces):
+            known, tested = (
+                ' and '.join(spaces) or 'no'
+                for spaces in (record.name_spaces, name_spaces)
+            )
+            rank_zero_warn(
+                f'Whether this checkpoint learned the labels of test patches can not '
+                f'be checked: of the patches of {record.dataset} that it was trained '
+                f'on, {known} names are known, of the test patches {tested} names. Use '
+                f'a metadata.parquet with s2v1_name for every patch.'
+            )
+            return
 
 
 def _learned(provenance: Provenance) -> list[Training]:

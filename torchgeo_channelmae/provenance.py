@@ -39,6 +39,8 @@ class DataRecord:
         patches: (patches,) int64, :func:`patch_hashes` of the patches' names, sorted
             and once each; None is unknown.
         labels_steered: Whether labels decided what was sampled; None is unknown.
+        name_spaces: What kinds of names ``patches`` has of every patch, such as 'v1'
+            and 'v2' of BigEarthNet: patches are compared within one kind.
     """
 
     dataset: str
@@ -47,6 +49,7 @@ class DataRecord:
     tiles: tuple[str, ...] | None
     patches: Tensor | None
     labels_steered: bool | None
+    name_spaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Put tiles and patches in order, and all in types that checkpoints may hold.
@@ -57,6 +60,7 @@ class DataRecord:
         values = {
             'bands': tuple(map(str, self.bands)),
             'sensors': tuple(map(str, self.sensors)),
+            'name_spaces': tuple(map(str, self.name_spaces)),
             'tiles': None if tiles is None or '' in tiles else tuple(tiles),
             # A copy of its own: the tensor may be a part of a file.
             'patches': None if self.patches is None else self.patches.cpu().unique(),
@@ -131,6 +135,7 @@ class Provenance:
                 **vars(record),
                 'bands': list(record.bands),
                 'sensors': list(record.sensors),
+                'name_spaces': list(record.name_spaces),
                 'tiles': None if record.tiles is None else list(record.tiles),
                 'patches': _shared(record.patches, seen),
             }

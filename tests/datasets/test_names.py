@@ -6,6 +6,7 @@ import pytest
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.names import (
     acquisition,
+    name_spaces,
     overpass,
     radar_scene,
     tile,
@@ -23,6 +24,23 @@ def test_the_two_versions_write_names_differently():
 
 def test_v1_leaves_leading_zeros_of_the_time_out():
     assert version_of('S2A_MSIL2A_20180413T95032_90_7') == 'v1'
+
+
+@pytest.mark.parametrize(
+    ('columns', 'expected'),
+    [
+        ([[V1, V1]], ('v1',)),
+        ([[V2]], ('v2',)),
+        ([[V2, V2], [V1, V1]], ('v1', 'v2')),
+        ([[V2, V2], [V1, V2]], ('v2',)),  # not every patch has a name in v1
+        ([[V1, V2]], ('mixed',)),
+        ([[V1, V2], [V1, V1]], ('v1',)),
+        ([['forest_1', 'lake_2']], ('other',)),
+    ],
+)
+def test_a_name_space_has_a_name_of_every_patch(columns, expected):
+    encoded = [[name.encode() for name in names] for names in columns]
+    assert name_spaces(*encoded) == expected
 
 
 def test_a_scene_is_what_patches_of_one_image_share():

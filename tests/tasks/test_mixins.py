@@ -313,6 +313,16 @@ def test_a_test_on_patches_that_were_trained_on_is_refused(trainer, fine_tuned):
         trainer().test(transfer(), data, ckpt_path=fine_tuned)
 
 
+def test_a_test_by_other_names_than_training_has_warns_and_reports_unknown(
+    tested, fitted, pretrained
+):
+    data = radar(record=replace(RADAR, name_spaces=('v2',)))
+    path = fitted(transfer(weights=pretrained), data)
+    with pytest.warns(UserWarning, match='learned the labels of test patches can not'):
+        _, report = tested(path, radar(**TEST, test_name_spaces=('v1',)))
+    assert 'labels were trained on: unknown.' in report
+
+
 def test_so_is_one_right_after_fitting_and_one_of_a_later_fine_tuning(
     trainer, fitted, fine_tuned
 ):

@@ -4,9 +4,9 @@ from typing import Any, override
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from .. import samplers
+from ..datasets.names import name_spaces
 from ..provenance import DataRecord, patch_hashes
 from ..randomness import global_seed
 from .building import ClassSpec, build, check_arguments, find_class, guarded, is_geo
@@ -298,14 +298,16 @@ class PretrainingDataModule(SourceDataModule):
         self, source: Source, rows: Rows, labels_steered: bool | None
     ) -> DataRecord:
         tiles = tiles_of(source, rows, read=False)
-        names = source.patches(rows)
+        names, own = source.patches(rows), source.names(rows)
+        known = [] if names is None else [names, _encoded(own)]
         return DataRecord(
             dataset=source.name,
             bands=self.bands,
             sensors=self.sensor_names,
             tiles=known_tiles(tiles),
-            patches=None if names is None else _hashes(names, source.names(rows)),
+            patches=patch_hashes(np.unique(np.concatenate(known))) if known else None,
             labels_steered=labels_steered,
+            name_spaces=name_spaces(*known) if known else (),
         )
 
 
@@ -316,7 +318,5 @@ def _steered(sampler: Any) -> bool | None:
     return getattr(sampler, 'uses_labels', None)
 
 
-def _hashes(names: Any, own: Any) -> Tensor:
-    """Hash all names that other tables may know patches by: in v1, and their own."""
-    encoded = np.char.encode(np.asarray(own, dtype=np.str_), 'utf-8')
-    return patch_hashes(np.unique(np.concatenate([names, encoded])))
+def _encoded(names: Any) -> Any:
+    return np.char.encode(np.asarray(names, dtype=np.str_), 'utf-8')

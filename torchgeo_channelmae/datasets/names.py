@@ -1,6 +1,7 @@
 """What the names of BigEarthNet's patches tell: version, scene, tile."""
 
 import re
+from collections.abc import Iterable
 
 _S2 = re.compile(
     r'(?P<scene>S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?)'
@@ -24,13 +25,37 @@ def version_of(name: str) -> str:
     Raises:
         ValueError: If it is no such name.
     """
-    match = _S2.fullmatch(name)
-    if match is None:
+    kind = _kind(name)
+    if kind == 'other':
         raise ValueError(
             f'Patch name {name!r} is none of BigEarthNet: expected one such as '
             f'S2A_MSIL2A_20170613T101031_26_57, or with _N9999_R022_T33UUP in it (v2).'
         )
-    return 'v2' if match['v2'] else 'v1'
+    return kind
+
+
+def name_spaces(*columns: Iterable[bytes]) -> tuple[str, ...]:
+    """Return the versions whose names of all patches are known.
+
+    Patches that two tables know by names of one version can be compared.
+
+    Args:
+        columns: Names of the same patches, of one kind or another.
+
+    Returns:
+        Those of 'v1', 'v2' and 'other' of which a column has all its names; 'mixed' if
+        no column is of one kind.
+    """
+    found: set[str] = set()
+    for names in columns:
+        kinds = {_kind(name.decode()) for name in names}
+        found |= kinds if len(kinds) == 1 else set()
+    return tuple(sorted(found)) or ('mixed',)
+
+
+def _kind(name: str) -> str:
+    match = _S2.fullmatch(name)
+    return 'other' if match is None else 'v2' if match['v2'] else 'v1'
 
 
 def acquisition(name: str) -> str:

@@ -62,6 +62,7 @@ class EvaluationMixin(LightningModule):
             self.data_record,
             getattr(self._datamodule, 'test_tiles', None),
             getattr(self._datamodule, 'test_patches', None),
+            getattr(self._datamodule, 'test_name_spaces', ()),
         )
 
     @override
@@ -82,6 +83,7 @@ class EvaluationMixin(LightningModule):
             self.provenance,
             getattr(self._datamodule, 'test_patches', None),
             getattr(self._datamodule, 'test_patch_names', None),
+            getattr(self._datamodule, 'test_name_spaces', ()),
         )
 
     @override

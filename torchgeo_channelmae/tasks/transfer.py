@@ -54,9 +54,10 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     that is none; ``test_label_free``, whether labels had no part in it;
     ``test_overlap_free``, which is as to the sensor alone; ``test_patch_overlap``, the
     share of test patches that pretraining read. It is known from checkpoints of this
-    package and datamodules with ``record`` and, for a test, ``test_tiles`` and
-    ``test_patches``; weights that are put into the model by hand go unnoticed. A test
-    on patches whose labels were trained on is refused.
+    package and datamodules with ``record`` and, for a test, ``test_tiles``,
+    ``test_patches`` and ``test_name_spaces``; weights that are put into the model by
+    hand go unnoticed. A test on patches whose labels were trained on is refused; where
+    names of other kinds do not tell, it warns.
     """
 
     ignore = ('weights',)
