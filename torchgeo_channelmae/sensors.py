@@ -189,10 +189,13 @@ def check_names(requested: Sequence[str]) -> None:
         requested: Band names.
 
     Raises:
-        ValueError: If there is none, or one is repeated, empty or has a dot.
+        ValueError: If there is none or no list of them, or one is repeated, empty or
+            has a dot.
     """
     if not requested:
         raise ValueError('No band is named: give at least one in bands.')
+    if isinstance(requested, str):
+        raise ValueError(f'bands is {requested!r}: give a list, such as [{requested}].')
     for position, name in enumerate(requested):
         if not name or '.' in name:
             raise ValueError(f'Band name {name!r} is empty or has a dot in it.')

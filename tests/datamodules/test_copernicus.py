@@ -1,5 +1,6 @@
 """Copernicus-Bench's BigEarthNet comes by name, with labels in TorchGeo's order."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import from_origin
-from torchgeo.datasets import BigEarthNet, CopernicusBenchBigEarthNetS2
+from torchgeo.datasets import (
+    BigEarthNet,
+    CopernicusBenchBigEarthNetS2,
+    unbind_samples,
+)
 
 from torchgeo_channelmae import sensors
 from torchgeo_channelmae.datamodules.copernicus import (
@@ -278,7 +283,9 @@ def test_a_test_knows_the_tile_and_the_name_of_each_patch(untouched):
     datamodule = ready(untouched, 'test', test_groups=2)
     assert datamodule.test_tiles.tolist() == ['35VNK'] * 4
     own = np.array([names('test', row)[1].encode() for row in range(4)])
-    assert torch.equal(datamodule.test_patches, patch_hashes(own))
+    assert torch.equal(datamodule.test_patches[:, 0], patch_hashes(own))
+    assert datamodule.test_name_spaces == datamodule.record.name_spaces == ('v2',)
+    assert datamodule.test_patch_names.tolist() == own.tolist()
     assert datamodule.class_names == tuple(CLASSES)
 
 
@@ -292,6 +299,27 @@ def test_a_sample_is_plotted(untouched):
     datamodule = ready(untouched, 'validate')
     figure = datamodule.plot(datamodule.make_dataset('val', native=False)[0])
     assert [panel.get_title() for panel in figure.axes] == ['VV, VH, VV - VH']
+
+
+@pytest.mark.parametrize('stage', ['fit', 'test'])
+def test_its_own_samples_and_rows_of_its_batches_are_plotted(untouched, stage):
+    datamodule = ready(untouched, stage, test_groups=1)
+    dataset = datamodule.train_dataset if stage == 'fit' else datamodule.test_dataset
+    assert datamodule.plot(dataset[0]).axes
+    assert dataset.plot(dataset[0]).axes
+    batch = datamodule.finish(datamodule.collate_fn([dataset[1]]), training=False)
+    row = unbind_samples(batch)[0]
+    split = 'train' if stage == 'fit' else 'test'
+    levels = datamodule.physical(row)['image'][:, 0, 0].tolist()
+    expected = [value(split, 1, band) for band in ('VH', 'B04', 'VV')]
+    assert levels == pytest.approx(expected, rel=1e-4)
+    assert datamodule.plot(row).axes
+
+
+def test_a_plot_before_setup_asks_for_it(untouched):
+    datamodule = CopernicusBenchBigEarthNetDataModule(str(untouched))
+    with pytest.raises(RuntimeError, match='call setup first'):
+        datamodule.plot({'image': torch.zeros(12, 8, 8)})
 
 
 def test_radar_files_in_the_other_order_are_found_and_read(root):
@@ -349,6 +377,39 @@ def test_absent_files_are_counted_and_named(root):
     ready(root, bands=['VV'])  # Sentinel-1 alone needs only its files
 
 
+def test_absent_files_are_skipped_and_listed_if_asked(root):
+    file_of(root, 'train', 3, 2).unlink()
+    datamodule = ready(root, bands=['B04'], batch_size=5, on_error='skip')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        batch = next(iter(datamodule.train_dataloader()))
+        batch = datamodule.on_after_batch_transfer(batch, 0)
+    assert len(batch['image']) == 4
+    assert list(datamodule.skipped) == [names('train', 3)[1]]
+    assert 'is missing' in datamodule.skipped[names('train', 3)[1]]
+
+
+def test_a_test_needs_no_image_to_train_on(root):
+    for row in range(COUNTS['train']):
+        for sensor in (1, 2):
+            file_of(root, 'train', row, sensor).unlink()
+    datamodule = ready(root, 'test', test_groups=1)
+    assert datamodule.num_patches == {'test': 4}
+    assert datamodule.record.tiles == ('29UPU',)
+    assert datamodule.train_class_frequencies.sum() == pytest.approx(2)
+
+
+def test_the_zip_file_is_unpacked_before_setup_by_one_process(untouched, tmp_path):
+    shutil.make_archive(str(tmp_path / 'bigearthnetv2'), 'zip', untouched)
+    datamodule = CopernicusBenchBigEarthNetDataModule(
+        str(tmp_path), batch_size=2, checksum=False
+    )
+    datamodule.prepare_data()
+    assert (tmp_path / 'bigearthnet_s1s2').is_dir()
+    datamodule.setup('fit')
+    assert datamodule.num_patches == {'train': 5, 'val': 3}
+
+
 def test_an_empty_table_is_told(root):
     (root / 'bigearthnet_s1s2' / 'multilabel-train.csv').write_text('')
     with pytest.raises(ValueError, match=r'multilabel-train\.csv is no table'):
@@ -394,6 +455,7 @@ def test_a_damaged_file_ends_the_run_or_is_skipped_and_listed(root, how, message
     [
         ({'bands': ['B10']}, "Unknown band 'B10'"),
         ({'bands': []}, 'No band is named'),
+        ({'bands': 'B04'}, "bands is 'B04': give a list"),
         ({'size_by': 'zoom'}, "Unknown size_by 'zoom'"),
         ({'size_by': 'crop', 'size': 128}, 'more than the 120 px to crop from'),
         ({'batch_size': 6}, 'batch_size 6 is larger than the 5 training patches'),

@@ -150,6 +150,11 @@ def test_the_offset_of_newer_processing_baselines_is_undone(tmp_path):
     assert set(image[:, 0].flatten().tolist()) == {VALUES['B02']}
 
 
+def test_its_own_samples_are_plotted(scene):
+    datamodule = module(scene, val_fraction=0)
+    assert datamodule.plot(datamodule.train_dataset[0]).axes
+
+
 def test_the_record_has_the_tiles_of_the_area(scene):
     # 3.6 km at the upper left of 33UUP, 50 km from the border of zone 32.
     tiles = set(module(scene, val_fraction=0).record.tiles)

@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from pyproj import Transformer
+from torchgeo.datasets import unbind_samples
 
 from tests import fabricate
 from tests.datamodules.test_grouping import kilometres
@@ -432,8 +434,19 @@ def test_the_dataset_is_built_once(eurosat, monkeypatch):
 
 def test_the_plot_shows_a_sample(eurosat):
     datamodule = module('EuroSAT', eurosat, val_by='random')
-    figure = datamodule.plot(datamodule.train_dataset[0])
-    assert figure.axes
+    sample = datamodule.train_dataset[0]
+    batch = datamodule.finish(datamodule.collate_fn([sample]), training=False)
+    row = unbind_samples(batch)[0]
+    assert datamodule.plot(sample).axes
+    assert datamodule.plot(row).axes
+    restored = datamodule.physical(row)['image']  # both 8 x 8
+    torch.testing.assert_close(restored, sample['image'], rtol=1e-4, atol=0.01)
+
+
+def test_a_plot_before_setup_asks_for_it(eurosat):
+    datamodule = PretrainingDataModule({'class_path': 'EuroSAT'}, root=str(eurosat))
+    with pytest.raises(RuntimeError, match='call setup first'):
+        datamodule.plot({'image': torch.zeros(13, 8, 8)})
 
 
 @pytest.fixture(scope='module')

@@ -1,9 +1,7 @@
 """What the datamodules share: named bands, normalised and sized on the device."""
 
-import csv
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, override
 
 import kornia.augmentation as K
@@ -19,6 +17,7 @@ from ..provenance import DataRecord
 from ..randomness import derive_seed, global_seed
 from ..samplers import EpochSampler, Visits
 from .collate import collate
+from .skipped import list_skipped
 
 _SIZE_BY = ('resize', 'pad', 'crop')
 
@@ -156,6 +155,32 @@ class ChannelDataModule(NonGeoDataModule):
             torch.default_generator.manual_seed(seed)
             batch['image'] = pipeline(batch['image'])
         return batch
+
+    def physical(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a sample in physical units, to plot it.
+
+        Args:
+            sample: A sample of a dataset, as it is returned, or a row of a batch as
+                :meth:`finish` makes it (it has a ``visit``), whose normalisation is
+                undone.
+
+        Raises:
+            RuntimeError: If nothing is set up yet.
+        """
+        if not self.datasets():
+            raise RuntimeError(
+                f'{type(self).__name__} has no dataset yet to plot samples of: call '
+                f"setup first, such as setup('fit')."
+            )
+        sample = dict(sample)
+        if 'visit' in sample and 'native' not in sample:
+            image = sample['image']
+            mean, std = (
+                values.to(image.device)[:, None, None]
+                for values in (self.mean, self.std)
+            )
+            sample['image'] = image * std + mean
+        return sample
 
     def _steps(self, varied: bool) -> list[torch.nn.Module]:
         size = (self.size, self.size)
@@ -301,15 +326,14 @@ class ChannelDataModule(NonGeoDataModule):
 
     @override
     def teardown(self, stage: str) -> None:
-        """Say how many patches were skipped, and list them in ``skipped.csv``.
+        """Say how many patches were skipped, and add them to the run's ``skipped.csv``.
 
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
         """
         super().teardown(stage)
-        folder = None
-        if self.trainer is not None and self.trainer.loggers:
-            folder = self.trainer.log_dir  # all processes have to ask for it
+        # The default_root_dir without a logger; all processes have to ask for it.
+        folder = None if self.trainer is None else self.trainer.log_dir
         found: list[dict[str, str]] = [self.skipped]
         if dist.is_available() and dist.is_initialized():
             found = [{} for _ in range(dist.get_world_size())]
@@ -320,10 +344,7 @@ class ChannelDataModule(NonGeoDataModule):
             return
         listed = ''
         if folder is not None:
-            path = Path(folder) / 'skipped.csv'
-            with path.open('w', newline='') as file:
-                csv.writer(file).writerows([('patch_id', 'reason'), *skipped.items()])
-            listed = f', listed in {path}'
+            listed = f', listed in {list_skipped(folder, stage, skipped)}'
         rank_zero_warn(
             f'{len(skipped)} patches could not be read and were skipped{listed}.'
         )

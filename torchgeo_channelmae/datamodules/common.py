@@ -170,9 +170,13 @@ class SourceDataModule(ChannelDataModule):
         """Plot a sample in physical units.
 
         Args:
-            sample: A sample with ``image``.
+            sample: A sample of a dataset, or a row of a batch, see :meth:`physical`.
             **kwargs: See :func:`~torchgeo_channelmae.plotting.plot_patch`.
+
+        Raises:
+            RuntimeError: If nothing is set up yet.
         """
+        sample = self.physical(sample)
         kwargs.setdefault('title', kwargs.pop('suptitle', sample.get('patch_id')))
         return plotting.plot_patch(sample['image'], self.bands, **kwargs)
 

@@ -2,39 +2,24 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, override
+from pathlib import Path
+from typing import override
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import sensors
-from ..datasets.copernicus import CopernicusBenchBigEarthNet
-from ..datasets.names import tile
-from ..provenance import DataRecord, patch_hashes
-from .base import ChannelDataModule
-from .evaluation import check_evaluation, check_groups, describe_patches
+from ..datasets.copernicus import CopernicusBenchBigEarthNet, read_split
+from .paired import PairedDataModule
 
-_AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
 _LOOKED_AT = 8  # patches of which the order of the radar's bands is checked
 
 
-class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
+class CopernicusBenchBigEarthNetDataModule(PairedDataModule):
     """Named bands of the 24,002 patches of BigEarthNet that Copernicus-Bench uses.
 
-    Batches and attributes are those of
-    :class:`~torchgeo_channelmae.datamodules.BigEarthNetS1S2DataModule`: set up, it has
-    ``bands``, ``mean`` and ``std`` (published with BigEarthNet v2), ``size``,
-    ``class_names``, ``num_patches``, ``test_groups``, ``test_group_seeds``,
-    ``train_class_frequencies`` and, for a test, ``test_tiles`` and ``test_patches``.
-
-    Arguments are checked in :meth:`setup`.
+    Normalised as published with BigEarthNet v2. What it has when it is set up, see
+    :class:`~torchgeo_channelmae.datamodules.paired.PairedDataModule`.
     """
-
-    side = CopernicusBenchBigEarthNet.side
 
     def __init__(
         self,
@@ -82,43 +67,35 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
             download: Download the data where ``root`` lacks them.
             checksum: Check what was downloaded.
         """
-        self.bands = tuple(
-            CopernicusBenchBigEarthNet.s2_bands if bands is None else bands
-        )
-        try:
-            chosen = sensors.select(self.bands, _AVAILABLE)
-        except ValueError:
-            chosen = ()  # setup says what is wrong
-        self.mean = torch.tensor([band.mean for band in chosen])
-        self.std = torch.tensor([band.std for band in chosen])
         super().__init__(
             CopernicusBenchBigEarthNet,
-            size,
-            size_by,
-            batch_size,
-            num_workers,
-            samples_per_epoch,
-            augment,
-            root=root,
-            bands=self.bands,
+            root,
+            bands,
+            test_groups,
+            test_group_seeds,
+            predict_split,
+            size=size,
+            size_by=size_by,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            samples_per_epoch=samples_per_epoch,
+            augment=augment,
             radar_order=tuple(radar_order),
             max_nonfinite=max_nonfinite,
             on_error=on_error,
-            download=download,
-            checksum=checksum,
         )
-        self.root = root
-        self.test_groups = test_groups
-        self.test_group_seeds = tuple(test_group_seeds)
-        self.predict_split = predict_split
-        self.class_names = CopernicusBenchBigEarthNet.classes
+        self.download = download
+        self.checksum = checksum
         self.note = (
             'The patches are those of Copernicus-Bench, 5 % of BigEarthNet v2: scores '
             'compare with others on these patches only.'
         )
-        self.test_tiles: npt.NDArray[np.str_] | None = None
-        self.test_patches: Tensor | None = None
-        self.test_frame: pd.DataFrame | None = None
+
+    @override
+    def prepare_data(self) -> None:
+        """Unpack the data, or download them if asked to, in one process."""
+        if self.root is not None:  # else setup says so
+            read_split(Path(self.root), 'train', self.download, self.checksum)
 
     @override
     def setup(self, stage: str) -> None:
@@ -131,25 +108,11 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
             FileNotFoundError: If a file or folder of the data is missing.
             ValueError: If an argument makes no sense, or the data are not as expected.
         """
-        self._check_arguments()
-        train = self.make_dataset('train')
-        made = {'train': train}
-        splits = {
-            'fit': ('train', 'val'),
-            'validate': ('val',),
-            'test': ('test',),
-            'predict': (self.predict_split,),
-        }
-        for split in splits[stage]:
-            dataset = made.get(split) or self.make_dataset(split)
-            name = 'predict' if stage == 'predict' else split
-            setattr(self, f'{name}_dataset', dataset)
-            _check_radar(dataset)
-        if stage == 'fit':
-            self.check_batch_size()
-        if stage == 'test':
-            self._describe_test(self.test_dataset)
-        self.record = self._record(train)
+        self.check_arguments()
+        assert self.root is not None
+        self.set_datasets(stage, self._checked_dataset)
+        _, train = read_split(Path(self.root), 'train')  # needs no image
+        self.record = self.make_record('Copernicus-Bench BigEarthNet', train)
         self.__dict__.pop('train_class_frequencies', None)
         self._labels = train.labels
 
@@ -162,7 +125,15 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
             split: 'train', 'val' or 'test'.
             native: Whether samples hold pixels as stored.
         """
-        return CopernicusBenchBigEarthNet(split=split, native=native, **self.kwargs)
+        assert self.root is not None
+        return CopernicusBenchBigEarthNet(
+            self.root, split, native=native, **self.kwargs
+        )
+
+    def _checked_dataset(self, split: str) -> CopernicusBenchBigEarthNet:
+        dataset = self.make_dataset(split)
+        _check_radar(dataset)
+        return dataset
 
     @cached_property
     def train_class_frequencies(self) -> Tensor:
@@ -170,47 +141,18 @@ class CopernicusBenchBigEarthNetDataModule(ChannelDataModule):
         return self._labels.float().mean(dim=0)
 
     @override
-    def plot(self, *args: Any, **kwargs: Any) -> Figure | None:
-        """Plot a sample in physical units, as the dataset does."""
-        return next(iter(self.datasets().values())).plot(*args, **kwargs)
+    def check_arguments(self) -> None:
+        """Check what the constructor was given.
 
-    @override
-    def prepare_data(self) -> None:
-        """Download the data if asked to, in one process."""
-        if self.root is not None:  # else setup says so
-            super().prepare_data()
-
-    def _describe_test(self, dataset: CopernicusBenchBigEarthNet) -> None:
-        self.test_tiles = np.array(_tiles(dataset))
-        self.test_patches = patch_hashes(dataset.table.s2_names)
-        self.test_frame = describe_patches(dataset.table)
-        check_groups(self, len(dataset))
-
-    def _record(self, train: CopernicusBenchBigEarthNet) -> DataRecord:
-        chosen = sensors.select(self.bands, _AVAILABLE)
-        return DataRecord(
-            dataset='Copernicus-Bench BigEarthNet',
-            bands=self.bands,
-            sensors=tuple(dict.fromkeys(band.sensor for band in chosen)),
-            tiles=tuple(_tiles(train)),
-            patches=patch_hashes(train.table.s2_names),
-            labels_steered=False,
-        )
-
-    def _check_arguments(self) -> None:
-        sensors.select(self.bands, _AVAILABLE)
-        self.check_arguments()
+        Raises:
+            ValueError: If an argument makes no sense.
+        """
+        super().check_arguments()
         if self.root is None:
             raise ValueError(
                 'root is not given: give the folder with bigearthnet_s1s2, or with '
                 'its zip file, or one to download it into.'
             )
-        check_evaluation(self)
-
-
-def _tiles(dataset: CopernicusBenchBigEarthNet) -> list[str]:
-    """Return the MGRS tile of each patch, '' where its name has none."""
-    return [tile(name.decode()) or '' for name in dataset.table.s1_names]
 
 
 def _check_radar(dataset: CopernicusBenchBigEarthNet) -> None:

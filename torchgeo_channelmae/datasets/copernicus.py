@@ -80,7 +80,8 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
             native: Return bands as stored, see the samples.
             max_nonfinite: Largest share of a band's pixels without data that is filled
                 with the mean of its other pixels. More is an error.
-            on_error: 'raise' or, to return the reason as a sample, 'skip'.
+            on_error: 'raise' or, to return the reason as a sample, 'skip': so are
+                missing files then.
             radar_order: What the two bands of a Sentinel-1 file are, where the file
                 does not name them.
 
@@ -100,14 +101,14 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
         self.root = Path(root)
         self.split = split
         self.radar_order = tuple(radar_order)
-        self._rows = self._read_rows(download, checksum)
-        table = self._table()
+        self._files, table = read_split(self.root, split, download, checksum)
         self.prepare(table, bands, transforms, native, max_nonfinite, on_error)
         check_rows(table, split, self.root)
         wanted = (self.wanted_s1, self.wanted_s2)
         self._sensors = [sensor for sensor in (0, 1) if wanted[sensor]]
         self._check_pairs()
-        self._check_files()
+        if on_error == 'raise':
+            self._check_files()
 
     @override
     def read(self, index: int) -> dict[str, Pixels]:
@@ -130,59 +131,7 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
 
     def _path(self, index: int, sensor: int) -> Path:
         folder = self.root / _S1.directory / _FOLDERS[sensor]
-        return folder / str(self._rows.iat[index, sensor])
-
-    def _read_rows(self, download: bool, checksum: bool) -> pd.DataFrame:
-        """Read the table of the split, after unpacking or downloading the data."""
-        try:
-            stock = _S1(self.root, self.split, None, None, download, checksum)  # type: ignore[arg-type]
-        except DatasetNotFoundError:
-            raise FileNotFoundError(
-                f'{self.root} has neither {_S1.directory} nor {_S1.zipfile}: give the '
-                f'folder with Copernicus-Bench, or download=True.'
-            ) from None
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            reason = str(error).splitlines()[0]
-            name = _S1.filename.format(self.split)
-            raise ValueError(
-                f'{self.root / _S1.directory / name} is no table ({reason}): unpack '
-                f'it again.'
-            ) from None
-        rows: pd.DataFrame = stock.files
-        return rows
-
-    def _table(self) -> PatchTable:
-        return PatchTable(
-            s2_names=_names(self._rows.iloc[:, 1]),
-            s1_names=_names(self._rows.iloc[:, 0]),
-            split=np.full(len(self._rows), self.split),
-            labels=self._labels(),
-        )
-
-    def _labels(self) -> Tensor:
-        """Return the labels, columns in the order of the classes."""
-        columns = self._rows.iloc[:, 2:]
-        where = f'{_S1.filename.format(self.split)} of {self.root}'
-        if columns.shape[1] != len(CLASSES):
-            raise ValueError(
-                f'{where} has {columns.shape[1]} columns of labels, expected '
-                f'{len(CLASSES)}: unpack it again.'
-            )
-        named = [str(name) for name in columns]
-        unknown = [name for name in named if name not in CLASSES]
-        if len(unknown) == len(named):
-            order = list(range(len(named)))  # without names, in TorchGeo's order
-        elif unknown:
-            raise ValueError(
-                f'{where} has labels of {unknown[0]!r}, none of the classes '
-                f'{"; ".join(CLASSES)}: unpack it again.'
-            )
-        else:
-            order = [named.index(name) for name in CLASSES]
-        values = columns.to_numpy()
-        if not np.isin(values, [0, 1]).all():
-            raise ValueError(f'{where} has labels other than 0 and 1: unpack it again.')
-        return torch.from_numpy(values.astype(np.int64)[:, order])
+        return folder / str(self._files.iat[index, sensor])
 
     def _check_pairs(self) -> None:
         """Check that both files of a row are of one place, if both are wanted."""
@@ -213,6 +162,73 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
                 f'{self.split!r} are missing, the first is {missing[0]}: unpack '
                 f'{_S1.zipfile} again.'
             )
+
+
+def read_split(
+    root: Path, split: str, download: bool = False, checksum: bool = True
+) -> tuple[pd.DataFrame, PatchTable]:
+    """Read the table of a split, after unpacking or downloading the data.
+
+    Args:
+        root: Folder with ``bigearthnet_s1s2``, or with the zip file of it.
+        split: 'train', 'val' or 'test'.
+        download: Download the data where ``root`` lacks them.
+        checksum: Check what was downloaded.
+
+    Returns:
+        The files of each patch, of Sentinel-1 and of Sentinel-2, and the patches.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If the table is damaged or has an unknown column.
+    """
+    try:
+        stock = _S1(root, split, None, None, download, checksum)  # type: ignore[arg-type]
+    except DatasetNotFoundError:
+        raise FileNotFoundError(
+            f'{root} has neither {_S1.directory} nor {_S1.zipfile}: give the folder '
+            f'with Copernicus-Bench, or download=True.'
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).splitlines()[0]
+        name = _S1.filename.format(split)
+        raise ValueError(
+            f'{root / _S1.directory / name} is no table ({reason}): unpack it again.'
+        ) from None
+    files = stock.files.iloc[:, :2]
+    table = PatchTable(
+        s2_names=_names(files.iloc[:, 1]),
+        s1_names=_names(files.iloc[:, 0]),
+        split=np.full(len(files), split),
+        labels=_labels(
+            stock.files.iloc[:, 2:], f'{_S1.filename.format(split)} of {root}'
+        ),
+    )
+    return files, table
+
+
+def _labels(columns: pd.DataFrame, where: str) -> Tensor:
+    """Return the labels, columns in the order of the classes."""
+    if columns.shape[1] != len(CLASSES):
+        raise ValueError(
+            f'{where} has {columns.shape[1]} columns of labels, expected '
+            f'{len(CLASSES)}: unpack it again.'
+        )
+    named = [str(name) for name in columns]
+    unknown = [name for name in named if name not in CLASSES]
+    if len(unknown) == len(named):
+        order = list(range(len(named)))  # without names, in TorchGeo's order
+    elif unknown:
+        raise ValueError(
+            f'{where} has labels of {unknown[0]!r}, none of the classes '
+            f'{"; ".join(CLASSES)}: unpack it again.'
+        )
+    else:
+        order = [named.index(name) for name in CLASSES]
+    values = columns.to_numpy()
+    if not np.isin(values, [0, 1]).all():
+        raise ValueError(f'{where} has labels other than 0 and 1: unpack it again.')
+    return torch.from_numpy(values.astype(np.int64)[:, order])
 
 
 def read_bands_of(

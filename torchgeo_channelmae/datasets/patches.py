@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -195,9 +195,12 @@ class BigEarthNetPatches:
         Args:
             index: Row of the table.
         """
+        return self._on_grid(self.groups(index))
+
+    def _on_grid(self, native: Mapping[tuple[str, ...], Pixels | Tensor]) -> Tensor:
+        """Resample native pixels to (C, 120, 120)."""
         groups = {
-            names: torch.from_numpy(stack)[None]
-            for names, stack in self.groups(index).items()
+            names: torch.as_tensor(stack)[None] for names, stack in native.items()
         }
         return resample(groups, self.bands, (self.side, self.side))[0]
 
@@ -274,7 +277,7 @@ class BigEarthNetPatches:
         """Plot a sample from the dataset.
 
         Args:
-            sample: A sample with ``image``, of any size.
+            sample: A sample with ``image``, of any size, or with ``native`` pixels.
             show_titles: Whether to show what the panels are, the labels, and the
                 ``prediction`` if any.
             suptitle: A title above the figure.
@@ -282,9 +285,15 @@ class BigEarthNetPatches:
         Returns:
             A figure with a panel for each picture that the bands allow: true colour,
             false colour (near infrared), and VV, VH and VV - VH.
+
+        Raises:
+            ValueError: If the patch was skipped.
         """
+        if 'skipped' in sample:
+            raise ValueError(f'Nothing to plot: {sample["skipped"]}')
+        native = sample.get('native')
         return plotting.plot_patch(
-            sample['image'],
+            sample['image'] if native is None else self._on_grid(native),
             self.bands,
             labels=self._class_names(sample.get('label')),
             predictions=self._class_names(sample.get('prediction')),
