@@ -221,6 +221,45 @@ def test_a_stage_sets_up_its_splits_and_knows_the_training_frequencies(stage, ex
     assert isinstance(datamodule.plot(next(iter(raw_samples(stage)))), plt.Figure)
 
 
+@pytest.mark.parametrize('stage', ['fit', 'validate', 'test', 'predict'])
+def test_the_samples_of_a_stage_are_plotted_as_the_datasets_are(stage):
+    datamodule = ready(stage, bands=['B04', 'B05', 'VV', 'B03', 'VH', 'B02'])
+    for dataset in datamodule.datasets().values():
+        shown = shown_pixels(datamodule.plot(dataset[0]))
+        plain = datamodule.make_dataset(dataset.split)
+        for found, expected in zip(
+            shown, shown_pixels(plain.plot(plain[0])), strict=True
+        ):
+            assert (found == expected).all()
+
+
+def test_a_row_of_a_batch_is_plotted_in_physical_units():
+    bands = ['B04', 'VV', 'B03', 'VH', 'B02']
+    datamodule = ready(bands=bands, size=120)
+    batch = next(iter(datamodule.val_dataloader()))
+    batch = datamodule.on_after_batch_transfer(batch, 0)
+    row = unbind_samples(batch)[1]
+    expected = BigEarthNetLMDB(split='val', bands=bands)[1]['image']
+    restored = datamodule.physical(row)['image']
+    torch.testing.assert_close(restored, expected, rtol=1e-4, atol=0.01)
+    assert not torch.allclose(row['image'], expected)
+    for found, wanted in zip(
+        shown_pixels(datamodule.plot(row)),
+        shown_pixels(datamodule.plot(datamodule.val_dataset[1])),
+        strict=True,
+    ):
+        assert abs(found - wanted).max() < 0.01
+
+
+def test_a_plot_before_setup_asks_for_it():
+    with pytest.raises(RuntimeError, match='call setup first'):
+        BigEarthNetS1S2DataModule().plot({'image': torch.zeros(12, 8, 8)})
+
+
+def shown_pixels(figure):
+    return [panel.images[0].get_array() for panel in figure.axes if panel.images]
+
+
 def raw_samples(stage):
     split = {'fit': 'train', 'validate': 'val'}.get(stage, 'test')
     return BigEarthNetLMDB(split=split, bands=['VV', 'B04'])
@@ -326,7 +365,8 @@ def test_a_test_knows_its_tiles_and_its_patches_names_in_v1(broken_sample):
         f'_{tile}_' in name.decode()
         for tile, name in zip(datamodule.test_tiles, table.s1_names, strict=True)
     ] == [True] * 21
-    assert torch.equal(datamodule.test_patches, patch_hashes(table.v1_names))
+    by_version = [patch_hashes(column) for column in (table.s2_names, table.v1_names)]
+    assert torch.equal(datamodule.test_patches, torch.stack(by_version, dim=1))
 
 
 # Patches that can't be read
@@ -367,11 +407,28 @@ def test_patches_skipped_are_counted_and_listed(broken_sample, tmp_path, workers
         trainer.fit(module, datamodule)
     assert [len(seen) for _, seen, _ in module.seen] == [22, 22]
     listed = pd.read_csv(next(tmp_path.rglob('skipped.csv')))
+    assert listed['stage'].tolist() == ['fit']
     assert listed['patch_id'].tolist() == [FIRST_TRAIN]
     assert 'damaged' in listed['reason'][0]
     said = [str(warning.message) for warning in caught]
     assert sum(line.startswith(f'Skipped patch {FIRST_TRAIN}') for line in said) == 1
     assert any('1 patches could not be read and were skipped, lis' in x for x in said)
+
+
+def test_every_stage_of_a_run_adds_what_it_skipped_to_one_list(tmp_path):
+    datamodule = ready()
+    datamodule.trainer = SimpleNamespace(
+        log_dir=str(tmp_path / 'run'), loggers=[], global_rank=0, world_size=1
+    )
+    for stage, name in [('fit', 'a'), ('test', 'b'), ('test', 'b'), ('test', 'a')]:
+        datamodule.skipped = {name: f'{name}, "cut" short'}
+        datamodule.teardown(stage)
+    listed = pd.read_csv(tmp_path / 'run' / 'skipped.csv')
+    assert listed.to_numpy().tolist() == [
+        ['fit', 'a', 'a, "cut" short'],
+        ['test', 'b', 'b, "cut" short'],
+        ['test', 'a', 'a, "cut" short'],
+    ]
 
 
 def test_a_patch_that_can_not_be_read_ends_the_run_unless_skipped(broken_sample):
@@ -384,7 +441,9 @@ def first_val(frame):
     return str(frame.query("split == 'validation'")['patch_id'].iloc[-1])
 
 
-def test_a_batch_of_which_all_are_skipped_is_passed_over_in_validation(broken_sample):
+def test_a_batch_of_which_all_are_skipped_is_passed_over_in_validation(
+    broken_sample, tmp_path
+):
     last = first_val(pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet'))
     root = broken_sample(lambda key, value: value[:9000] if key == last else value)
     datamodule = BigEarthNetS1S2DataModule(
@@ -394,12 +453,18 @@ def test_a_batch_of_which_all_are_skipped_is_passed_over_in_validation(broken_sa
         model='channelmae_tiny_patch16', bands=['B04', 'B08'], size=32
     )
     trainer = pl.Trainer(
-        accelerator='cpu', logger=False, barebones=False, enable_progress_bar=False
+        accelerator='cpu',
+        logger=False,
+        barebones=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path / 'run',
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         scores = trainer.validate(task, datamodule, verbose=False)
     assert scores[0]['val_loss'] > 0
+    listed = pd.read_csv(tmp_path / 'run' / 'skipped.csv')
+    assert listed['patch_id'].tolist() == [last]
     assert any('1 patches could not be read' in str(w.message) for w in caught)
 
 
@@ -468,6 +533,9 @@ def test_coarse_bands_alone_are_on_the_same_grid_as_with_fine_ones(size_by, size
         ('fit', {'bands': ['B99']}, "Unknown band 'B99'"),
         ('fit', {'bands': ['vv']}, "did you mean 'VV'"),
         ('fit', {'bands': []}, 'No band is named'),
+        ('fit', {'bands': 'B04'}, r"bands is 'B04': give a list, such as \[B04\]"),
+        ('fit', {'countries': 'Finland'}, "countries is 'Finland': give a list"),
+        ('fit', {'download': True}, 'give format geotiff, and version v1 or v2'),
         ('fit', {'bands': ['VV', 'VV']}, "'VV' is named twice"),
     ],
 )

@@ -1,12 +1,17 @@
 """One datamodule for the original archives of both versions and for the LMDB."""
 
 import shutil
+import tarfile
 
+import pandas as pd
 import pytest
 import torch
+from torchgeo.datasets import BigEarthNetV2
 
 from tests.layouts import write_v1, write_v2
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.overlap import Overlap, judge
+from torchgeo_channelmae.provenance import Provenance, Training
 
 BANDS = ['B03', 'VV', 'B12', 'B01', 'VH']
 
@@ -59,7 +64,9 @@ def test_the_two_versions_know_their_common_patches(archives):
         ready('test', root=str(archives[0][version]), format='geotiff')
         for version in ('v1', 'v2')
     )
-    assert torch.equal(v1.test_patches, v2.test_patches)
+    assert (v1.test_name_spaces, v2.test_name_spaces) == (('v1',), ('v1', 'v2'))
+    in_both = torch.isin(v2.test_patches, v1.test_patches)
+    assert in_both.tolist() == [[False, True]] * 21
 
 
 def test_radar_alone_needs_no_optical_archive(archives, tmp_path):
@@ -69,6 +76,50 @@ def test_radar_alone_needs_no_optical_archive(archives, tmp_path):
     )
     found = ready(root=str(root), format='geotiff', bands=['VV', 'VH'])
     assert batch(found)['image'].shape == (8, 2, 64, 64)
+
+
+@pytest.mark.parametrize('kept', ['no', 'some', 'every'])
+@pytest.mark.parametrize('trained', ['v1', 'v2'])
+def test_versions_are_compared_only_if_every_patch_is_known_in_v1(
+    archives, tmp_path, trained, kept
+):
+    """Train on a version, test on the other; v2 names none, some or all in v1."""
+    shutil.copytree(archives[0]['v2'], tmp_path / 'v2')
+    table = tmp_path / 'v2' / 'metadata.parquet'
+    frame = pd.read_parquet(table)
+    if kept == 'no':
+        frame = frame.drop(columns='s2v1_name')
+    elif kept == 'some':
+        frame.loc[frame.index % 2 == 0, 's2v1_name'] = None
+    frame.to_parquet(table)
+    roots = {'v1': str(archives[0]['v1']), 'v2': str(tmp_path / 'v2')}
+    tested = {'v1': 'v2', 'v2': 'v1'}[trained]
+    record = ready(root=roots[trained], format='geotiff', version=trained).record
+    test = ready('test', root=roots[tested], format='geotiff', version=tested)
+    past = Provenance(own=(Training(record, True),))
+    verdict = judge(past, record, None, test.test_patches, test.test_name_spaces)
+    unknown = 0 if kept == 'every' else 21
+    assert verdict.trained == Overlap(0, unknown, 21)
+
+
+def test_archives_are_unpacked_before_setup_by_one_process(archives, tmp_path):
+    for part in ('s1', 's2'):
+        folder = f'BigEarthNet-{part.upper()}'
+        first, *others = BigEarthNetV2.metadata_locs[part]['files']
+        with tarfile.open(tmp_path / first, 'w:gz') as tar:
+            tar.add(archives[0]['v2'] / folder, folder)
+        for name in others:
+            (tmp_path / name).touch()
+    shutil.copy(archives[0]['v2'] / 'metadata.parquet', tmp_path)
+    options = {'root': str(tmp_path), 'format': 'geotiff', 'version': 'v2'}
+    datamodule = BigEarthNetS1S2DataModule(
+        bands=BANDS, batch_size=8, download=True, checksum=False, **options
+    )
+    assert not (tmp_path / 'BigEarthNet-S2').exists()
+    datamodule.prepare_data()
+    assert (tmp_path / 'BigEarthNet-S2').is_dir()
+    datamodule.setup('fit')
+    assert datamodule.num_patches == {'train': 23, 'val': 15}
 
 
 def test_the_other_version_is_refused(archives):

@@ -3,48 +3,30 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, override
+from typing import override
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import sensors
 from ..datasets import BigEarthNetLMDB, BigEarthNetV1GeoTIFF, BigEarthNetV2GeoTIFF
 from ..datasets.bigearthnet import SAMPLE_ROOT
 from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import PatchTable, find_lmdb, read_table, table_note
-from ..datasets.names import tile, version_of
+from ..datasets.names import version_of
 from ..datasets.patches import BigEarthNetPatches
 from ..datasets.selection import Selection
-from ..provenance import DataRecord, patch_hashes
-from .base import ChannelDataModule
-from .evaluation import check_evaluation, check_groups, describe_patches
+from .paired import PairedDataModule
 
-_AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
 _FORMATS = ('lmdb', 'geotiff')
-_VERSIONS = ('v1', 'v2')
+_ARCHIVES = {'v1': BigEarthNetV1GeoTIFF, 'v2': BigEarthNetV2GeoTIFF}
 
 
-class BigEarthNetS1S2DataModule(ChannelDataModule):
-    """Named bands of BigEarthNet's Sentinel-1 and Sentinel-2 patches.
+class BigEarthNetS1S2DataModule(PairedDataModule):
+    """Named bands of BigEarthNet's Sentinel-1 and Sentinel-2 patches, v1 or v2.
 
-    Set up, it has ``bands`` (names), ``mean`` and ``std`` (a tensor each, band by
-    band), ``size``, ``class_names``, ``num_patches``, ``test_groups``,
-    ``test_group_seeds`` and, in every stage, ``train_class_frequencies``: the share of
-    training patches with each class, (19,); for a test, ``test_tiles`` and
-    ``test_patches``, the tile of each test patch and the hash of its name in v1, and
-    ``test_frame``, its acquisition and country by patch id.
-
-    Arguments are checked in :meth:`setup`, not here, because an error inside a
-    constructor that a configuration file calls is hard to read.
+    What it has when it is set up, see
+    :class:`~torchgeo_channelmae.datamodules.paired.PairedDataModule`.
     """
-
-    side = BigEarthNetPatches.side
 
     def __init__(
         self,
@@ -72,6 +54,8 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         split_seed: int = 0,
         max_nonfinite: float = 0.01,
         on_error: str = 'raise',
+        download: bool = False,
+        checksum: bool = True,
     ) -> None:
         """Initialise the datamodule.
 
@@ -113,33 +97,31 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 rather than an error.
             on_error: What a patch that can't be read does: 'raise' ends the run,
                 'skip' leaves it out, counts it and lists it.
+            download: With ``format`` geotiff and a ``version``, download and unpack
+                what the bands need and ``root`` lacks, in one process.
+            checksum: Check downloads before they are unpacked (slow).
         """
-        self.bands = tuple(BigEarthNetLMDB.s2_bands if bands is None else bands)
-        try:
-            sensor = sensors.select(self.bands, _AVAILABLE)
-        except ValueError:
-            sensor = ()  # setup says what is wrong
-        self.mean = torch.tensor([band.mean for band in sensor])
-        self.std = torch.tensor([band.std for band in sensor])
         super().__init__(
             BigEarthNetLMDB,
-            size,
-            size_by,
-            batch_size,
-            num_workers,
-            samples_per_epoch,
-            augment,
-            bands=self.bands,
+            root,
+            bands,
+            test_groups,
+            test_group_seeds,
+            predict_split,
+            size=size,
+            size_by=size_by,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            samples_per_epoch=samples_per_epoch,
+            augment=augment,
             max_nonfinite=max_nonfinite,
             on_error=on_error,
         )
-        self.root = root
         self.format = format
         self.version = version
         self.lmdb = lmdb
-        self.test_groups = test_groups
-        self.test_group_seeds = tuple(test_group_seeds)
-        self.predict_split = predict_split
+        self.download = download
+        self.checksum = checksum
         self.selection = Selection(
             countries=countries,
             exclude_snow=exclude_snow,
@@ -150,12 +132,17 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             train_fraction=train_fraction,
             split_seed=split_seed,
         )
-        self.class_names = BigEarthNetLMDB.classes
-        self.note: str | None = None
-        self.test_tiles: npt.NDArray[np.str_] | None = None
-        self.test_patches: Tensor | None = None
-        self.test_frame: pd.DataFrame | None = None
-        self.test_patch_names: npt.NDArray[np.bytes_] | None = None
+
+    @override
+    def prepare_data(self) -> None:
+        """Download and unpack the archives if asked to, in one process."""
+        self.check_arguments()
+        if self.download:
+            assert self.root is not None
+            assert self.version is not None
+            _ARCHIVES[self.version](
+                self.root, download=True, checksum=self.checksum, **self.kwargs
+            )
 
     @override
     def setup(self, stage: str) -> None:
@@ -168,28 +155,20 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             FileNotFoundError: If a file or folder of the data is missing.
             ValueError: If an argument makes no sense, or the data are not as expected.
         """
-        self._check_arguments()
+        self.check_arguments()
         table = self.selection.apply(self._read_table())
-        splits = {
-            'fit': ('train', 'val'),
-            'validate': ('val',),
-            'test': ('test',),
-            'predict': (self.predict_split,),
-        }
-        for split in splits[stage]:
-            dataset = self.make_dataset(split, table, native=True)
-            name = 'predict' if stage == 'predict' else split
-            setattr(self, f'{name}_dataset', dataset)
-        if stage == 'fit':
-            self.check_batch_size()
-        if stage == 'test':
-            self._describe_test(self.test_dataset.table)
+        self.set_datasets(
+            stage, lambda split: self.make_dataset(split, table, native=True)
+        )
         self.table = table
         self.__dict__.pop('train_class_frequencies', None)
         if stage == 'test':  # may read many files, and fail before the test does
             _ = self.train_class_frequencies
         self.note = self._note()
-        self.record = self._record(table.rows(table.split == 'train'))
+        self.record = self.make_record(
+            'BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
+            table.rows(table.split == 'train'),
+        )
 
     def make_dataset(
         self, split: str, table: PatchTable | None = None, native: bool = False
@@ -210,8 +189,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         if self.format == 'lmdb':
             return BigEarthNetLMDB(self.root, lmdb=self.lmdb, **shared)
         assert self.root is not None
-        classes = {'v1': BigEarthNetV1GeoTIFF, 'v2': BigEarthNetV2GeoTIFF}
-        dataset: BigEarthNetPatches = classes[self._archive](self.root, **shared)
+        dataset: BigEarthNetPatches = _ARCHIVES[self._archive](self.root, **shared)
         return dataset
 
     @cached_property
@@ -228,11 +206,6 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 return None
         train = self.table.rows(self.table.split == 'train')
         return train.labels.float().mean(dim=0)
-
-    @override
-    def plot(self, *args: Any, **kwargs: Any) -> Figure | None:
-        """Plot a sample in physical units, as the dataset does."""
-        return next(iter(self.datasets().values())).plot(*args, **kwargs)
 
     @cached_property
     def _archive(self) -> str:
@@ -260,31 +233,6 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             )
         return table
 
-    def _describe_test(self, table: PatchTable) -> None:
-        tiles = [tile(name.decode()) for name in table.s1_names]
-        self.test_tiles = np.array([name or '' for name in tiles])
-        self.test_patches = patch_hashes(table.known_names)
-        self.test_patch_names = table.s2_names
-        self.test_frame = describe_patches(table)
-        if self.root is not None and table.v1_names is None:
-            rank_zero_warn(
-                f'metadata.parquet of {self.root} lacks s2v1_name: whether a model was '
-                f'trained on these patches in the other version can not be checked.'
-            )
-        check_groups(self, len(table))
-
-    def _record(self, train: PatchTable) -> DataRecord:
-        scenes = {tile(name.decode()) for name in train.s1_names}
-        chosen = sensors.select(self.bands, _AVAILABLE)
-        return DataRecord(
-            dataset='BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
-            bands=self.bands,
-            sensors=tuple(dict.fromkeys(band.sensor for band in chosen)),
-            tiles=None if None in scenes else tuple(sorted(filter(None, scenes))),
-            patches=torch.cat([patch_hashes(names) for names in _all_names(train)]),
-            labels_steered=False,
-        )
-
     def _note(self) -> str | None:
         """What a reader of scores on these data has to know first."""
         if self.root is None:
@@ -295,11 +243,16 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         table = Path(self.root) / 'metadata.parquet'
         return table_note(Path(self.root)) if table.is_file() else None
 
-    def _check_arguments(self) -> None:
-        sensors.select(self.bands, _AVAILABLE)
-        self.check_arguments()
+    @override
+    def check_arguments(self) -> None:
+        """Check what the constructor was given.
+
+        Raises:
+            ValueError: If an argument makes no sense.
+        """
+        super().check_arguments()
         self.selection.check()
-        for name, choices in (('format', _FORMATS), ('version', (None, *_VERSIONS))):
+        for name, choices in (('format', _FORMATS), ('version', (None, *_ARCHIVES))):
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f'Unknown {name} {getattr(self, name)!r}: use one of '
@@ -310,9 +263,8 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 'format geotiff needs root, the folder of the unpacked archives: the '
                 'bundled sample is an LMDB.'
             )
-        check_evaluation(self)
-
-
-def _all_names(table: PatchTable) -> list[npt.NDArray[np.bytes_]]:
-    """Return all names that other tables may know the patches by."""
-    return [table.s2_names, *([] if table.v1_names is None else [table.known_names])]
+        if self.download and (self.format != 'geotiff' or self.version is None):
+            raise ValueError(
+                'download is for the original archives: give format geotiff, and '
+                'version v1 or v2.'
+            )
