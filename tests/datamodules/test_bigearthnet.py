@@ -337,8 +337,24 @@ def test_another_version_than_asked_for_is_refused(broken_sample):
 
     root = str(broken_sample(change_table=v2_only))
     assert ready('test', root=root, version='v2', test_groups=1).num_patches['test']
-    with pytest.raises(ValueError, match='is v2, but version asks for v1: give'):
+    with pytest.raises(ValueError, match='are not named as those of BigEarthNet v1'):
         ready('test', root=root, version='v1')
+
+
+def test_a_table_of_one_version_beside_an_lmdb_of_the_other_is_refused(broken_sample):
+    """The LMDB has patches of v1 alone, and none by the table's names in v2."""
+
+    def as_v2(frame):
+        frame = frame[frame['version'] == 'v2']
+        return frame.assign(s2v1_name=frame['patch_id'])
+
+    def v1_only(key, value):
+        return None if key.startswith('S2') and '_N9999_' in key else value
+
+    root = str(broken_sample(v1_only, as_v2))
+    for version in ('v2', None):
+        with pytest.raises(ValueError, match=r'holds patches.*v1, but.*of v2'):
+            ready('test', root=root, version=version, on_error='skip')
 
 
 # What was read

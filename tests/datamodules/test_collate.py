@@ -1,7 +1,6 @@
 """Batches: what is stacked, what stays on the host, what is left out and listed."""
 
 import numpy as np
-import pytest
 import torch
 
 from torchgeo_channelmae.datamodules.collate import collate
@@ -44,16 +43,6 @@ def test_of_a_batch_with_nothing_left_the_reasons_are():
     batch = collate([skipped(1), skipped(2)])
     assert set(batch) == {'skipped'}
     assert [name for name, _ in batch['skipped']] == ['patch 1', 'patch 2']
-
-
-def test_bands_of_other_sizes_are_an_error_that_names_the_patch():
-    dataset = BigEarthNetLMDB(bands=['B02'], native=True)
-    odd = dataset[1]
-    odd['native'] = {('B02',): odd['native']['B02',][:, :60, :60]}
-    with pytest.raises(
-        ValueError, match=f'Bands of patch {odd["patch_id"]} have other'
-    ):
-        collate([dataset[0], odd])
 
 
 def test_samples_without_names_have_none():

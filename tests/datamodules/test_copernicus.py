@@ -217,7 +217,7 @@ def test_counts_that_are_stored_as_floats_are_read(root):
 
 def test_counts_that_are_no_counts_are_an_error(root):
     replace(root, 'train', 0, 2, constant('train', 0, S2, 'float32') + 0.5)
-    with pytest.raises(ValueError, match='is float32, expected uint16'):
+    with pytest.raises(ValueError, match='float32, expected 120 x 120 uint16'):
         CopernicusBenchBigEarthNet(root, bands=['B04'])[0]
 
 

@@ -329,7 +329,7 @@ BAD_FILES = [
     (cut_short, 'B04', 'bytes'),
     (lambda file: file.unlink(), 'B12', 'lacks B12'),  # a patch with 11 bands
     (as_another_type, 'VH', 'float64'),
-    (as_another_size, 'B01', '(10, 10)'),
+    (as_another_size, 'B01', '10 x 10'),
 ]
 
 

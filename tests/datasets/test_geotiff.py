@@ -85,14 +85,22 @@ def test_pixels_keep_their_type_and_may_be_changed(tmp_path, dtype):
     assert np.array_equal(read_geotiff(tmp_path / 'a.tif'), pixels)
 
 
-def test_pixels_declared_to_hold_no_data_are_nan_in_floats_and_0_in_integers(tmp_path):
+def test_decibels_declared_to_hold_no_data_are_nan(tmp_path):
     decibels = np.array([[-9999, -12.5], [0, -30]], 'f4')
     write_tif(tmp_path / 'f.tif', decibels, nodata=-9999)
     found = read_geotiff(tmp_path / 'f.tif')
     assert np.array_equal(found, [[np.nan, -12.5], [0, -30]], equal_nan=True)
+
+
+def test_integers_that_hold_no_data_by_another_value_than_0_are_an_error(tmp_path):
     numbers = np.array([[65535, 1], [0, 2]], 'u2')
     write_tif(tmp_path / 'u.tif', numbers, nodata=65535)
-    assert read_geotiff(tmp_path / 'u.tif').tolist() == [[0, 1], [0, 2]]
+    with pytest.raises(ValueError, match=r'u\.tif has 1 pixels of 65535') as caught:
+        read_geotiff(tmp_path / 'u.tif')
+    assert '\n' not in str(caught.value)
+    for value in (0, 7):  # said by the pixels, and not there
+        write_tif(tmp_path / f'{value}.tif', numbers, nodata=value)
+        assert np.array_equal(read_geotiff(tmp_path / f'{value}.tif'), numbers)
 
 
 @pytest.mark.parametrize('nodata', [-9999.0, 0.0, float('nan'), -3.4028234663852886e38])

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torchgeo.datasets import BigEarthNet
 
 from tests.layouts import write_tif, write_v1, write_v2
+from torchgeo_channelmae.datasets import BigEarthNetV2GeoTIFF
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.layout import (
     archive_table,
@@ -188,12 +190,12 @@ def test_a_patch_in_two_splits_is_an_error(copy):
 @pytest.mark.parametrize(
     ('band', 'pixels', 'said'),
     [
-        ('B05', np.ones((120, 120), 'u2'), r'\(120, 120\) uint16, expected \(60, 60\)'),
+        ('B05', np.ones((120, 120), 'u2'), '120 x 120 uint16, expected 60 x 60'),
         ('B02', np.ones((120, 120), 'f4'), r'float32, expected .* uint16 or int16'),
         ('B02', np.ones((120, 120), 'u1'), r'uint8, expected .* uint16 or int16'),
-        ('VV', np.ones((120, 120), 'i4'), r'int32, expected \(120, 120\) float32'),
-        ('VH', np.ones((120, 120), 'f8'), r'float64, expected \(120, 120\) float32'),
-        ('VH', np.ones((119, 120), 'f4'), r'\(119, 120\) float32, expected \(120'),
+        ('VV', np.ones((120, 120), 'i4'), 'int32, expected 120 x 120 float32'),
+        ('VH', np.ones((120, 120), 'f8'), 'float64, expected 120 x 120 float32'),
+        ('VH', np.ones((119, 120), 'f4'), '119 x 120 float32, expected 120 x 120'),
     ],
 )
 def test_a_band_of_the_wrong_size_or_type_is_an_error(copy, band, pixels, said):
@@ -209,6 +211,49 @@ def test_bands_of_signed_numbers_are_read_too(copy):
     root = copy('v1')
     write_tif(band_file(root, 'v1', V1, 'B01'), np.full((20, 20), 7, 'i2'))
     assert (read_band(root, 'v1', V1, 'B01') == 7).all()
+
+
+def test_no_data_of_one_optical_band_is_an_error_whichever_other_bands_are_read(copy):
+    root = copy('v2')
+    path = band_file(root, 'v2', V2, 'B04')
+    pixels = read_band(root, 'v2', V2, 'B04')
+    pixels[:60] = 65535
+    write_tif(path, pixels, nodata=65535)
+    for bands in (['B04'], ['B03', 'B04']):
+        images = BigEarthNetV2GeoTIFF(root, split_of(root, V2), bands)
+        with pytest.raises(ValueError, match=r'B04\.tif has 7200 pixels of 65535'):
+            images[images.patch_ids.index(V2)]
+
+
+def test_pixels_of_a_reference_map_are_as_stored_whatever_says_no_data(copy):
+    root = copy('v2')
+    path = band_file(root, 'v2', V2, 'reference_map')
+    path.parent.mkdir(parents=True)
+    codes = np.full((120, 120), 312, 'u2')
+    codes[0] = 999
+    write_tif(path, codes, nodata=999)
+    assert np.array_equal(read_band(root, 'v2', V2, 'reference_map'), codes)
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_a_pair_of_two_places_is_named(copy, version):
+    root = copy(version)
+    if version == 'v1':  # whose optical names lack the tile
+        other = S1.replace('26_57', '26_58')
+        (root / 'bigearthnet-test.csv').write_text(f'{V1},{other}\n')
+    else:
+        other = S1.replace('33UUP', '33UUQ')
+        path = root / 'metadata.parquet'
+        frame = pd.read_parquet(path)
+        names = frame['s1_name'].where(frame['s1_name'] != S1, other)
+        frame.assign(s1_name=names).to_parquet(path)
+    with pytest.raises(ValueError, match=f'{other} and S2.* are of two places'):
+        archive_table(root, version, labels=False)
+
+
+def split_of(root: Path, name: str) -> str:
+    table = read_table(root)
+    return table.split[table.s2_names.tolist().index(name.encode())]
 
 
 def test_a_patch_that_lacks_a_band_is_named_with_the_file_expected(copy):

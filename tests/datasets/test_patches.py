@@ -1,11 +1,14 @@
 """What can be wrong with a patch, and what then happens."""
 
+import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from torchgeo_channelmae.datamodules.collate import collate
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.metadata import read_table
@@ -57,7 +60,7 @@ def holes(count, value):
     return change
 
 
-def test_native_samples_hold_what_is_stored_grouped_by_size_and_type():
+def test_native_samples_hold_what_is_stored_grouped_by_sensor_and_size():
     dataset = Made(native=True)
     stored = dataset.read(2)
     native = dataset[2]['native']
@@ -78,17 +81,54 @@ def test_real_native_samples_become_the_image():
 
 
 @pytest.mark.parametrize(
-    ('band', 'dtype', 'message'),
+    ('band', 'dtype', 'expected'),
     [
-        ('B05', 'f4', 'Band B05 of patch S2.* is float32, expected uint16 digital'),
-        ('B02', 'u1', 'Band B02 of patch S2.* is uint8, expected uint16 digital'),
-        ('VV', 'i4', 'Band VV of patch S1.* is int32, expected float32 decibels'),
+        ('B05', 'float32', '60 x 60 uint16 or int16 (digital numbers)'),
+        ('B02', 'uint8', '120 x 120 uint16 or int16 (digital numbers)'),
+        ('B02', 'int32', '120 x 120 uint16 or int16 (digital numbers)'),
+        ('VV', 'float64', '120 x 120 float32 (decibels)'),
     ],
 )
-def test_a_wrong_type_is_refused(band, dtype, message):
+def test_a_wrong_type_is_refused(band, dtype, expected):
     dataset = Made()
     dataset.changes[band] = lambda pixels: pixels.astype(dtype)
-    dataset.breaks(message)
+    patch = 'S1.*' if band == 'VV' else 'S2.*'
+    dataset.breaks(
+        rf'Band {band} of patch {patch} {dtype}, expected {re.escape(expected)}'
+    )
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [(lambda pixels: pixels[:60, :60], '60 x 60'), (lambda p: p.repeat(2, 0), '240 x')],
+)
+def test_a_wrong_size_is_refused_and_can_be_skipped(change, found):
+    dataset = Made(native=True)
+    dataset.changes['B02'] = change
+    with pytest.raises(ValueError, match=f'Band B02 .* is {found}.* expected 120 x'):
+        dataset[1]
+    dataset.on_error = 'skip'
+    assert found in dataset[1]['skipped']
+
+
+def test_all_patches_have_the_same_groups_whatever_integers_they_are_stored_as():
+    dataset = Made(native=True)
+    dataset.changes['B02'] = lambda pixels: pixels.astype('i2')
+    batch = collate([dataset[0], dataset[1]])
+    stored = dataset.read(1)
+    np.testing.assert_array_equal(batch['native']['B02', 'B03'][1, 0], stored['B02'])
+    np.testing.assert_array_equal(batch['native']['B02', 'B03'][1, 1], stored['B03'])
+
+
+def test_a_patch_without_a_name_of_its_radar_is_named_and_can_be_skipped():
+    dataset = Made(bands=['B02', 'VV'])
+    names = dataset.table.s1_names.copy()
+    names[1] = b''
+    dataset.table = replace(dataset.table, s1_names=names)
+    name = dataset.patch_ids[1]
+    dataset.breaks(f'Patch {name} has no name of a Sentinel-1 patch')
+    dataset.on_error = 'skip'
+    assert 's1_name' in dataset[1]['skipped']
 
 
 def test_zero_in_all_optical_bands_is_no_data_and_filled():

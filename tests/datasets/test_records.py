@@ -7,6 +7,7 @@ import pytest
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.records import (
     environment,
+    first_key,
     missing_keys,
     read_bands,
 )
@@ -49,3 +50,10 @@ def test_missing_keys_come_sorted(keys):
 def test_a_record_that_is_not_there_is_named():
     with pytest.raises(ValueError, match='Record nothing is not in the LMDB'):
         read_bands(PATH, b'nothing', ['VV'])
+
+
+def test_the_first_key_of_a_prefix_is_found(keys):
+    radar = [key for key in keys if key.startswith(b'S1')]
+    assert first_key(PATH, b'S1') == min(radar)
+    assert first_key(PATH, b'S1C') is None
+    assert first_key(PATH, b'S3') is None

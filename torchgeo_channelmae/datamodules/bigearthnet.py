@@ -11,8 +11,13 @@ from torch import Tensor
 from ..datasets import BigEarthNetLMDB, BigEarthNetV1GeoTIFF, BigEarthNetV2GeoTIFF
 from ..datasets.bigearthnet import SAMPLE_ROOT
 from ..datasets.layout import archive_table, archive_version
-from ..datasets.metadata import PatchTable, find_lmdb, read_table, table_note
-from ..datasets.names import version_of
+from ..datasets.metadata import (
+    PatchTable,
+    check_version,
+    find_lmdb,
+    read_table,
+    table_note,
+)
 from ..datasets.patches import BigEarthNetPatches
 from ..datasets.selection import Selection
 from .paired import PairedDataModule
@@ -217,20 +222,18 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
         """Read the patches of all splits and check their version."""
         if self.format == 'geotiff':
             assert self.root is not None
-            found = self._archive
-            table = archive_table(Path(self.root), found, labels=False)
-        else:
-            root = Path(self.root or SAMPLE_ROOT)
-            find_lmdb(root, self.lmdb)  # says what is wrong with the root
-            table = read_table(root)
-            if self.version is None or self.root is None or not len(table):
-                return table
-            found = version_of(table.s2_names[0].decode())
-        if self.version is not None and self.version != found:
-            raise ValueError(
-                f'BigEarthNet root {self.root} is {found}, but version asks for '
-                f'{self.version}: give the other root or version {found}.'
-            )
+            if self.version not in (None, self._archive):
+                raise ValueError(
+                    f'BigEarthNet root {self.root} is {self._archive}, but version '
+                    f'asks for {self.version}: give the other root or version '
+                    f'{self._archive}.'
+                )
+            return archive_table(Path(self.root), self._archive, labels=False)
+        root = Path(self.root or SAMPLE_ROOT)
+        find_lmdb(root, self.lmdb)  # says what is wrong with the root
+        table = read_table(root)
+        if self.version is not None and self.root is not None:
+            check_version(table, self.version, root / 'metadata.parquet')
         return table
 
     def _note(self) -> str | None:

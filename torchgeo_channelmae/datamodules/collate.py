@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import default_collate
 
 
@@ -43,9 +42,6 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
         where samples were left out, ``skipped``: a (name, reason) each.
 
         A batch of which nothing is left has ``skipped`` alone.
-
-    Raises:
-        ValueError: If samples don't fit together.
     """
     skipped = [sample for sample in samples if 'skipped' in sample]
     kept = [sample for sample in samples if 'skipped' not in sample]
@@ -59,29 +55,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     batch: dict[str, Any] = default_collate(rest)
     if native:
-        batch['native'] = _stack(native, kept)
+        batch['native'] = {
+            names: torch.from_numpy(np.stack([pixels[names] for pixels in native]))
+            for names in native[0]
+        }
     if 'patch_id' in batch:
         batch['patch_id'] = HostList(batch['patch_id'])
     batch['visit'] = HostList(sample['index'] for sample in kept)
     if skipped:
         batch['skipped'] = listed
     return batch
-
-
-def _stack(
-    native: list[dict[tuple[str, ...], Any]], samples: list[dict[str, Any]]
-) -> dict[tuple[str, ...], Tensor]:
-    """Stack native pixels, group by group, to (B, bands, h, w)."""
-    first = native[0]
-    for other, sample in zip(native, samples, strict=True):
-        shapes = {names: pixels.shape for names, pixels in other.items()}
-        if shapes != {names: pixels.shape for names, pixels in first.items()}:
-            raise ValueError(
-                f'Bands of patch {sample["patch_id"]} have other sizes or types than '
-                f'those of {samples[0]["patch_id"]}: convert all patches alike, or '
-                f'load them with native off.'
-            )
-    return {
-        names: torch.from_numpy(np.stack([pixels[names] for pixels in native]))
-        for names in first
-    }

@@ -24,6 +24,7 @@ from .layout import (
 )
 from .metadata import PatchTable
 from .parallel import use_in_order
+from .patches import check_radar_names
 from .records import environment
 
 _SENSORS = {'s1': sensors.SENTINEL1_GRD, 's2': sensors.SENTINEL2_L2A}
@@ -133,12 +134,8 @@ def open_archive(root: Path, parts: tuple[str, ...]) -> ArchiveRecords:
     table = archive_table(root, version, labels=False)
     if not len(table):
         raise ValueError(f'The table of {root} lists no patch: get it again.')
-    nameless = np.flatnonzero(table.s1_names == b'')
-    if 's1' in parts and len(nameless):
-        raise ValueError(
-            f'Patch {table.s2_names[nameless[0]].decode()} of {root} has no name of a '
-            f'Sentinel-1 patch in its table: get the table again, or use sensors=s2.'
-        )
+    if 's1' in parts:
+        check_radar_names(table)
     return ArchiveRecords(root, version, table, parts)
 
 

@@ -22,7 +22,7 @@ from .layout import (
     read_labels,
 )
 from .metadata import SPLITS, PatchTable
-from .patches import BigEarthNetPatches, Pixels, check_rows
+from .patches import BigEarthNetPatches, Pixels, check_radar_names, check_rows
 
 IGNORE = 255
 """What ``mask`` is where the land cover is none of the 19 classes."""
@@ -86,6 +86,8 @@ class _GeoTIFFPatches(BigEarthNetPatches):
         table = table.rows(np.flatnonzero(table.split == split))
         self.prepare(table, bands, transforms, native, max_nonfinite, on_error)
         check_rows(table, split, self.root)
+        if on_error == 'raise' and self.wanted_s1:
+            check_radar_names(table)
         for part in self._parts if on_error == 'raise' else ():
             names = table.s1_names if part == 's1' else table.s2_names
             who = f'split {split!r}'

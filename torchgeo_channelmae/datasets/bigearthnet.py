@@ -8,8 +8,9 @@ import numpy as np
 from torchgeo.datasets import NonGeoDataset
 
 from .metadata import SPLITS, PatchTable, find_lmdb, read_table
-from .patches import BigEarthNetPatches, Pixels, check_rows
-from .records import missing_keys, read_bands
+from .pairs import of_version
+from .patches import BigEarthNetPatches, Pixels, check_radar_names, check_rows
+from .records import first_key, missing_keys, read_bands
 
 SAMPLE_ROOT = Path(__file__).parents[1] / 'data' / 'bigearthnet'
 """The bundled sample of 59 real pairs."""
@@ -102,7 +103,10 @@ class BigEarthNetLMDB(BigEarthNetPatches, NonGeoDataset):
             )
             if wanted
         ]
+        self._check_version()
         if on_error == 'raise':
+            if self.wanted_s1:
+                check_radar_names(self.table)
             self._check_records()
 
     @override
@@ -112,6 +116,22 @@ class BigEarthNetLMDB(BigEarthNetPatches, NonGeoDataset):
         for names, wanted in self._records:
             pixels |= read_bands(self.lmdb, names[index], wanted)
         return pixels
+
+    def _check_version(self) -> None:
+        """Check that the LMDB has the Sentinel-2 names of the table's version."""
+        first = first_key(self.lmdb, b'S2') if self.wanted_s2 else None
+        for version, other in (('v1', 'v2'), ('v2', 'v1')):
+            if (
+                first is not None
+                and of_version(np.array([first]), version).all()
+                and of_version(self.table.s2_names, other).all()
+                and missing_keys(self.lmdb, self.table.s2_names[:1].tolist())
+            ):  # without a patch of the table: an LMDB may hold both
+                raise ValueError(
+                    f'The LMDB {self.lmdb} holds patches by their names in BigEarthNet '
+                    f'{version}, but the table of {self.root} names those of {other}: '
+                    f'use the metadata.parquet that belongs to the LMDB.'
+                )
 
     def _check_records(self) -> None:
         for names, bands in self._records:

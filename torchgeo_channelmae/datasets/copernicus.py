@@ -1,6 +1,5 @@
 """Copernicus-Bench's part of BigEarthNet: a small, public track for both sensors."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, override
@@ -20,11 +19,12 @@ from torchgeo.datasets import (
 )
 
 from .metadata import CLASSES, SPLITS, PatchTable
+from .pairs import check_pairs
 from .patches import BigEarthNetPatches, Pixels, check_rows
+from .stored import RESAMPLED
 
 _S1, _S2 = CopernicusBenchBigEarthNetS1, CopernicusBenchBigEarthNetS2
 _FOLDERS = ('BigEarthNet-S1-5%', 'BigEarthNet-S2-5%')
-_PLACE = re.compile(r'_T?(\d{2}[A-Z]{3})_(\d+)_(\d+)$')
 
 
 class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
@@ -53,6 +53,8 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
     * https://arxiv.org/abs/2503.11849
     * https://arxiv.org/abs/2407.03653
     """
+
+    stored = RESAMPLED
 
     def __init__(
         self,
@@ -137,17 +139,8 @@ class CopernicusBenchBigEarthNet(BigEarthNetPatches, NonGeoDataset):
         """Check that both files of a row are of one place, if both are wanted."""
         if len(self._sensors) < 2:
             return
-        for s1, s2 in zip(self.table.s1_names, self.table.s2_names, strict=True):
-            places = [_PLACE.search(name.decode()) for name in (s1, s2)]
-            found = [
-                place and (place[1], int(place[2]), int(place[3])) for place in places
-            ]
-            if None in found or found[0] != found[1]:
-                raise ValueError(
-                    f'{s1.decode()} and {s2.decode()} of split {self.split!r} stand in '
-                    f'one row, but not for one place by their names: use bands of one '
-                    f'sensor.'
-                )
+        where = f'split {self.split!r} of {self.root}'
+        check_pairs(self.table.s1_names, self.table.s2_names, where)
 
     def _check_files(self) -> None:
         missing = [

@@ -28,8 +28,8 @@ def read_geotiff(
     Args:
         path: The file.
         mark_nodata: Return pixels of the no-data value that the file declares, if any,
-            as NaN (floats) or 0 (integers), what the datasets take for no data; else
-            as stored.
+            as NaN; integers have no such value, so there it has to be 0, which is
+            returned as stored, or no pixel may have it. Else all are as stored.
 
     Returns:
         (height, width), an array of its own, of the type stored.
@@ -37,8 +37,9 @@ def read_geotiff(
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it can't be read.
-        ValueError: If it is no TIFF, is cut short or damaged, or has several bands or
-            more than 4096 px a side.
+        ValueError: If it is no TIFF, is cut short or damaged, has several bands or
+            more than 4096 px a side, or if integers hold no data by another value
+            than 0.
     """
     with open(path, 'rb', buffering=0) as file:
         data = file.read()
@@ -55,8 +56,16 @@ def read_geotiff(
             f'{path} is no readable one-band GeoTIFF ({reason}): extract or copy it '
             f'again.'
         ) from None
-    if nodata is not None:
-        pixels[pixels == nodata] = np.nan if pixels.dtype.kind == 'f' else 0
+    if not nodata and pixels.dtype.kind != 'f':  # 0 says it already
+        return pixels
+    if nodata is not None and (holes := pixels == nodata).any():
+        if pixels.dtype.kind != 'f':
+            raise ValueError(
+                f'{path} has {int(holes.sum())} pixels of {nodata:g}, which it '
+                f'declares to be no data: take the patch out of the table, or skip it '
+                f"with on_error='skip'."
+            )
+        pixels[holes] = np.nan
     return pixels
 
 

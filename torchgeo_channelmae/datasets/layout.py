@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 from torchgeo.datasets import BigEarthNet, BigEarthNetV2
 
-from .. import sensors
+from . import stored
 from .geotiff import read_geotiff
 from .label_files import label_of, labels_of
 from .metadata import CLASSES, PatchTable, read_table
+from .pairs import check_pairs
 
 DIRECTORIES: dict[str, dict[str, str]] = {
     'v1': {part: BigEarthNet.metadata[part]['directory'] for part in ('s1', 's2')},
@@ -38,18 +39,9 @@ DIRECTORIES: dict[str, dict[str, str]] = {
 """Version: part of the archive ('s1', 's2' or 'maps'): its folder in the root."""
 
 _PARTS = {
-    **{band: 's1' for band in sensors.names(sensors.SENTINEL1_GRD)},
-    **{band: 's2' for band in sensors.names(sensors.SENTINEL2_L2A)},
+    **dict.fromkeys(stored.S1, 's1'),
+    **dict.fromkeys(stored.S2, 's2'),
     'reference_map': 'maps',
-}
-_S2_DTYPES = ('uint16', 'int16')
-_EXPECTED = {  # band: (height and width, types)
-    **{
-        band.name: (round(1200 / band.resolution), _S2_DTYPES)
-        for band in sensors.SENTINEL2_L2A
-    },
-    **{band.name: (120, ('float32',)) for band in sensors.SENTINEL1_GRD},
-    'reference_map': (120, ('uint16', 'int16', 'int32')),
 }
 
 
@@ -96,28 +88,27 @@ def read_band(root: str | Path, version: str, name: str, band: str) -> npt.NDArr
         band: Name of a band or, in v2, 'reference_map'.
 
     Returns:
-        (h, w): 120 x 120, 60 x 60 or 20 x 20 by the band's resolution; pixels that the
-        file declares to hold no data are NaN (floats) or 0 (integers).
+        (h, w): 120 x 120, 60 x 60 or 20 x 20 by the band's resolution; pixels that a
+        file of decibels declares to hold no data are NaN.
 
     Raises:
         FileNotFoundError: If the file is missing.
         OSError: If it can't be read.
-        ValueError: If it is damaged, or of another size or type.
+        ValueError: If it is damaged, of another size or type, or if pixels of a
+            Sentinel-2 band hold no data by another value than 0.
     """
     path = band_file(root, version, name, band)
+    is_map = band == 'reference_map'  # where no class has the value of no data either
     try:
-        pixels = read_geotiff(path)
+        pixels = read_geotiff(path, mark_nodata=not is_map)
     except FileNotFoundError:
         raise FileNotFoundError(
             f'Patch {name} lacks {band}, the file {path} is missing: extract its '
             f'archive again.'
         ) from None
-    side, dtypes = _EXPECTED[band]
-    if pixels.shape != (side, side) or pixels.dtype.name not in dtypes:
-        raise ValueError(
-            f'{path} is {pixels.shape} {pixels.dtype}, expected {(side, side)} '
-            f'{" or ".join(dtypes)}: extract the original archive again.'
-        )
+    fault = (stored.REFERENCE_MAP if is_map else stored.BANDS[band]).fault(pixels)
+    if fault:
+        raise ValueError(f'{path} {fault}: extract the original archive again.')
     return pixels
 
 
@@ -182,14 +173,15 @@ def archive_table(root: str | Path, version: str, labels: bool = True) -> PatchT
             f'The lists of splits in {root} name a Sentinel-2 patch twice: download '
             f'them again.'
         )
-    names = np.array(s2_names, dtype='S')
+    names, radar = np.array(s2_names, dtype='S'), np.array(s1_names, dtype='S')
+    check_pairs(radar, names, f'the lists of splits in {root}')
     hot = torch.full((len(pairs), len(CLASSES)), -1)
     if labels:
         radar_only = not os.path.isdir(root / DIRECTORIES[version]['s2'])
         hot = read_labels(root, s1_names if radar_only else s2_names)
     return PatchTable(
         s2_names=names,
-        s1_names=np.array(s1_names, dtype='S'),
+        s1_names=radar,
         split=np.array(splits, dtype='U5'),
         labels=hot,
         v1_names=names,

@@ -1,6 +1,7 @@
 """The table of BigEarthNet's patches, their labels and splits, and where they lie."""
 
 import functools
+import os
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torchgeo.datasets import BigEarthNet
+
+from .pairs import check_pairs, of_version
 
 CLASSES: tuple[str, ...] = tuple(BigEarthNet.class_sets[19])
 """The 19 classes, in TorchGeo's order."""
@@ -27,6 +30,7 @@ _OPTIONAL = {  # column of the table: field of PatchTable
     'contains_seasonal_snow': 'snow',
     'contains_cloud_or_shadow': 'cloud',
 }
+_FLAGS = ('contains_seasonal_snow', 'contains_cloud_or_shadow')
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class PatchTable:
         s1_names: Names of the Sentinel-1 patches (UTF-8), b'' where unknown.
         split: 'train', 'val' or 'test'.
         labels: (rows, 19) int64, 1 where a patch has the class.
-        countries: Names of countries.
-        v1_names: Names that the Sentinel-2 patches have in BigEarthNet v1 (UTF-8).
+        countries: Names of countries, '' where unknown.
+        v1_names: Names that the Sentinel-2 patches have in BigEarthNet v1 (UTF-8), b''
+            where unknown.
         snow: Whether a patch has seasonal snow.
         cloud: Whether a patch has clouds or their shadows.
     """
@@ -135,7 +140,9 @@ def read_table(root: Path) -> PatchTable:
 
     Raises:
         FileNotFoundError: If the table is missing.
-        ValueError: If it is damaged, lacks a column or has an unknown label.
+        ValueError: If it is damaged or empty, lacks a column or holds others in it,
+            has an unknown label or a flag that is neither true nor false, or pairs
+            patches of two places.
     """
     path = _table_path(root)
     return _read_table(path.resolve(), path.stat().st_mtime_ns)
@@ -148,6 +155,27 @@ def table_note(root: Path) -> str | None:
     """
     noted = (_read_schema(_table_path(root)).metadata or {}).get(b'note')
     return None if noted is None else noted.decode()
+
+
+def check_version(table: PatchTable, version: str, where: str | Path) -> None:
+    """Check that all patches are of a version of BigEarthNet.
+
+    Args:
+        table: The patches.
+        version: 'v1' or 'v2'.
+        where: What lists them, for the error.
+
+    Raises:
+        ValueError: If the name of a Sentinel-2 patch is not of that version.
+    """
+    strange = ~of_version(table.s2_names, version)
+    if strange.any():
+        name = table.s2_names[strange.argmax()].decode()
+        raise ValueError(
+            f'{int(strange.sum())} of the {len(table)} patches of {where} are not '
+            f'named as those of BigEarthNet {version}, the first is {name!r}: give the '
+            f'other root, or leave version out.'
+        )
 
 
 def write_table(path: Path, table: PatchTable, note: str | None = None) -> None:
@@ -181,6 +209,8 @@ def write_table(path: Path, table: PatchTable, note: str | None = None) -> None:
     content = pa.table(columns).replace_schema_metadata(schema)
     with path.open('xb') as file:
         pq.write_table(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _table_path(root: Path) -> Path:
@@ -196,9 +226,15 @@ def _table_path(root: Path) -> Path:
 def _read_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'{path} is not a parquet file: {reason}') from None
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, 'is no readable parquet file', error) from None
+
+
+def _damaged(path: Path, what: str, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0].rstrip('.') or type(error).__name__
+    return ValueError(
+        f'{path} {what} ({reason}): copy it again, or get it from https://bigearth.net.'
+    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -211,7 +247,12 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
             f'{", ".join(_COLUMNS)}.'
         )
     optional = [column for column in _OPTIONAL if column in present]
-    table = pq.read_table(path, columns=[*_COLUMNS, *optional]).combine_chunks()
+    try:
+        table = pq.read_table(path, columns=[*_COLUMNS, *optional]).combine_chunks()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, 'is damaged', error) from None
+    _check_columns(table, path)
     _check_rows(table, path)
     given = {_OPTIONAL[column]: table[column].to_pylist() for column in optional}
     kinds = {'countries': np.str_, 'snow': np.bool_, 'cloud': np.bool_}
@@ -231,6 +272,7 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
             if name in kinds
         },
     )
+    check_pairs(patches.s1_names, patches.s2_names, path)
     for field in fields(patches):  # shared by all who read the table
         values = getattr(patches, field.name)
         if isinstance(values, np.ndarray):
@@ -240,6 +282,34 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
 
 def _names(texts: list[str | None]) -> npt.NDArray[np.bytes_]:
     return np.array([(text or '').encode() for text in texts], dtype='S')
+
+
+def _check_columns(table: pa.Table, path: Path) -> None:
+    """Check that there are rows, and that columns hold what their names say."""
+    if not len(table):
+        raise ValueError(f'{path} lists no patch: get it from https://bigearth.net.')
+    for column in table.schema:
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if column.name in _FLAGS:
+            expected, is_right = 'true or false', pa.types.is_boolean(kind)
+        elif column.name == 'labels':
+            continue
+        else:
+            is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            expected, is_right = 'text', is_text or pa.types.is_string_view(kind)
+        is_needed = column.name in (*_FLAGS, 'patch_id')
+        empty = table[column.name].null_count if is_needed else 0
+        if pa.types.is_null(kind) and not is_needed:
+            continue  # unknown in all rows
+        if not is_right or empty:
+            found = f'nothing in {empty} rows' if empty else str(column.type)
+            advice = ', or leave the column out' if column.name in _OPTIONAL else ''
+            raise ValueError(
+                f'Column {column.name} of {path} holds {found}, expected {expected}: '
+                f'write it so{advice}.'
+            )
 
 
 def _check_rows(table: pa.Table, path: Path) -> None:

@@ -15,17 +15,9 @@ from torch import Tensor
 from .. import plotting, sensors
 from .metadata import CLASSES, PatchTable
 from .resample import resample
+from .stored import BANDS, Stored
 
 Pixels = npt.NDArray[Any]
-
-_DTYPES = {  # by the kind of a sensor: what its pixels may be stored as
-    'Sentinel-2 L2A': (np.dtype('u2'), np.dtype('i2'), np.dtype('i4')),
-    'Sentinel-1 GRD': (np.dtype('f4'), np.dtype('f8')),
-}
-_UNITS = {
-    'Sentinel-2 L2A': 'uint16 digital numbers',
-    'Sentinel-1 GRD': 'float32 decibels',
-}
 
 
 class BigEarthNetPatches:
@@ -36,7 +28,7 @@ class BigEarthNetPatches:
     ``index`` (its row).
 
     With ``native``, it has instead of ``image`` the key ``native``: a dictionary from
-    the names of bands that share a size and type to their pixels (bands, height,
+    the names of bands that share a sensor and size to their pixels (bands, height,
     width) as stored. Nothing is resampled then; that is left to a batch
     (:func:`~torchgeo_channelmae.datasets.resample.resample`).
 
@@ -50,6 +42,7 @@ class BigEarthNetPatches:
     all_bands: ClassVar[tuple[str, ...]] = s2_bands + s1_bands
     rgb_bands: ClassVar[tuple[str, ...]] = sensors.names(sensors.RGB)
     side: ClassVar[int] = 120
+    stored: ClassVar[Mapping[str, Stored]] = BANDS
 
     table: PatchTable
     bands: Any
@@ -89,7 +82,11 @@ class BigEarthNetPatches:
         self.bands = sensors.names(chosen)
         self.wanted_s1 = tuple(band for band in self.bands if band in self.s1_bands)
         self.wanted_s2 = tuple(band for band in self.bands if band in self.s2_bands)
-        self._kinds = {band.name: band.sensor for band in chosen}
+        groups: dict[tuple[str, int], list[str]] = {}
+        for band in chosen:
+            group = (band.sensor, self.stored[band.name].side)
+            groups.setdefault(group, []).append(band.name)
+        self._groups = [tuple(names) for names in groups.values()]
         self.table = table
         self.transforms = transforms
         self.native = native
@@ -163,30 +160,33 @@ class BigEarthNetPatches:
         return {}
 
     def groups(self, index: int) -> dict[tuple[str, ...], Pixels]:
-        """Return the pixels of a patch as stored, bands of a size and type together.
+        """Return the pixels of a patch as stored, bands of a sensor and size together.
 
         Args:
             index: Row of the table.
 
         Returns:
-            For each group of band names, in the order asked for, (bands, h, w).
+            For each group of band names, in the order asked for, (bands, h, w). The
+            groups and sizes are the same for every patch.
+
+        Raises:
+            ValueError: If a band has another size or type than BigEarthNet's, or too
+                many pixels without data.
         """
+        if self.wanted_s1:
+            check_radar_names(self.table, index)
         pixels = self.read(index)
-        groups: dict[tuple[Any, ...], list[str]] = {}
         for band in self.bands:
-            array = pixels[band]
-            if array.dtype not in _DTYPES[self._kinds[band]]:
+            if fault := self.stored[band].fault(pixels[band]):
                 raise ValueError(
-                    f'Band {band} of patch {self._patch(band, index)} is '
-                    f'{array.dtype}, expected {_UNITS[self._kinds[band]]}: convert the '
-                    f'original archive again.'
+                    f'Band {band} of patch {self._patch(band, index)} {fault}: convert '
+                    f'the original archive again.'
                 )
-            groups.setdefault((array.shape, array.dtype), []).append(band)
         return {
-            tuple(names): self._filled_in(
+            names: self._filled_in(
                 np.stack([pixels[band] for band in names]), names, index
             )
-            for names in groups.values()
+            for names in self._groups
         }
 
     def image(self, index: int) -> Tensor:
@@ -305,6 +305,25 @@ class BigEarthNetPatches:
         if hot is None:
             return None
         return [name for name, on in zip(self.classes, hot, strict=True) if on]
+
+
+def check_radar_names(table: PatchTable, rows: int | slice = slice(None)) -> None:
+    """Check that patches have names of Sentinel-1 patches.
+
+    Args:
+        table: The patches.
+        rows: A row or some; all by default.
+
+    Raises:
+        ValueError: If one lacks it.
+    """
+    nameless = np.atleast_1d(table.s1_names[rows] == b'')
+    if nameless.any():
+        patch = np.atleast_1d(table.s2_names[rows])[nameless.argmax()]
+        raise ValueError(
+            f'Patch {patch.decode()} has no name of a Sentinel-1 patch in its table '
+            f'(s1_name): get the table again, or use Sentinel-2 alone.'
+        )
 
 
 def check_rows(table: PatchTable, split: str, root: str | Path) -> None:

@@ -13,7 +13,7 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
-_DTYPES = {
+_DTYPES = {  # what safetensors calls a type: what NumPy does
     'U8': '<u1',
     'I16': '<i2',
     'U16': '<u2',
@@ -101,6 +101,22 @@ def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
         raise ValueError(
             f'LMDB {path} is damaged ({error}): copy or convert it again.'
         ) from None
+
+
+def first_key(path: str | Path, prefix: bytes) -> bytes | None:
+    """Return the first key of an LMDB that starts with a prefix, if any.
+
+    Args:
+        path: The folder with ``data.mdb``.
+        prefix: How the key starts.
+    """
+    try:
+        with environment(path).begin(buffers=True) as transaction:
+            cursor = transaction.cursor()
+            key = bytes(cursor.key()) if cursor.set_range(prefix) else b''
+    except lmdb.Error:  # whoever reads the records says what is wrong
+        return None
+    return key if key.startswith(prefix) else None
 
 
 def read_bands(
