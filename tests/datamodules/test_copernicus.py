@@ -350,8 +350,7 @@ def lost(table):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (both, 'stand in one row, but not for one place'),
-        (lost, 'not for one place by their names: use bands of one sensor'),
+        (both, 'stand in one row of .*, but are of two places by their names'),
         (lambda table: table.iloc[:, :-1], 'has 18 columns of labels, expected 19'),
         (
             lambda table: table.rename(columns={'Pastures': 'Meadows'}),
@@ -366,6 +365,12 @@ def test_a_table_that_is_wrong_is_told(root, change, message):
     with pytest.raises(ValueError, match=message) as error:
         ready(root)
     assert '\n' not in str(error.value)
+
+
+def test_a_file_that_only_the_table_knows_is_named(root):
+    change_table(root, lost)
+    with pytest.raises(FileNotFoundError, match=r'gone_allbands\.tif'):
+        ready(root)
 
 
 def test_absent_files_are_counted_and_named(root):

@@ -4,6 +4,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -26,6 +28,8 @@ from torchgeo_channelmae.datasets.metadata import read_table, table_note
 from torchgeo_channelmae.randomness import derive_seed
 
 ROWS = [0, 1, 30, 31, 50, 51]
+SAMPLE_TABLE = read_table(SAMPLE_ROOT)
+encode_module = sys.modules[encode.__module__]
 LMDB = 'Encoded-BigEarthNet'
 
 
@@ -240,6 +244,67 @@ def test_every_record_is_compared(archives, out, capsys):
 
 def flip_a_bit(record):
     return record[:-1] + bytes([record[-1] ^ 1])
+
+
+def test_records_of_a_sensor_that_is_not_compared_are_told_apart(archives, out, capsys):
+    root, _ = archives['v2']
+    encode(root, out, workers=0)
+    key = SAMPLE_TABLE.s2_names[ROWS[0]].decode()
+    change_record(out / LMDB, key, flip_a_bit)
+    capsys.readouterr()
+    encode(root, out, sensors='s1', workers=0, verify=True)
+    count = len(ROWS)
+    assert (
+        f'{count} of {count} records agree with the archive, bit by bit; {count} of '
+        f'the other sensor were not compared.'
+    ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('column', ['labels', 'split'])
+def test_a_table_that_says_other_things_than_the_archive_is_found(
+    archives, out, column
+):
+    root, _ = archives['v2']
+    encode(root, out, workers=0)
+    path = out / 'metadata.parquet'
+    table = pd.read_parquet(path)
+    table[column] = table[column].to_numpy()[::-1]
+    table.to_parquet(path)
+    with pytest.raises(ValueError, match=rf'patches have other {column}, such as S2'):
+        encode(root, out, workers=0, verify=True)
+
+
+def test_no_other_process_writes_while_records_are_compared(archives, out, monkeypatch):
+    root, _ = archives['v2']
+    ended = []
+
+    def meanwhile(*_):
+        command = [sys.executable, '-m', 'torchgeo_channelmae.cli', 'encode']
+        options = [f'--root={root}', f'--out={out}', '--workers=0']
+        ended.append(
+            subprocess.run([*command, *options], capture_output=True, text=True)
+        )
+
+    monkeypatch.setattr(encode_module, '_verify', meanwhile)
+    encode(root, out, workers=0, verify=True)
+    assert ended[0].returncode == 1
+    assert 'Another process is writing' in ended[0].stderr
+    assert len(BigEarthNetLMDB(out)) > 0
+
+
+def test_a_list_that_was_there_is_not_overwritten(archives, out):
+    out.mkdir()
+    (out / 'skipped.csv').write_text('mine')
+    with pytest.raises(FileExistsError, match=r'skipped\.csv exists already'):
+        encode(archives['v2'][0], out, workers=0, on_error='skip')
+    assert (out / 'skipped.csv').read_text() == 'mine'
+
+
+def test_a_list_that_a_stopped_run_left_is_not_that_of_the_next(archives, out):
+    out.mkdir()
+    (out / 'skipped.csv.partial').write_text('old')
+    encode(archives['v2'][0], out, workers=0)
+    assert sorted(path.name for path in out.iterdir()) == [LMDB, 'metadata.parquet']
 
 
 def without_a_band(record):

@@ -310,7 +310,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, small_batches):
     told = log.read_text()
     assert told.startswith('The disk')
     assert f'{kept} of {COUNT} records are written and kept' in told
-    assert 'are free; make room and run the same command again.' in told
+    assert 'are free; lift the quota or limit that is in the way and run' in told
     assert '\n' not in told
     assert 50 < kept < 130  # of 8 KB each in 1 MB
     assert write(folder).kept == kept

@@ -1,7 +1,7 @@
 """Patches of a GeoTIFF archive as the records that an LMDB has of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class ArchiveRecords:
                 self.root, self.version, part, names(part, self.table), str(self.root)
             )
 
-    def labelled(self, rows: npt.NDArray[np.bool_]) -> PatchTable:
+    def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
         """Return some patches with their labels."""
         table = self.table.rows(rows)
         if self.version == 'v2':
@@ -145,11 +145,13 @@ class Comparison:
 
     Attributes:
         agreed: Number of records that are as they should be.
-        differing: Keys and reasons of the others, in order of keys.
+        differing: Keys and reasons of those that are not, in order of keys.
+        others: Number of records of the sensor that was not compared.
     """
 
     agreed: int
     differing: tuple[tuple[bytes, str], ...]
+    others: int = 0
 
 
 def compare(
@@ -180,8 +182,37 @@ def compare(
 
     with bar:
         use_in_order(partial(_difference, lmdb, archive), chosen, use, max(workers, 1))
-    agreed = len(found | set(wanted)) - len(differing)
-    return Comparison(agreed, tuple(sorted(differing)))
+    wrong = {key for key, _ in differing}
+    agreed = sum(archive.keys[i] not in wrong for i in chosen)
+    others = len((found & own) - set(archive.keys))
+    return Comparison(agreed, tuple(sorted(differing)), others)
+
+
+def compare_tables(table: PatchTable, archive: ArchiveRecords) -> str | None:
+    """Compare what a table says of its patches with what their archive says.
+
+    Args:
+        table: The table, all of whose patches the archive has.
+        archive: The archive.
+
+    Returns:
+        The first difference in half a sentence, None if there is none.
+    """
+    order = np.argsort(archive.table.s2_names)
+    place = np.searchsorted(archive.table.s2_names[order], table.s2_names)
+    expected = archive.labelled(order[place])
+    for field in fields(table):
+        ours, theirs = getattr(table, field.name), getattr(expected, field.name)
+        if theirs is None:
+            continue
+        if ours is None:
+            return f'it lacks {field.name}'
+        unlike = np.asarray(ours) != np.asarray(theirs)
+        rows = unlike.reshape(len(table), -1).any(axis=1)
+        if rows.any():
+            patch = table.s2_names[rows.argmax()].decode()
+            return f'{int(rows.sum())} patches have other {field.name}, such as {patch}'
+    return None
 
 
 def _list_keys(lmdb: Path, _: int) -> list[bytes]:

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .archive_records import ArchiveRecords, compare, names, open_archive
+from .archive_records import (
+    ArchiveRecords,
+    compare,
+    compare_tables,
+    names,
+    open_archive,
+)
 from .metadata import PatchTable, read_table, table_note, write_table
 from .parallel import check_workers
 from .partial import partial_of, size_text
 from .records import missing_keys
-from .writer import SkipRecord, fill_lmdb
+from .writer import SkipRecord, WriteReport, fill_lmdb
 
 FOLDER = 'Encoded-BigEarthNet'
 """Name of the LMDB in the output folder."""
@@ -46,8 +52,9 @@ def encode(
         workers: Processes that read the archive. None is one a core.
         on_error: What a patch that can't be read does: 'raise' ends the command,
             'skip' leaves its pair out of metadata.parquet and lists it in skipped.csv.
-        verify: Compare every record with the pixels of its archive, bit by bit, before
-            the output gets its name, or where it has it already.
+        verify: Compare every record of these sensors with the pixels of its archive,
+            bit by bit, before the output gets its name; or, where it has it already,
+            those and metadata.parquet.
 
     Raises:
         ValueError: If an option, a file of the archive or the output is not as it
@@ -66,6 +73,7 @@ def encode(
         table = read_table(out)
         output.check_patches(table, archive)
         if verify:
+            output.check_table(table, archive)
             _verify(output.lmdb, archive, table, workers)
         else:
             output.check_sensors(table, archive)
@@ -79,6 +87,14 @@ def encode(
     if on_error == 'raise':
         archive.check_folders()
     make = archive if on_error == 'raise' else _OrSkip(archive)
+    note = table_note(root) if archive.version == 'v2' else None
+
+    def finish(report: WriteReport) -> None:
+        table = _kept(archive, report.skipped)
+        if verify:
+            _verify(report.folder, archive, table, workers)
+        output.finish(table, note, report.skipped)
+
     report = fill_lmdb(
         partial_of(output.lmdb),
         archive.keys,
@@ -86,12 +102,9 @@ def encode(
         workers=workers,
         expected_bytes=archive.record_bytes(),
         description=f'BigEarthNet {archive.version}',
+        finish=finish,
     )
-    table = _kept(archive, report.skipped)
-    if verify:
-        _verify(report.folder, archive, table, workers)
-    note = table_note(root) if archive.version == 'v2' else None
-    output.finish(table, note, report.skipped)
+    table = read_table(out)
     earlier = f', {report.kept} of them by an earlier run' if report.kept else ''
     print(
         f'{out} has {len(table)} patches of BigEarthNet {archive.version}: '
@@ -151,7 +164,24 @@ class _Output:
                 f'{other} exists already and is not of a finished encoding: nothing is '
                 f'overwritten, so choose another folder.'
             )
+        if self.skipped.exists() and not any(there):
+            raise FileExistsError(
+                f'{self.skipped} exists already, where skipped patches would be '
+                f'listed: nothing is overwritten, so move it or choose another folder.'
+            )
         return all(there)
+
+    def check_table(self, table: PatchTable, archive: ArchiveRecords) -> None:
+        """Check that a finished output says of its patches what the archive says.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if difference := compare_tables(table, archive):
+            raise ValueError(
+                f'{self.table} does not agree with {archive.root}: {difference}; move '
+                f'{self.folder} away and encode again.'
+            )
 
     def check_patches(self, table: PatchTable, archive: ArchiveRecords) -> None:
         """Check that a finished output is of an archive.
@@ -189,7 +219,13 @@ class _Output:
         skipped: Sequence[tuple[bytes, str]],
     ) -> None:
         """Write what goes beside the LMDB and give all their names."""
-        partial_of(self.table).unlink(missing_ok=True)
+        if self.lmdb.exists():
+            raise FileExistsError(
+                f'{self.lmdb} was finished by another process in the meantime: nothing '
+                f'is overwritten.'
+            )
+        for path in (self.table, self.skipped):  # left by a stop at this point
+            partial_of(path).unlink(missing_ok=True)
         write_table(partial_of(self.table), table, note)
         if skipped:
             with partial_of(self.skipped).open('w', newline='') as file:
@@ -230,4 +266,8 @@ def _verify(
             f'the first that differs is {key.decode()}: {reason.rstrip(".")}; remove '
             f'that folder and encode again.'
         )
-    print(f'{total} of {total} records agree with the archive, bit by bit.')
+    others = f'; {found.others} of the other sensor were not compared'
+    print(
+        f'{total} of {total} records agree with the archive, bit by bit'
+        f'{others if found.others else ""}.'
+    )

@@ -49,7 +49,7 @@ def own(
             f'folder that you may write to.'
         ) from None
     with file:
-        _lock(file.fileno(), partial)
+        locked = _lock(file.fileno(), partial)
         file.seek(0)
         found = file.read()
         if found != text:
@@ -63,6 +63,8 @@ def own(
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if not locked:
+            file.close()  # Windows renames no folder with open files
         yield
 
 
@@ -92,11 +94,12 @@ def size_text(count: int) -> str:
     return f'{count / 1e9:.1f} GB' if count >= 1e8 else f'{count / 1e6:.1f} MB'
 
 
-def _lock(file: int, partial: Path) -> None:
+def _lock(file: int, partial: Path) -> bool:
+    """Lock a file for this process; false where there are no such locks."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return False
     try:  # not flock, which forked workers would hold beyond their parent's death
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -104,6 +107,12 @@ def _lock(file: int, partial: Path) -> None:
             f'Another process is writing {partial}: wait for it or choose another '
             f'folder.'
         ) from None
+    except OSError as error:
+        raise type(error)(
+            f'{partial} cannot be locked ({error.strerror}), so another process might '
+            f'write it too: choose a folder on a disk that has locks.'
+        ) from None
+    return True
 
 
 def _summary(job: str) -> str:

@@ -173,8 +173,8 @@ class BigEarthNetPatches:
             ValueError: If a band has another size or type than BigEarthNet's, or too
                 many pixels without data.
         """
-        if self.wanted_s1:
-            check_radar_names(self.table, index)
+        if self.wanted_s1 and not self.table.s1_names[index]:
+            check_radar_names(self.table, index)  # says so
         pixels = self.read(index)
         for band in self.bands:
             if fault := self.stored[band].fault(pixels[band]):

@@ -112,6 +112,7 @@ def fill_lmdb(
     workers: int,
     expected_bytes: int,
     description: str,
+    finish: Callable[[WriteReport], None] | None = None,
 ) -> WriteReport:
     """Do what :func:`write_lmdb` does up to renaming, with the same arguments.
 
@@ -122,6 +123,7 @@ def fill_lmdb(
         workers: Processes that make records.
         expected_bytes: Bytes of all records together.
         description: What is written.
+        finish: What is to be done with the whole LMDB while no other process may.
 
     Returns:
         What was written.
@@ -136,7 +138,23 @@ def fill_lmdb(
     _check_keys(ordered)
     needed = expected_bytes + len(keys) * _OVERHEAD
     maker = _Maker(make, keys)
-    with own(partial, ordered, description, needed), _opened(partial, needed) as env:
+    with own(partial, ordered, description, needed):
+        report = _fill(partial, keys, order, maker, workers, needed, description)
+        if finish is not None:
+            finish(report)
+    return report
+
+
+def _fill(
+    partial: Path,
+    keys: Sequence[bytes],
+    order: Sequence[int],
+    maker: '_Maker',
+    workers: int,
+    needed: int,
+    description: str,
+) -> WriteReport:
+    with _opened(partial, needed) as env:
         present = _present(env)
         done = [i for i in order if keys[i] in present]
         if done:
@@ -234,11 +252,12 @@ class _Writer:
         left, free = self.still_needed(), shutil.disk_usage(self._partial).free
         # LMDB calls the last bytes before the end of a disk an input/output error
         full = free < left or any(os.strerror(code) in reason for code in _FULL)
+        advice = 'make room' if full else 'lift the quota or limit that is in the way'
         return OSError(
             f'The disk {"is full" if full else "refuses to write"} ({reason}): '
             f'{self._done} of {self._total} records are written and kept in '
             f'{self._partial}, the others need about {size_text(left)} and '
-            f'{size_text(free)} are free; make room and run the same command again.'
+            f'{size_text(free)} are free; {advice} and run the same command again.'
         )
 
 
