@@ -120,22 +120,22 @@ def plain_write(path: Path, size: int) -> float:
 def kills(root: Path, out: Path, workers: int, number: int, seed: int) -> None:
     """Compare an undisturbed encoding with one that was killed at random moments."""
     undisturbed, killed = out / 'undisturbed', out / 'killed'
-    process = start_encoding(root, undisturbed, workers)
-    began = wait_for_data(undisturbed, process)
-    if process.wait():
+    start = time.perf_counter()
+    if start_encoding(root, undisturbed, workers).wait():
         raise SystemExit('the undisturbed encoding failed')
-    seconds = time.perf_counter() - began
-    print(f'undisturbed: {seconds:.1f} s from its first byte')
+    print(f'undisturbed: {time.perf_counter() - start:.1f} s')
+    with opened(undisturbed / FOLDER) as env:
+        total = int(env.stat()['entries'])
     rng = np.random.default_rng(derive_seed(seed, 'kills'))
-    for _ in range(number):
+    for share in np.sort(rng.uniform(0.05, 0.85, number)):
         process = start_encoding(root, killed, workers)
-        wait_for_data(killed, process)
-        moment = rng.uniform(0, seconds / (number + 1))
-        time.sleep(moment)
+        while count(killed) < share * total and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         if process.wait() != -signal.SIGKILL:
-            raise SystemExit('the encoding was faster than the kill')
-        print(f'killed after {moment:.1f} s: {count(killed)} records are kept')
+            raise SystemExit('the encoding ended before the kill')
+        print(f'killed: {count(killed)} of {total} records are kept')
     if start_encoding(root, killed, workers).wait():
         raise SystemExit('the last encoding failed')
     records, size = compare(undisturbed / FOLDER, killed / FOLDER)
@@ -150,18 +150,11 @@ def start_encoding(root: Path, out: Path, workers: int) -> subprocess.Popen[byte
     """Start the command in a process of its own."""
     command = [sys.executable, '-W', 'ignore', '-m', 'torchgeo_channelmae.cli']
     options = [f'--root={root}', f'--out={out}', f'--workers={workers}']
-    return subprocess.Popen([*command, 'encode', *options])
-
-
-def wait_for_data(out: Path, process: subprocess.Popen[bytes]) -> float:
-    """Wait until an encoding opens its LMDB; returns the time then."""
-    job = out / f'{FOLDER}.partial' / 'data.mdb'
-    before = job.stat().st_mtime_ns if job.exists() else 0
-    while process.poll() is None:
-        if job.exists() and job.stat().st_mtime_ns != before:
-            break
-        time.sleep(0.01)
-    return time.perf_counter()
+    return subprocess.Popen(
+        [*command, 'encode', *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def opened(folder: Path) -> lmdb.Environment:
@@ -170,9 +163,12 @@ def opened(folder: Path) -> lmdb.Environment:
 
 
 def count(out: Path) -> int:
-    """Count the records of an unfinished encoding."""
-    with opened(out / f'{FOLDER}.partial') as env:
-        return int(env.stat()['entries'])
+    """Count the records of an unfinished encoding, 0 where there is none yet."""
+    try:
+        with opened(out / f'{FOLDER}.partial') as env:
+            return int(env.stat()['entries'])
+    except lmdb.Error:
+        return 0
 
 
 def compare(one: Path, other: Path) -> tuple[int, int]:
