@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from torchgeo_channelmae.balancing import deal, entropy
+from torchgeo_channelmae.balancing import entropy
 from torchgeo_channelmae.samplers import EpochSampler, LandCoverBalancedSampler, Visits
 from torchgeo_channelmae.shares import ClassShares, label_shares, write_shares
 
@@ -280,15 +280,6 @@ def test_ranks_that_can_not_share_evenly_within_the_limits_are_an_error():
             np.eye(3), samples_per_epoch=3, replacement=False, temperature=0,
             num_replicas=4, rank=0,
         )  # fmt: skip
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=80), worlds)
-def test_visits_are_dealt_equally(samples, world):
-    samples = np.array(samples * world)
-    dealt = deal(samples, world)
-    assert (
-        np.bincount(dealt, minlength=world).tolist() == [len(samples) // world] * world
-    )
 
 
 @given(labels(), epochs, seeds)

@@ -11,15 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import Dataset, DistributedSampler
 
-from .balancing import (
-    ONE,
-    Array,
-    deal,
-    expected_draws,
-    number_visits,
-    systematic_counts,
-    to_integers,
-)
+from .balancing import Array, expected_draws
+from .draws import ONE, deal, number_visits, systematic_counts, to_integers
 from .randomness import generator
 from .shares import ClassShares, Values, check_shares, read_shares, rows_of
 

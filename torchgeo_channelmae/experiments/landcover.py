@@ -17,15 +17,14 @@ from ..datamodules.known import source_class
 from ..samplers import LandCoverBalancedSampler
 from ..shares import ClassShares, Values, write_shares
 from .landcover_classes import MAPS
+from .landcover_raster import RasterLookup, raster_values
 from .landcover_sources import (
     Look,
-    RasterLookup,
     Rows,
     count_shares,
     known_centres,
     known_source,
     own_map,
-    raster_values,
     read_labels,
 )
 
