@@ -221,6 +221,21 @@ def test_counts_that_are_no_counts_are_an_error(root):
         CopernicusBenchBigEarthNet(root, bands=['B04'])[0]
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'bad', 'nodata'), [('uint16', 65535, 65535), ('float32', np.nan, None)]
+)
+def test_no_data_in_one_optical_band_is_an_error_and_never_dark(
+    root, dtype, bad, nodata
+):
+    pixels = constant('train', 0, S2, dtype)
+    pixels[S2.index('B04'), 0, :7] = bad
+    replace(root, 'train', 0, 2, pixels, nodata=nodata)
+    dataset = CopernicusBenchBigEarthNet(root, bands=['B04', 'B03'])
+    with pytest.raises(ValueError, match='has 7 pixels without data that are not 0'):
+        dataset[0]
+    assert CopernicusBenchBigEarthNet(root, bands=['B03'])[0]['image'].all()
+
+
 @pytest.mark.parametrize(('bad', 'nodata'), [(np.nan, None), (-99.0, -99.0)])
 def test_few_pixels_without_data_are_filled_and_many_are_an_error(root, bad, nodata):
     pixels = constant('train', 3, ('VV', 'VH'), 'float32')

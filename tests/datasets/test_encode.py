@@ -274,6 +274,23 @@ def test_a_table_that_says_other_things_than_the_archive_is_found(
         encode(root, out, workers=0, verify=True)
 
 
+def test_patches_that_a_finished_table_lacks_are_found(archives, out):
+    root, _ = archives['v2']
+    encode(root, out, workers=0)
+    path = out / 'metadata.parquet'
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    with pytest.raises(ValueError, match=r'lacks 1 patches of .* not skipped, such as'):
+        encode(root, out, workers=0, verify=True)
+
+
+def test_patches_that_were_skipped_are_no_fault_of_the_table(archive, out, capsys):
+    file, _ = file_of(archive, 'B04')
+    file.unlink()
+    encode(archive, out, workers=0, on_error='skip')
+    encode(archive, out, workers=0, on_error='skip', verify=True)
+    assert 'records agree with the archive, bit by bit' in capsys.readouterr().out
+
+
 def test_no_other_process_writes_while_records_are_compared(archives, out, monkeypatch):
     root, _ = archives['v2']
     ended = []

@@ -235,12 +235,13 @@ def read_bands_of(
         wanted: Names of the bands to read.
 
     Returns:
-        A (height, width) array for each, as stored; pixels of the no-data value that
-        the file declares are NaN (floats) or 0 (integers).
+        A (height, width) array for each, as stored; decibels of the no-data value that
+        the file declares are NaN.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it can't be read or has another number of bands.
+        ValueError: If it can't be read or has another number of bands, or if pixels of
+            Sentinel-2 hold no data by another value than 0.
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing: unpack the archive again.')
@@ -260,8 +261,18 @@ def read_bands_of(
         raise ValueError(
             f'{path} is no readable GeoTIFF ({reason}): unpack it again.'
         ) from None
-    if nodata is not None:
-        stack[stack == nodata] = np.nan if stack.dtype.kind == 'f' else 0
+    holes = np.zeros_like(stack, dtype=bool)
+    if nodata:  # 0 says it already
+        holes |= stack == nodata
+    if set(order) == set(_S1.all_bands):
+        stack[holes | (stack == nodata)] = np.nan
+        return dict(zip(wanted, stack, strict=True))
+    holes |= ~np.isfinite(stack)
+    if holes.any():  # 0 would be dark there, where another band has data
+        raise ValueError(
+            f'{path} has {int(holes.sum())} pixels without data that are not 0: unpack '
+            f"it again, or skip the patch with on_error='skip'."
+        )
     return dict(zip(wanted, stack, strict=True))
 
 
@@ -269,9 +280,8 @@ def _counts(pixels: Pixels, sensor: int) -> Pixels:
     """Return digital numbers as integers, which some copies hold as floats."""
     if sensor == 0 or pixels.dtype.kind != 'f':
         return pixels
-    filled = np.nan_to_num(pixels, posinf=0, neginf=0)
-    whole = filled.astype(np.int32)
-    return whole if (whole == filled).all() else pixels
+    whole = pixels.astype(np.int32)
+    return whole if (whole == pixels).all() else pixels
 
 
 def _names(paths: 'pd.Series[str]') -> npt.NDArray[np.bytes_]:

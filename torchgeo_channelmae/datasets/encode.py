@@ -41,8 +41,8 @@ def encode(
     Writes the folder Encoded-BigEarthNet in the layout of BigEarthNet's own converter,
     rico-hdl: a record a patch, named as the patch, with each band at its native size
     and type. Beside it goes metadata.parquet, so that BigEarthNetLMDB reads the folder
-    at once. Stopped at any moment, the same command goes on where it was. Nothing that
-    exists is overwritten.
+    at once, with the columns of the published table, no others. Stopped at any moment,
+    the same command goes on where it was. Nothing that exists is overwritten.
 
     Args:
         root: Folder of the unpacked archives of BigEarthNet v1 or v2, as TorchGeo
@@ -175,8 +175,23 @@ class _Output:
         """Check that a finished output says of its patches what the archive says.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it does not, or lacks patches that are not in its list of
+                those skipped.
         """
+        other = archive.table
+        lacking = ~np.isin(other.s2_names, table.s2_names)
+        if self.skipped.exists():
+            with self.skipped.open(newline='') as file:
+                listed = np.array([row[0].encode() for row in csv.reader(file) if row])
+            lacking &= ~np.isin(other.s1_names, listed)
+            lacking &= ~np.isin(other.s2_names, listed)
+        if lacking.any():
+            raise ValueError(
+                f'{self.table} lacks {int(lacking.sum())} patches of {archive.root} '
+                f'that were not skipped, such as '
+                f'{other.s2_names[lacking.argmax()].decode()}; move {self.folder} away '
+                f'and encode again.'
+            )
         if difference := compare_tables(table, archive):
             raise ValueError(
                 f'{self.table} does not agree with {archive.root}: {difference}; move '
@@ -263,8 +278,8 @@ def _verify(
         key, reason = found.differing[0]
         raise ValueError(
             f'{found.agreed} of {total} records of {lmdb} agree with {archive.root}, '
-            f'the first that differs is {key.decode()}: {reason.rstrip(".")}; remove '
-            f'that folder and encode again.'
+            f'the first that differs is {key.decode()}: {reason.rstrip(".")}; move '
+            f'{lmdb.parent if lmdb.name == FOLDER else lmdb} away and encode again.'
         )
     others = f'; {found.others} of the other sensor were not compared'
     print(

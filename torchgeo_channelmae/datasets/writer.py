@@ -28,7 +28,7 @@ MAP_BYTES = 1 << 30
 
 _OVERHEAD = 4096 + 256  # bytes a record: LMDB gives long values pages of their own
 _MAX_KEY = 511
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC,)
 
 
 class SkipRecord(Exception):  # noqa: N818 (a choice, not a mistake)
