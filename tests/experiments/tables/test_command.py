@@ -101,6 +101,12 @@ def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(conf, tmp_path, s
         (['1', '--preset', 'synthetic'], 'synthetic needs data: give --root FOLDER'),
         (['1', '--preset', 'paper', '--root', '.'], 'give --pretrain-root FOLDER'),
         (['1', '--preset', 'synthetic', '--root', 'gone'], '--root gone is no folder'),
+        (
+            ['1', '--preset', 'paper', '--root', '.', '--pretrain-root', '.'],
+            'give --shares FILE, the land cover of MMEarth',
+        ),
+        (['1', '--preset', 'sample', '--shares', '.'], '--shares . is no file'),
+        (['1', '--preset', 'sample', '--shares', __file__], 'leave out --shares'),
         (['1', '--preset', 'sample', '--root', '.'], 'brings its data: leave out'),
         (['1', '--preset', 'big'], "no preset 'big': choose sample"),
         (['4', '--preset', 'sample'], "no table '4': choose 1, 2, 3, labels"),

@@ -77,6 +77,18 @@ def test_every_learning_rate_is_tried_at_the_first_seed_for_all_cells_alike():
     assert set(plan.tried) == set(plan.by_cell)
 
 
+def test_land_cover_balances_the_optical_pretrainings_alone():
+    data = Data(Path('target'), Path('optical'), Path('cover.parquet'))
+    runs = planned(preset=read_preset('paper', CONF), seeds=(0,), data=data).runs
+    option = 'data.init_args.sampler.init_args.shares'
+    optical = {run.name for run in runs.values() if of(run, option)}
+    assert optical == {
+        f'pretrain-{name}-seed0' for name in ('s2-p16', 'rgb-p16', 's2-p8')
+    }
+    assert {of(runs[name], option) for name in optical} == {'cover.parquet'}
+    assert {of(runs[name], 'data.init_args.root') for name in optical} == {'optical'}
+
+
 def test_options_of_a_cell_reach_its_commands():
     plan = planned('3', data=Data(Path('data')), train_fraction=0.1)
     run = plan.runs[

@@ -21,6 +21,7 @@ def tables(
     out: str | None = None,
     root: str | None = None,
     pretrain_root: str | None = None,
+    shares: str | None = None,
     only: str | None = None,
     seeds: str | None = None,
     train_fraction: float | None = None,
@@ -42,6 +43,8 @@ def tables(
         out: Folder of the runs and the tables. Defaults to runs/tables/PRESET.
         root: Folder of the data to fine-tune and test on.
         pretrain_root: Folder of the data to pretrain on, where it is another.
+        shares: File of their land cover, as `channelmae landcover` writes it, where
+            the preset balances them.
         only: Names of rows or cells, such as s2-p16 or s2-p16:S1, with commas.
         seeds: Training seeds, with commas. Defaults to those of the preset.
         train_fraction: Share of the training labels. Defaults to all.
@@ -60,7 +63,7 @@ def tables(
     """
     chosen = read_preset(preset, Path(conf))
     described = definitions.table(table, chosen.fractions)
-    data = _data(chosen, root, pretrain_root)
+    data = _data(chosen, root, pretrain_root, shares)
     if jobs < 1 or resamples < 100:
         raise ValueError(
             f'jobs is {jobs} and resamples {resamples}: give at least 1 and 100.'
@@ -108,25 +111,35 @@ def _tell_failures(table: Table, outcome: dict[str, str | None]) -> None:
         )
 
 
-def _data(preset: Preset, root: str | None, pretrain_root: str | None) -> Data:
+def _data(
+    preset: Preset, root: str | None, pretrain_root: str | None, shares: str | None
+) -> Data:
     """Check that the data which a preset needs are named and there."""
-    given = {'root': root, 'pretrain_root': pretrain_root}
-    needed = {'root': preset.root, 'pretrain_root': preset.pretrain_root}
+    given = {'root': root, 'pretrain_root': pretrain_root, 'shares': shares}
+    needed = {name: getattr(preset, name) for name in given}
     for name, what in needed.items():
         path = given[name]
         option = f'--{name.replace("_", "-")}'
+        kind = 'file' if name == 'shares' else 'folder'
         if what and path is None:
             raise ValueError(
-                f'The preset {preset.name} needs data: give {option} FOLDER, {what}.'
+                f'The preset {preset.name} needs data: give {option} '
+                f'{kind.upper()}, {what}.'
             )
-        if path is not None and not Path(path).is_dir():
+        is_there = Path.is_file if name == 'shares' else Path.is_dir
+        if path is not None and not is_there(Path(path)):
             raise FileNotFoundError(
-                f'{option} {path} is no folder: it has to be {what or "one of data"}.'
+                f'{option} {path} is no {kind}: it has to be {what or "one of data"}.'
             )
     if root is not None and preset.root is None:
         raise ValueError(
             f'The preset {preset.name} brings its data: leave out --root, or choose '
             f'another preset.'
+        )
+    if shares is not None and preset.shares is None:
+        raise ValueError(
+            f'The preset {preset.name} does not balance its pretraining: leave out '
+            f'--shares, or choose another preset.'
         )
     return Data(*(Path(path) if path else None for path in given.values()))
 

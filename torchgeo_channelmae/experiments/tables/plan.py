@@ -10,18 +10,22 @@ import yaml
 from .cells import Cell, Pretraining, Table
 from .presets import Preset
 
+_SHARES = 'data.init_args.sampler.init_args.shares'
+
 
 @dataclass(frozen=True)
 class Data:
-    """The folders that runs read, None for the configuration's own.
+    """The data that runs read, None for the configuration's own.
 
     Attributes:
         root: Of the data to fine-tune and test on.
         pretrain_root: Of the data to pretrain on.
+        shares: File of their land cover, which balances them.
     """
 
     root: Path | None = None
     pretrain_root: Path | None = None
+    shares: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,7 @@ def _pretraining(
     on_target = pretraining.bands == 's1'
     root = data.root if on_target else data.pretrain_root or data.root
     overlays = (f'bands/{pretraining.bands}', *pretraining.overlays)
+    shares = None if on_target else data.shares
     return Run(
         name=f'{pretraining.name}-seed{seed}',
         kind='pretrain',
@@ -267,6 +272,7 @@ def _pretraining(
             'seed_everything': str(seed),
             'model.init_args.model': preset.model.format(patch=pretraining.patch),
             **({} if root is None else {'data.init_args.root': str(root)}),
+            **({} if shares is None else {_SHARES: str(shares)}),
         },
     )
 

@@ -30,6 +30,7 @@ class Preset:
         downloads: Whether cells with published weights are run.
         root: Whether data have to be named, and what they are.
         pretrain_root: The same for other data to pretrain on.
+        shares: The same for the file of their land cover.
         overlays: Folder of the overlays that cells name.
     """
 
@@ -46,6 +47,7 @@ class Preset:
     downloads: bool
     root: str | None
     pretrain_root: str | None
+    shares: str | None
     overlays: Path
 
 
