@@ -1,5 +1,7 @@
 """What a test and a prediction leave behind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,6 +110,13 @@ def test_a_report_gives_each_claim_an_answer_and_what_it_rests_on():
         'Pretraining read Set (Sentinel-2 L2A: B04, B03; 2 patches; 1 tile; without '
         'labels). Test patches that pretraining read: 1 of 4 (25.00 %).'
     ) in text
+
+
+def test_patches_with_names_of_two_kinds_are_counted_once():
+    both = replace(OPTICAL.record, name_spaces=('v1', 'v2'))
+    assert '; 1 patch; ' in report(verdict_on(Training(both, False)))[0]
+    odd = replace(both, patches=torch.tensor([1, 5, 9]))  # of one, a name was the same
+    assert '; patches of 3 names; ' in report(verdict_on(Training(odd, False)))[0]
 
 
 def test_what_is_not_known_is_never_answered_with_yes():

@@ -1,13 +1,13 @@
 """Files that a test and a prediction leave behind, and the summary a reader sees."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
 from ..overlap import Overlap, Verdict, label_free
-from ..provenance import Training
+from ..provenance import DataRecord, Training
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 
@@ -151,17 +151,27 @@ def _described(training: Training) -> str:
         return f'data that are not known ({labels})'
     parts = (
         f'{", ".join(record.sensors)}: {", ".join(record.bands)}',
-        _length(record.patches, 'patch', 'patches'),
-        _length(record.tiles, 'tile', 'tiles'),
+        _patches(record),
+        'unknown tiles'
+        if record.tiles is None
+        else _plural(len(record.tiles), 'tile', 'tiles'),
         labels,
     )
     return f'{record.dataset} ({"; ".join(parts)})'
 
 
-def _length(items: Sized | None, one: str, more: str) -> str:
-    if items is None:
-        return f'unknown {more}'
-    return f'{len(items)} {one if len(items) == 1 else more}'
+def _patches(record: DataRecord) -> str:
+    """Say how many patches: each is recorded by all its names, of one kind or more."""
+    if record.patches is None:
+        return 'unknown patches'
+    count, rest = divmod(len(record.patches), len(record.name_spaces) or 1)
+    if rest:
+        return f'patches of {len(record.patches):,} names'
+    return _plural(count, 'patch', 'patches')
+
+
+def _plural(count: int, one: str, more: str) -> str:
+    return f'{count:,} {one if count == 1 else more}'
 
 
 def _why_sensors(verdict: Verdict) -> str:
