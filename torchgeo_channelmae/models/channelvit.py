@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ..sensors import default_names
+from .attention import DeviceAttention
 from .patch_embed import ChannelPatchEmbed
 from .tokens import (
     gather_tokens,
@@ -91,6 +92,7 @@ class ChannelViT(VisionTransformer):
             num_classes=num_classes,
             global_pool=global_pool,
             embed_layer=ChannelPatchEmbed,
+            attn_layer=kwargs.pop('attn_layer', DeviceAttention),
             no_embed_class=True,  # pos_embed is of grid cells alone, (1, L, D)
             dynamic_img_size=True,
             # One norm, at the end of the encoder: the decoder of the pretraining and

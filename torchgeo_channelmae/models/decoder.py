@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ..token_numbers import locate
+from .attention import DeviceAttention
 from .tokens import (
     gather_tokens,
     init_embedding,
@@ -70,7 +71,13 @@ class ChannelMAEDecoder(nn.Module):
         self.spectral_embed = spectral_parameters(bands, embed_dim, embed_std)
         self.blocks = nn.Sequential(
             *(
-                Block(embed_dim, num_heads, mlp_ratio=mlp_ratio, qkv_bias=True)
+                Block(
+                    embed_dim,
+                    num_heads,
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=True,
+                    attn_layer=DeviceAttention,
+                )
                 for _ in range(depth)
             )
         )

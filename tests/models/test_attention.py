@@ -1,0 +1,67 @@
+"""Both ways to attend are one attention."""
+
+import pytest
+import torch
+from timm.layers import Attention
+
+from torchgeo_channelmae.models.attention import (
+    MOST_TOKENS,
+    DeviceAttention,
+    products_are_faster,
+)
+
+
+@pytest.fixture
+def both():
+    """Timm's attention and ours with the same weights."""
+    torch.manual_seed(0)
+    theirs, ours = (
+        Attention(64, 4, qkv_bias=True),
+        DeviceAttention(64, 4, qkv_bias=True),
+    )
+    ours.load_state_dict(theirs.state_dict())  # strict: the names are the same
+    return theirs, ours
+
+
+def gradients(layer, x, **options):
+    x = x.clone().requires_grad_()
+    out = layer(x, **options)
+    out.float().square().sum().backward()
+    return out.float(), x.grad.float(), layer.qkv.weight.grad.float()
+
+
+@pytest.mark.parametrize('tokens', [1, 49, MOST_TOKENS, MOST_TOKENS + 1])
+def test_in_bfloat16_outputs_and_gradients_are_those_of_full_precision(both, tokens):
+    theirs, ours = both
+    x = torch.randn(2, tokens, 64)
+    wanted = gradients(theirs, x)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = gradients(ours, x)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, atol=0.02 * other.abs().max().item())
+
+
+def test_in_full_precision_it_is_timms_bit_for_bit(both):
+    x = torch.randn(2, 49, 64)
+    for one, other in zip(*(gradients(layer, x) for layer in both), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_mask_is_heeded(both):
+    _, ours = both
+    x = torch.randn(1, 5, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.allclose(ours(x, is_causal=True)[:, :1], ours(x[:, :1]), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ('x', 'faster'),
+    [
+        (torch.empty(1, MOST_TOKENS, 64, dtype=torch.bfloat16), True),
+        (torch.empty(1, MOST_TOKENS + 1, 64, dtype=torch.bfloat16), False),
+        (torch.empty(1, 9, 64), False),
+        (torch.empty(1, 9, 64, dtype=torch.bfloat16, device='meta'), False),
+    ],
+)
+def test_products_are_for_few_tokens_in_bfloat16_on_a_cpu(x, faster):
+    assert products_are_faster(x) is faster

@@ -1,0 +1,58 @@
+"""Self-attention by whichever of two ways is faster on the device at hand."""
+
+from typing import override
+
+import torch
+from timm.layers import Attention
+from torch import Tensor
+
+#: Tokens up to which scores are kept; there they add a quarter to what a block keeps.
+MOST_TOKENS = 256
+
+
+class DeviceAttention(Attention):
+    """timm's attention, with scores in memory where that is faster.
+
+    The fused kernel of torch 2.15 for CPUs has a slow backward pass in bfloat16: two
+    products of matrices take a third to a fifth of its time. Everywhere else, and for
+    more tokens than :data:`MOST_TOKENS`, the fused kernel is used, so that memory grows
+    in a line with tokens.
+    """
+
+    @override
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """Attend among tokens.
+
+        Args:
+            x: (B, N, D).
+            attn_mask: As in timm.
+            is_causal: As in timm.
+
+        Returns:
+            (B, N, D).
+        """
+        plain = attn_mask is None and not is_causal and self.gate is None
+        if not plain or not products_are_faster(x):
+            attended: Tensor = super().forward(x, attn_mask, is_causal)
+            return attended
+        heads = (3, self.num_heads, self.head_dim)
+        q, k, v = self.qkv(x).unflatten(-1, heads).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (self.q_norm(q) * self.scale) @ self.k_norm(k).transpose(-2, -1)
+        x = self.attn_drop(scores.softmax(dim=-1)) @ v
+        projected: Tensor = self.proj(self.norm(x.transpose(1, 2).flatten(2)))
+        return self.proj_drop(projected)  # type: ignore[no-any-return]
+
+
+def products_are_faster(x: Tensor) -> bool:
+    """Say whether to attend by two products: few tokens, in bfloat16, on a CPU.
+
+    Args:
+        x: (B, N, D), the input of an attention layer.
+    """
+    if x.device.type != 'cpu' or x.shape[1] > MOST_TOKENS:
+        return False
+    autocast = torch.is_autocast_enabled('cpu')
+    dtype = torch.get_autocast_dtype('cpu') if autocast else x.dtype
+    return dtype == torch.bfloat16
