@@ -325,9 +325,10 @@ def test_the_shipped_configurations_make_the_same_page_each_time(
 
 
 def test_configurations_are_laid_over_each_other_and_changed(conf, tmp_path):
+    larger = config(tmp_path, {'init_args': {'batch_size': 32}}, 'larger.yaml')
     seeded = config(tmp_path, {'init_args': {'bands': ['VV']}}, seed_everything=7)
     datamodule, seed = read_datamodule(
-        [conf / 'pretrain.yaml', conf / 'tables/synthetic/pretrain.yaml', seeded],
+        [conf / 'pretrain.yaml', larger, seeded],
         {'size': 32, 'init_args.root': 'somewhere'},
     )
     assert isinstance(datamodule, BigEarthNetS1S2DataModule)
