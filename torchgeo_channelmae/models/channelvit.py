@@ -22,7 +22,7 @@ from timm.models import (
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ..sensors import default_names
+from ..sensors import check_names, default_names
 from .attention import DeviceAttention
 from .patch_embed import ChannelPatchEmbed
 from .tokens import (
@@ -101,6 +101,7 @@ class ChannelViT(VisionTransformer):
             **kwargs,
         )
         self.embed_std = embed_std
+        self.chosen: tuple[int, ...] | None = None
         init_embedding(self.pos_embed, embed_std)
         self.spectral_embed = spectral_parameters(bands, self.embed_dim, embed_std)
         # TorchGeo takes a model's last child for its head.
@@ -111,6 +112,33 @@ class ChannelViT(VisionTransformer):
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order of the input's channels."""
         return tuple(self.spectral_embed)
+
+    def choose_bands(self, bands: Sequence[str] | None) -> None:
+        """Say which bands the images have from now on.
+
+        Args:
+            bands: Names of some of the model's bands, in the order of the channels.
+                None is all, in the model's order.
+
+        Raises:
+            ValueError: If one is not the model's, or named twice.
+        """
+        if bands is None:
+            self.chosen = None
+            return
+        check_names(bands)
+        for name in bands:
+            if name not in self.spectral_embed:
+                raise ValueError(
+                    f'The model has no band {name!r}: choose from '
+                    f'{", ".join(self.bands)}.'
+                )
+        self.chosen = tuple(self.bands.index(name) for name in bands)
+
+    @property
+    def num_chosen(self) -> int:
+        """Number of bands that images have: all, or those chosen."""
+        return len(self.bands if self.chosen is None else self.chosen)
 
     def encode(self, x: Tensor, visible: Tensor) -> Tensor:
         """Encode some of an image's tokens; the others are never computed.
@@ -155,7 +183,7 @@ class ChannelViT(VisionTransformer):
             old_size=list(self.patch_embed.grid_size),
             num_prefix_tokens=0,
         )
-        return separable_positions(positions[0], self.spectral_embed)
+        return separable_positions(positions[0], self.spectral_embed, self.chosen)
 
     def _prepend_class_token(self, tokens: Tensor) -> Tensor:
         prefix = [
@@ -174,9 +202,10 @@ class ChannelViT(VisionTransformer):
         return self.norm(tokens)
 
     def _check_channels(self, channels: int) -> None:
-        if channels != len(self.spectral_embed):
+        if channels != self.num_chosen:
+            chosen = '' if self.chosen is None else f'{self.num_chosen} chosen ones of '
             raise ValueError(
-                f'The image has {channels} channels, but the model has '
+                f'The image has {channels} channels, but the model has {chosen}'
                 f'{len(self.spectral_embed)} bands ({", ".join(self.bands)}).'
             )
 
@@ -195,7 +224,7 @@ class ChannelViT(VisionTransformer):
             )
         found = super().forward_intermediates(x, *args, output_fmt='NLC', **kwargs)
         shape = (
-            len(self.bands),
+            self.num_chosen,
             *self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
         )
 
