@@ -11,7 +11,7 @@ from .base import BandAugmentation, check_span, per_band
 from .noise import draw_seeds, speckle_field
 
 _RADAR = (*names(SENTINEL1_GRD), 'HH', 'HV')
-_STEPS = 16
+_STEPS = 8
 
 
 class RandomSpeckle(BandAugmentation):
@@ -28,7 +28,7 @@ class RandomSpeckle(BandAugmentation):
         """Initialize a new RandomSpeckle instance.
 
         Args:
-            looks: Span of the number of looks; one of 16 steps of equal ratio is drawn
+            looks: Span of the number of looks; one of 8 steps of equal ratio is drawn
                 for a sample. Sentinel-1 GRD has about 4.4; this comes on top of it.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' std is
                 needed.
