@@ -237,7 +237,7 @@ def test_a_truncated_file_is_refused(exported):
     whole = exported.read_bytes()
     for length in (len(whole) - 1, len(whole) // 2, 100, 4):
         exported.write_bytes(whole[:length])
-        assert 'is no whole .safetensors file' in refused(exported)
+        assert 'it is no whole .safetensors file' in refused(exported)
 
 
 @pytest.mark.parametrize('at', [-1, -4000, 'header'])
@@ -328,8 +328,6 @@ def test_a_notably_different_normalisation_is_warned_of(exported, tmp_path):
     )
     header, tensors = read_file(exported)
     fit(task, tmp_path, ['B02', 'VV'])  # no warning: an error in these tests
-
-    from torchgeo_channelmae.models.exported import write_file
 
     changed = {
         **header,

@@ -94,7 +94,8 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get(KEY)
     except SafetensorError as error:
         raise ValueError(
-            f'{os.fspath(path)!r} is no whole .safetensors file ({error}): copy or '
+            f'{os.fspath(path)!r} is no checkpoint that can be read: it is no whole '
+            f'.safetensors file ({error}); copy or '
             f'export it again.'
         ) from error
     if text is None:

@@ -125,8 +125,8 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             content: object = _tensors_of(weights)
         else:
             content = torch.load(weights, map_location='cpu', weights_only=True)
-    except ValueError:  # says what is wrong with an export
-        raise
+    except ValueError as error:  # says what is wrong with an export
+        raise ValueError(f'weights {error}') from None
     except Exception as error:  # an unpickler of wrong bytes may raise anything
         raise ValueError(
             f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '

@@ -141,7 +141,8 @@ class ChannelTaskMixin(LightningModule):
             report = load_plain(self.model, tensors, last.bands if last else None)
         self.provenance = self.provenance.started_from(past)
         rank_zero_info(f'Weights {weights}: {report}')
-        own = normalization_of(getattr(self.trainer, 'datamodule', None))
+        trainer = getattr(self, '_trainer', None)  # none is needed to load weights
+        own = normalization_of(getattr(trainer, 'datamodule', None))
         if told := difference(read_normalization(weights), own):
             rank_zero_warn(
                 f'The images of weights {weights} were normalised notably differently '
