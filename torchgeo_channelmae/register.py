@@ -66,10 +66,16 @@ class RegisterModels(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let the pyramids of frozen encoders learn."""
+        """Let the pyramids of frozen encoders learn, and say so."""
         for module in pl_module.modules():
-            if isinstance(module, PyramidEncoder):
+            if not isinstance(module, PyramidEncoder) or stage != 'fit':
+                continue
+            if not all(p.requires_grad for p in module.pyramid.parameters()):
                 module.pyramid.requires_grad_(True)
+                rank_zero_info(
+                    f'Encoder {module.name} is frozen but for its pyramid, whose '
+                    f'layers no weights have.'
+                )
 
 
 class LoadWeights(Callback):
