@@ -40,8 +40,10 @@ class RegisterModels(Callback):
                 variants:
                   rgb_nir: {model: channelmae_tiny_patch16, bands: [B04, B03, B02, B08]}
 
-    Where a task freezes an encoder of segmentation-models-pytorch, the layers of its
-    pyramid, which no weights have, go on learning.
+    Beside that it mends two things when fitting starts, and says so in a line. Where a
+    task freezes an encoder of segmentation-models-pytorch, the layers of its pyramid,
+    which no weights have, go on learning. The momentum encoder of TorchGeo's ``MoCo``
+    starts as a copy of the encoder, as in the paper, and not from random weights.
     """
 
     def __init__(self, variants: dict[str, dict[str, Any]] | None = None) -> None:
@@ -66,9 +68,19 @@ class RegisterModels(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let the pyramids of frozen encoders learn, and say so."""
+        """Let pyramids of frozen encoders learn, and momentum encoders start as copies.
+
+        A checkpoint to resume from is loaded after this.
+        """
+        if stage != 'fit':
+            return
+        backbone = getattr(pl_module, 'backbone', None)
+        momentum = getattr(pl_module, 'backbone_momentum', None)
+        if isinstance(backbone, ChannelViT) and isinstance(momentum, ChannelViT):
+            momentum.load_state_dict(backbone.state_dict())
+            rank_zero_info('The momentum encoder starts as a copy of the encoder.')
         for module in pl_module.modules():
-            if not isinstance(module, PyramidEncoder) or stage != 'fit':
+            if not isinstance(module, PyramidEncoder):
                 continue
             if not all(p.requires_grad for p in module.pyramid.parameters()):
                 module.pyramid.requires_grad_(True)

@@ -247,9 +247,9 @@ def _crop(
 ) -> Any:
     """Crop the masks that a model makes to the size of its image."""
     height, width = (args[0] if args else kwargs['x']).shape[-2:]
-    if torch.is_tensor(output):
-        return output[..., :height, :width]
-    return output[0][..., :height, :width], *output[1:]  # masks and labels
+    if isinstance(output, tuple):  # masks and labels
+        return _crop(model, args, kwargs, output[0]), *output[1:]
+    return output[..., :height, :width].contiguous()
 
 
 def _take_any_size(model: nn.Module, name: str, child: nn.Module | None) -> None:
