@@ -8,6 +8,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from segmentation_models_pytorch.encoders import encoders, get_encoder
+from torchgeo.models import ChangeViT, FCSiamConc
 
 from torchgeo_channelmae.models.registry import register_variant
 from torchgeo_channelmae.models.smp import PyramidEncoder, pad
@@ -90,6 +91,19 @@ def test_an_image_that_fits_is_neither_padded_nor_cropped(architecture):
     features = model.encoder(image(2, 64, 96))
     expected = model.segmentation_head(model.decoder(features))
     assert torch.equal(model(image(2, 64, 96)), expected)
+
+
+@pytest.mark.parametrize(
+    'architecture',
+    [smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.PSPNet, smp.DeepLabV3, smp.PAN],
+    ids=lambda kind: kind.__name__,
+)
+def test_the_other_decoders_take_it_too(architecture):
+    model = architecture('small16_2', encoder_weights=None, in_channels=2, classes=3)
+    masks = model(image(2, 120))
+    assert masks.shape == (2, 3, 120, 120)
+    masks.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @torch.no_grad()
@@ -305,6 +319,18 @@ def test_dpt_takes_the_timm_model(size, channels):
     assert masks.shape == (2, 3, size, size)
     masks.square().mean().backward()
     assert model.encoder.model.spectral_embed[BANDS[channels][0]].grad.any()
+
+
+def test_siamese_models_of_torchgeo_take_the_encoder_and_any_size():
+    model = FCSiamConc('small16_2', encoder_weights=None, in_channels=2, classes=1)
+    assert model(torch.randn(1, 2, 2, 72, 120)).shape == (1, 1, 72, 120)
+
+
+def test_changevit_which_would_read_the_first_band_alone_is_refused():
+    with pytest.raises(
+        ValueError, match=r'^dynamic_img_size .* changevit, .*two dates'
+    ):
+        ChangeViT('small16_2', in_channels=2, num_classes=1, pretrained=False)
 
 
 def test_models_of_other_encoders_stay_as_they_are():

@@ -82,8 +82,16 @@ class ChannelViT(VisionTransformer):
 
         Raises:
             ValueError: If bands and channel count disagree, a name is repeated, the
-                patch side does not divide the image, or `band_maps` is not known.
+                patch side does not divide the image, `band_maps` is not known, or
+                `dynamic_img_size` is given.
         """
+        if 'dynamic_img_size' in kwargs:  # of TorchGeo's ChangeViT, which would go on
+            raise ValueError(
+                'dynamic_img_size is given, but the model takes any size anyway: leave '
+                "it out, and instead of TorchGeo's changevit, which reads one token a "
+                'grid cell, so the first band alone, choose unet with a variant of two '
+                'dates (register_variant of torchgeo_channelmae.register).'
+            )
         if band_maps not in get_args(BandMaps):
             raise ValueError(
                 f"band_maps {band_maps!r} is not known: choose 'mean' or 'concat'."
@@ -111,12 +119,10 @@ class ChannelViT(VisionTransformer):
             **kwargs,
         )
         self.embed_std = embed_std
-        self.chosen: tuple[int, ...] | None = None
         init_embedding(self.pos_embed, embed_std)
         self.spectral_embed = spectral_parameters(bands, self.embed_dim, embed_std)
         self.band_maps = band_maps
-        for info in self.feature_info:
-            info['num_chs'] = self.map_channels
+        self.choose_bands(None)
         # TorchGeo takes a model's last child for its head.
         for name in ('head_drop', 'head'):
             self._modules[name] = self._modules.pop(name)
@@ -129,7 +135,7 @@ class ChannelViT(VisionTransformer):
     @property
     def map_channels(self) -> int:
         """Channels of a feature map."""
-        maps = len(self.bands) if self.band_maps == 'concat' else 1
+        maps = self.num_chosen if self.band_maps == 'concat' else 1
         return maps * int(self.embed_dim)
 
     def choose_bands(self, bands: Sequence[str] | None) -> None:
@@ -142,17 +148,19 @@ class ChannelViT(VisionTransformer):
         Raises:
             ValueError: If one is not the model's, or named twice.
         """
-        if bands is None:
-            self.chosen = None
-            return
-        check_names(bands)
-        for name in bands:
+        if bands is not None:
+            check_names(bands)
+        for name in bands or ():
             if name not in self.spectral_embed:
                 raise ValueError(
                     f'The model has no band {name!r}: choose from '
                     f'{", ".join(self.bands)}.'
                 )
-        self.chosen = tuple(self.bands.index(name) for name in bands)
+        self.chosen: tuple[int, ...] | None = (
+            None if bands is None else tuple(self.bands.index(name) for name in bands)
+        )
+        for info in self.feature_info:
+            info['num_chs'] = self.map_channels
 
     @property
     def num_chosen(self) -> int:

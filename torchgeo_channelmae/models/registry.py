@@ -10,6 +10,7 @@ from segmentation_models_pytorch.encoders import encoders
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from ..sensors import SENTINEL2_L2A
 from .channelvit import ChannelViT
 from .smp import PyramidEncoder
 
@@ -30,7 +31,9 @@ default_cfgs = generate_default_cfgs(
     {
         name: {
             'num_classes': 0,
-            'input_size': (12, 128, 128),
+            'input_size': (len(SENTINEL2_L2A), 128, 128),
+            'mean': tuple(band.mean for band in SENTINEL2_L2A),  # digital numbers
+            'std': tuple(band.std for band in SENTINEL2_L2A),
             'fixed_input_size': False,
             'first_conv': 'patch_embed.proj',
             'classifier': 'head',
