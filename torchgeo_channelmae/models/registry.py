@@ -9,8 +9,10 @@ import timm
 from segmentation_models_pytorch.encoders import encoders
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from .channelvit import ChannelViT
+from .padding import take_any_size
 from .smp import PyramidEncoder
 
 _SIZES = {
@@ -116,3 +118,5 @@ def _register_encoder(name: str, vit: dict[str, Any], dates: int = 1) -> None:
 for _name, _arguments in _MODELS.items():
     _register_model(_name, _name, _arguments)
     _register_encoder(_name, _arguments)
+
+register_module_module_registration_hook(take_any_size)
