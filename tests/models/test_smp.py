@@ -11,7 +11,7 @@ from segmentation_models_pytorch.encoders import encoders, get_encoder
 from torchgeo.models import ChangeViT, FCSiamConc
 
 from torchgeo_channelmae.models.registry import register_variant
-from torchgeo_channelmae.models.smp import PyramidEncoder, pad
+from torchgeo_channelmae.models.smp import PyramidEncoder
 
 BANDS = {
     1: ['VV'],
@@ -114,11 +114,6 @@ def test_the_masks_of_a_padded_image_are_those_of_one_that_was_padded_before():
     mirrored = torch.cat([mirrored, mirrored[..., -9:-1].flip(3)], dim=3)
     assert torch.equal(model(small), model(mirrored)[..., :120, :120])
     assert torch.equal(model(x=small), model(small))
-
-
-def test_an_image_of_fewer_pixels_than_the_padding_repeats_its_edge():
-    padded = pad(torch.tensor([[[[1.0, 2.0]]]]), 4)
-    assert padded.tolist() == [[[[1.0, 2.0, 2.0, 2.0]] * 4]]
 
 
 @pytest.mark.parametrize('side', [8, 16])
@@ -331,12 +326,6 @@ def test_changevit_which_would_read_the_first_band_alone_is_refused():
         ValueError, match=r'^dynamic_img_size .* changevit, .*two dates'
     ):
         ChangeViT('small16_2', in_channels=2, num_classes=1, pretrained=False)
-
-
-def test_models_of_other_encoders_stay_as_they_are():
-    model = smp.FPN('resnet18', encoder_weights=None)
-    with pytest.raises(RuntimeError, match='Wrong input shape'):
-        model(image(3, 120))
 
 
 def test_bfloat16_keeps_its_type():

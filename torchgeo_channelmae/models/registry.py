@@ -1,7 +1,6 @@
 """The names under which timm and segmentation-models-pytorch know the encoders."""
 
 import difflib
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,9 +8,11 @@ import timm
 from segmentation_models_pytorch.encoders import encoders
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..sensors import SENTINEL2_L2A
 from .channelvit import ChannelViT
+from .padding import take_any_size
 from .smp import PyramidEncoder
 
 _SIZES = {
@@ -59,9 +60,14 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
         **arguments: Arguments of :class:`~.channelvit.ChannelViT`, such as ``bands``.
 
     Raises:
-        ValueError: If there is no such model, the name is taken, or `dates` is not
-            positive.
+        ValueError: If there is no such model, the name is taken or none that timm can
+            have, or `dates` is not positive.
     """
+    if not name.isidentifier():  # timm takes what follows a dot for a tag of weights
+        raise ValueError(
+            f'The name {name!r} of a variant has to be of letters, digits and '
+            f'underscores, such as rgb_nir.'
+        )
     if model not in _MODELS:
         raise ValueError(
             f'Model {model!r} is no channel-token encoder{did_you_mean(model, _MODELS)}'
@@ -86,7 +92,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _register_model(name: str, base: str, arguments: dict[str, Any]) -> None:
-    """Register a model with timm, under its name in this module."""
+    """Register a model with timm."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs = {**arguments, **kwargs}
@@ -104,7 +110,7 @@ def _register_model(name: str, base: str, arguments: dict[str, Any]) -> None:
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'ChannelViT, {base}.'
-    setattr(sys.modules[__name__], name, register_model(create))
+    register_model(create)
 
 
 def _register_encoder(name: str, vit: dict[str, Any], dates: int = 1) -> None:
@@ -119,3 +125,5 @@ def _register_encoder(name: str, vit: dict[str, Any], dates: int = 1) -> None:
 for _name, _arguments in _MODELS.items():
     _register_model(_name, _name, _arguments)
     _register_encoder(_name, _arguments)
+
+register_module_module_registration_hook(take_any_size)

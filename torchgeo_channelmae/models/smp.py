@@ -10,19 +10,14 @@ from collections.abc import Mapping
 from typing import Any, override
 
 import torch
-import torch.nn.functional as F
-from segmentation_models_pytorch.base import SegmentationModel
 from segmentation_models_pytorch.encoders._base import EncoderMixin
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from ..sensors import default_names
 from .channelvit import ChannelViT
+from .padding import STRIDE
 from .tokens import spectral_parameters
-
-#: Pixels that the sides of an image are padded to a multiple of in a model.
-STRIDE = 32
 
 
 class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
@@ -210,61 +205,3 @@ def _resampling(channels: int, width: int, side: int, stride: int) -> nn.Module:
         return nn.ConvTranspose2d(channels, width, factor, factor)
     factor = stride // side
     return nn.Conv2d(channels, width, factor, factor)
-
-
-# Images of any size: a model pads them before its encoder, and crops what it makes.
-
-
-def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
-    """Pad the bottom and right of an image to multiples of a stride.
-
-    Args:
-        image: (B, C, H, W).
-        stride: In pixels.
-
-    Returns:
-        (B, C, H', W'), mirrored at the edge where there are enough pixels, else
-        repeated.
-    """
-    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
-    if not down and not right:
-        return image
-    small = down >= image.shape[-2] or right >= image.shape[-1]
-    return F.pad(image, (0, right, 0, down), 'replicate' if small else 'reflect')
-
-
-def _pad_first(
-    encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Pad the image that an encoder is given."""
-    if args:
-        return (pad(args[0]), *args[1:]), kwargs
-    return args, kwargs | {'x': pad(kwargs['x'])}
-
-
-def _crop(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-) -> Any:
-    """Crop the masks that a model makes to the size of its image."""
-    height, width = (args[0] if args else kwargs['x']).shape[-2:]
-    if isinstance(output, tuple):  # masks and labels
-        return _crop(model, args, kwargs, output[0]), *output[1:]
-    return output[..., :height, :width].contiguous()
-
-
-def _take_any_size(model: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Let a model that is given one of these encoders take images of any size.
-
-    A decoder's maps have to fit each other, so only the whole model can crop, and an
-    encoder does not know its model: torch calls this for every module that another
-    one gets.
-    """
-    if not isinstance(model, SegmentationModel) or child is None or name != 'encoder':
-        return
-    if isinstance(getattr(child, 'model', child), ChannelViT):  # a `tu-` encoder's, too
-        model.requires_divisible_input_shape = False
-        child.register_forward_pre_hook(_pad_first, with_kwargs=True)
-        model.register_forward_hook(_crop, with_kwargs=True)
-
-
-register_module_module_registration_hook(_take_any_size)
