@@ -14,6 +14,7 @@ from torchgeo.main import main
 
 from tests.stock import StockDataModule, Witness
 from torchgeo_channelmae.register import LoadWeights, RegisterModels
+from torchgeo_channelmae.sensors import default_names
 from torchgeo_channelmae.tasks import ChannelMAE
 
 CONF = Path(__file__).with_name('conf') / 'stock'
@@ -51,6 +52,8 @@ def pretrain(bands, path):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stock')
     pretrain(['VV', 'VH'], folder / 'radar.ckpt')
+    (folder / 'runs' / 'pretrain').mkdir(parents=True)
+    (folder / 'runs' / 'pretrain' / 'last.ckpt').symlink_to(folder / 'radar.ckpt')
     pretrain(['B04', 'B03', 'B02'], folder / 'rgb.ckpt')
     return folder
 
@@ -140,6 +143,46 @@ def test_a_stock_task_warns_of_bands_that_the_weights_do_not_know(fit, folder):
     rgb = encoder_of(folder / 'rgb.ckpt')
     shared = {name: rgb[name] for name in rgb if 'spectral' not in name}
     assert_holds(Witness.before[0], shared)
+
+
+# What docs/torchgeo.md says can be done as it says
+
+PAGE = Path(__file__).parents[1] / 'docs' / 'torchgeo.md'
+
+
+def blocks(language):
+    return re.findall(rf'```{language}\n(.*?)```', PAGE.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('block', blocks('yaml'), ids=['task', 'variant', 'callback'])
+def test_a_configuration_of_the_page_trains(fit, folder, tmp_path, block):
+    (tmp_path / 'page.yaml').write_text(block)
+    witness = '--trainer.callbacks+=tests.stock.Witness'
+    fit(tmp_path / 'page', witness, '--data.init_args.size=48')
+    assert Witness.steps == 2
+    assert_holds(Witness.before[0], encoder_of(folder / 'radar.ckpt'))
+
+
+def test_the_python_of_the_page_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {}
+    for block in blocks('python'):
+        exec(block, names)
+    assert timm.create_model('rgb_nir').bands == ('B04', 'B03', 'B02', 'B08')
+    assert names['logits'].shape == (4, 19)
+    assert names['shapes'] == [(4, 192, 6, 6)] * 4
+    assert names['report'].kept_bands == ('VV', 'VH')
+
+
+def test_the_page_says_what_a_channel_count_stands_for():
+    rows = dict(re.findall(r'^\| (\d+) \| (?:.*: )?(.*) \|$', PAGE.read_text(), re.M))
+    for count in (12, 3, 2):
+        assert tuple(rows.pop(str(count)).split()) == default_names(count)
+    with_b10 = [*default_names(12)]
+    with_b10.insert(with_b10.index('B11'), 'B10')
+    assert rows == {'13': 'the same with B10 before B11'}
+    assert tuple(with_b10) == default_names(13)
 
 
 # A name for an encoder with its bands
