@@ -271,6 +271,22 @@ class ChannelViT(VisionTransformer):
 
     @override
     @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str, prefix: str = '') -> None:
+        """Load weights of a pretrained tag, bands by name, as timm asks for it.
+
+        Args:
+            checkpoint_path: A checkpoint or an export.
+            prefix: Not used.
+
+        Raises:
+            ValueError: If they are of another model, or the file is damaged.
+        """
+        from .weights import load_encoder, read_weights  # which know this class
+
+        load_encoder(self, read_weights(checkpoint_path))
+
+    @override
+    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Name the parameters that weight decay leaves alone."""
         return super().no_weight_decay() | {_SPECTRAL + name for name in self.bands}
