@@ -73,8 +73,7 @@ class LoadReport:
             ('other fresh tensors', self.fresh),
         ):
             if told:
-                items = ', '.join(f'{name} ({how})' for name, how in told.items())
-                parts.append(f'{title}: {items}')
+                parts.append(f'{title}: {_reasons(told)}')
         if self.left_over:
             parts.append(f'left over: {_summary(self.left_over)}')
         return '; '.join(parts) + '.'
@@ -88,6 +87,19 @@ def _summary(names: Sequence[str]) -> str:
     return ', '.join(
         group[0] if len(group) == 1 else f'{start} ({len(group)} tensors)'
         for start, group in groups.items()
+    )
+
+
+def _reasons(told: Mapping[str, str]) -> str:
+    """Say each name with how it started, many of one part and one reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, how in told.items():
+        groups.setdefault((name.split('.')[0], how), []).append(name)
+    return ', '.join(
+        f'{start} ({len(names)} tensors, {how})'
+        if len(names) > 4
+        else ', '.join(f'{name} ({how})' for name in names)
+        for (start, how), names in groups.items()
     )
 
 

@@ -13,6 +13,7 @@ from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
 from ..models.plain import check_image, load_plain
+from ..models.registry import did_you_mean
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
 from ..normalization import KEY as NORMALIZATION
 from ..normalization import difference, normalization_of, read_normalization
@@ -75,8 +76,9 @@ class ChannelTaskMixin(LightningModule):
         known = timm.list_models('channelmae_*')
         if self.hparams['model'] not in known:
             raise ValueError(
-                f'Model {self.hparams["model"]!r} is no channel-token encoder: choose '
-                f'one of {", ".join(known)}.'
+                f'Model {self.hparams["model"]!r} is no channel-token encoder'
+                f'{did_you_mean(self.hparams["model"], known)}: choose one of '
+                f'{", ".join(known)}.'
             )
         encoder: ChannelViT = timm.create_model(
             self.hparams['model'],
