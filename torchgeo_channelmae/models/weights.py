@@ -137,9 +137,9 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             content: object = _tensors_of(weights)
         else:
             content = torch.load(weights, map_location='cpu', weights_only=True)
-    except ValueError as error:  # says what is wrong with an export
-        raise ValueError(f'weights {error}') from None
     except Exception as error:  # an unpickler of wrong bytes may raise anything
+        if weights.endswith('.safetensors') and type(error) is ValueError:
+            raise ValueError(f'weights {error}') from None  # tells of an export
         raise ValueError(
             f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '
             f'holds more than tensors and plain values; give a .ckpt or .safetensors '
