@@ -25,6 +25,7 @@ from torchgeo_channelmae.models.exported import KEY, read_file, read_header, wri
 from torchgeo_channelmae.models.weights import read_weights
 from torchgeo_channelmae.normalization import read_normalization
 from torchgeo_channelmae.provenance import read_provenance
+from torchgeo_channelmae.register import RegisterModels
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 BANDS = ['B02', 'B8A', 'B04']
@@ -358,6 +359,16 @@ def test_a_tag_of_timm_finds_a_file(exported, pretrained, tmp_path):
     task = Classification(tag, weights=True, in_channels=3, num_classes=2)
     assert torch.equal(task.model.norm.weight, stored['model.norm.weight'])
     assert len(task.model.bands) == 3
+
+
+def test_a_configuration_names_files_of_tags(exported):
+    tag = 'channelmae_tiny_patch16.named'
+    RegisterModels(weights={tag: str(exported)})
+    assert torch.equal(
+        read_weights(tag)['cls_token'], read_weights(str(exported))['cls_token']
+    )
+    with pytest.raises(FileNotFoundError, match='of tag .* is missing'):
+        RegisterModels(weights={tag: 'nowhere.safetensors'})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any, override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from .models import ChannelViT
+from .models import ChannelViT, register_weights
 from .models.registry import register_variant
 from .models.smp import PyramidEncoder
 from .models.weights import FreshBands, load_encoder, read_weights
@@ -46,18 +46,28 @@ class RegisterModels(Callback):
     starts as a copy of the encoder, as in the paper, and not from random weights.
     """
 
-    def __init__(self, variants: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        variants: dict[str, dict[str, Any]] | None = None,
+        weights: dict[str, str] | None = None,
+    ) -> None:
         """Initialize a new RegisterModels instance.
 
         Args:
             variants: Names, each with the arguments of
                 :func:`~.models.registry.register_variant`.
+            weights: Files of weights by their tags, such as
+                ``channelmae_base_patch16.mine: encoder.safetensors``, see
+                :func:`~.models.published.register_weights`.
 
         Raises:
             ValueError: If a variant names no model, or one that there is not, or its
-                name is taken.
+                name is taken; or a tag or its file is of another model.
+            FileNotFoundError: If a file of weights is missing.
         """
         super().__init__()
+        for tag, file in (weights or {}).items():
+            register_weights(tag, file=file)
         for name, arguments in (variants or {}).items():
             if not isinstance(arguments, Mapping) or 'model' not in arguments:
                 raise ValueError(

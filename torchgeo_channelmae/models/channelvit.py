@@ -283,7 +283,9 @@ class ChannelViT(VisionTransformer):
         """
         from .weights import load_encoder, read_weights  # which know this class
 
-        load_encoder(self, read_weights(checkpoint_path))
+        tensors = read_weights(checkpoint_path)
+        self.take_grid(tensors.get('pos_embed'))
+        load_encoder(self, tensors)
 
     @override
     @torch.jit.ignore
