@@ -367,7 +367,7 @@ def test_a_configuration_names_files_of_tags(exported):
     assert torch.equal(
         read_weights(tag)['cls_token'], read_weights(str(exported))['cls_token']
     )
-    with pytest.raises(FileNotFoundError, match='of tag .* is missing'):
+    with pytest.raises(FileNotFoundError, match=r'of tag .* is missing'):
         RegisterModels(weights={tag: 'nowhere.safetensors'})
 
 
