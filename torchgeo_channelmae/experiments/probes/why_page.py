@@ -14,9 +14,9 @@ _COLOURS = ('#8a8a8a', '#1f5a92', '#b3541e', '#3d7a3a', '#7b4fa0', '#a08a1e')
 _WIDTH = 10.5  # inches
 _READING = (
     'Probes: linear, mAP micro on samples they did not learn from. CKA (debiased): 1 '
-    'where both sensors arrange the places alike, 0 where not at all. Neighbours: share '
-    "of a place's nearest places that both sensors agree on. Retrieval: how often a "
-    "place's image of the other sensor is among the 10 most similar."
+    'where both sensors arrange the places alike, 0 where not at all. Neighbours: the '
+    "share of a place's nearest places that both sensors agree on. Retrieval: how "
+    "often a place's image of the other sensor is among the 10 most similar."
 )
 
 
