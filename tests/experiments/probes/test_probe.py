@@ -1,5 +1,6 @@
 """``channelmae probe`` on the bundled sample: whose scores, beside what."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 from torchgeo.main import main as torchgeo
 
+from tests.fabricate import write_tif
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.experiments.configuration import read_task
@@ -164,10 +166,72 @@ def test_names_are_as_short_as_tells_apart():
     assert short_names([]) == []
 
 
-PLAIN = {'class_path': 'torchgeo.tasks.Classification'}
-UNLABELLED = {
-    'class_path': 'torchgeo_channelmae.datamodules.pretraining.PretrainingDataModule'
-}
+@pytest.fixture(scope='module')
+def eurosat(tmp_path_factory):
+    """A configuration of TorchGeo's own EuroSAT and task, one class a sample."""
+    root = tmp_path_factory.mktemp('eurosat')
+    folder = root / 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val', 'test'):
+        names = []
+        for number, kind in enumerate(['Forest', 'River', 'SeaLake']):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(4):
+                name = f'{kind}_{split}{i}'
+                look = np.roll(np.arange(13), 4 * number) * 200 + 500
+                pixels = look[:, None, None] + rng.integers(0, 30, (13, 64, 64))
+                write_tif(folder / kind / f'{name}.tif', pixels.astype(np.uint16))
+                names.append(f'{name}.jpg')
+        (root / f'eurosat-{split}.txt').write_text('\n'.join(names))
+    path = root / 'config.yaml'
+    task = {'model': 'channelmae_tiny_patch16', 'in_channels': 13, 'num_classes': 10}
+    content = {
+        'model': {'class_path': 'torchgeo.tasks.Classification', 'init_args': task},
+        'data': {
+            'class_path': 'torchgeo.datamodules.EuroSATDataModule',
+            'init_args': {'batch_size': 5},
+            'dict_kwargs': {'root': str(root)},
+        },
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_datamodules_and_tasks_of_torchgeo_are_probed_one_class_a_sample(
+    eurosat, tmp_path
+):
+    options = ('--neighbors', '3', '--out', str(tmp_path / 'out'))
+    assert main(['probe', '--config', str(eurosat), *options]) == 0
+    table = pd.read_csv(tmp_path / 'out' / 'probe.csv')
+    assert 'F1_micro_tuned' not in table  # the most probable class counts
+    assert table['F1_micro'].tolist() == [pytest.approx(1 / 3, abs=1e-5), 1, 1]
+    assert '3 classes occur' in (tmp_path / 'out' / 'probe.md').read_text()
+
+
+def test_a_datamodule_without_labels_is_told(small, eurosat, tmp_path, capsys):
+    root = yaml.safe_load(eurosat.read_text())['data']['dict_kwargs']['root']
+    data = {
+        'class_path': 'torchgeo_channelmae.datamodules.PretrainingDataModule',
+        'init_args': {
+            'dataset': {'class_path': 'EuroSAT', 'init_args': {'root': root}},
+            'bands': ['B04', 'B08'],
+            'size': 32,
+            'batch_size': 2,
+            'val_by': 'random',
+            'val_fraction': 0.34,
+        },
+    }
+    task = yaml.safe_load(small.read_text())['model']
+    task['init_args']['bands'] = ['B04', 'B08']
+    path = tmp_path / 'unlabelled.yaml'
+    path.write_text(yaml.safe_dump({'data': data, 'model': task}))
+    asked = ['probe', '--config', str(path), '--out', str(tmp_path / 'out')]
+    options = ['--neighbors', '2', '--split', 'val']
+    assert main([*asked, *options]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert 'samples of PretrainingDataModule have no label to probe' in told
+    assert main([*asked, *options[:2]]) == 1
+    assert 'has no test samples' in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

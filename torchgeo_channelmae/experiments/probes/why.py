@@ -24,8 +24,8 @@ from .encoders import (
     with_bands,
     with_known_bands,
 )
-from .features import Features, check_pool, depths_of, extract, split_size
-from .probe import fresh_policy, learners, set_up, where
+from .features import Features, check_pool, extract, split_size
+from .probe import chosen_depths, fresh_policy, learners, set_up, where
 from .protocol import Protocol
 from .why_page import figure, page
 
@@ -41,6 +41,7 @@ def why(
     weights: list[str] | None = None,
     first: str = 's2',
     second: str = 's1',
+    depth: str = 'all',
     pool: str = 'mean',
     neighbors: int = 10,
     samples: int | None = 2000,
@@ -66,6 +67,8 @@ def why(
             lack are those of earlier ones. Defaults to the configuration's weights.
         first: Bands of the one sensor, with commas, or s2, s1 or rgb.
         second: Bands of the other.
+        depth: Depths to compare: all, or numbers of blocks passed and out (after the
+            last norm), with commas.
         pool: How tokens become a feature: mean, or token (the class token).
         neighbors: Neighbours that are compared, and that vote in probes.
         samples: Samples of each split at most, drawn with the seed.
@@ -98,6 +101,7 @@ def why(
     models, seed = sensor_encoders(config, paths, sensors, policy)
     base = next(iter(models.values()))
     check_pool(base, pool)
+    depths = chosen_depths(base, depth)
     datamodule = _paired(config, union, data)
     set_up(datamodule, split)
     count = split_size(datamodule, split)
@@ -113,7 +117,7 @@ def why(
             seen,  # type: ignore[arg-type]
             datamodule,
             part,
-            depths_of(base),
+            depths,
             pool,  # type: ignore[arg-type]
             samples,
             seed,

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from ...plotting import wrap
 from .encoders import UNTRAINED
-from .features import OUT
 
 _COLOURS = ('#8a8a8a', '#1f5a92', '#b3541e', '#3d7a3a', '#7b4fa0', '#a08a1e')
 _WIDTH = 10.5  # inches
@@ -164,8 +163,9 @@ def page(
     for encoder in table['encoder'].unique():
         rows = table[table['encoder'] == encoder]
         best = rows.loc[rows['cka'].idxmax()] if rows['cka'].notna().any() else None
-        for row in [best, rows[rows['depth'] == OUT].iloc[0]]:
-            if row is None or (row is best and row['depth'] == OUT):
+        last = rows.iloc[-1]
+        for row in [best, last]:
+            if row is None or (row is best and row['depth'] == last['depth']):
                 continue
             lines.append(_row(row, probed))
     lines += [
