@@ -119,6 +119,18 @@ def test_fewer_samples_are_the_same_part_each_time(data):
     assert (first.depths['out'] != other.depths['out']).any()
 
 
+def test_processes_share_the_samples_with_as_many_each(data):
+    model = encoder()
+    whole = extract({'': (model, None)}, data, 'train', ['out'])['']
+    parts = [
+        extract({'': (model, None)}, data, 'train', ['out'], ranks=(rank, 2))['']
+        for rank in (0, 1)
+    ]
+    assert [len(part) for part in parts] == [12, 12]  # of 23: one twice
+    rows = {tuple(row) for part in parts for row in part.depths['out'].round(3)}
+    assert len(rows) == len({tuple(row) for row in whole.depths['out'].round(3)}) == 23
+
+
 def test_modes_and_the_datamodules_trainer_are_left_as_they_were(data):
     model = encoder().train()
     model.blocks[1].eval()

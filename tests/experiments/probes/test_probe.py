@@ -267,6 +267,21 @@ def test_weights_of_another_model_are_told(small, tmp_path, capsys):
     assert 'they are of another model' in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_configuration_without_an_encoder_is_told(small, tmp_path, capsys):
+    content = yaml.safe_load(small.read_text())
+    path = tmp_path / 'some.yaml'
+    asked = ['probe', '--config', str(path), '--out', str(tmp_path / 'out')]
+    path.write_text(yaml.safe_dump({'data': content['data']}))
+    assert main(asked) == 1
+    assert 'some.yaml has no model section' in capsys.readouterr().err
+    content['model']['init_args']['model'] = 'channelmae_huge'
+    path.write_text(yaml.safe_dump(content))
+    assert main(asked) == 1
+    assert (
+        "Model 'channelmae_huge' is no channel-token encoder" in capsys.readouterr().err
+    )
+
+
 def test_nothing_is_overwritten(small, made, capsys):
     before = (made / 'probe.csv').read_bytes()
     assert main(['probe', '--config', str(small), '--out', str(made)]) == 1

@@ -113,7 +113,7 @@ def test_the_same_bands_twice_are_wholly_alike(config, tmp_path):
         assert table[column].to_numpy() == pytest.approx(1)
 
 
-def test_the_page_has_units_on_every_axis_and_a_legend_of_every_line(made):
+def test_the_page_has_units_on_every_axis_and_says_what_every_line_is(made):
     table = pd.read_csv(made / 'why.csv', dtype={'depth': str})
     titles = {'first': 'S2', 'second': 'S1'}
     drawing = figure(table, titles, 5, 'about', 'a note')
@@ -121,9 +121,23 @@ def test_the_page_has_units_on_every_axis_and_a_legend_of_every_line(made):
     for panel in drawing.axes:
         assert 'blocks' in panel.get_xlabel()
         assert '%' in panel.get_ylabel() or 'CKA' in panel.get_ylabel()
-        legend = [text.get_text() for text in panel.get_legend().get_texts()]
-        drawn = [line for line in panel.lines if not line.get_label().startswith('_')]
-        assert len(legend) == len(drawn) >= 3
+        colours = {line.get_color() for line in panel.lines} - {'black'}
+        assert len(colours) == 3
+    assert [len(panel.lines) for panel in drawing.axes] == [7, 4, 4, 7]
+    (legend,) = drawing.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == list(table['encoder'].unique())
+    drawn = [line.get_color() for line in legend.get_lines()]
+    assert drawn == [line.get_color() for line in drawing.axes[1].lines[:3]]
+    said = [
+        [text.get_text() for text in panel.get_legend().get_texts()]
+        for panel in (drawing.axes[0], *drawing.axes[2:])
+    ]
+    assert said == [
+        ['S2', 'S1', 'chance'],
+        ['chance'],
+        ['S2 finds S1', 'S1 finds S2', 'chance'],
+    ]
     words = [text.get_text() for text in drawing.findobj(Text)]
     assert 'a note' in words
     cka = drawing.axes[1].lines[0].get_ydata()

@@ -1,15 +1,22 @@
 """The page of ``channelmae why``: its plots and its text."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ...plotting import wrap
 from .encoders import UNTRAINED
 
 _COLOURS = ('#8a8a8a', '#1f5a92', '#b3541e', '#3d7a3a', '#7b4fa0', '#a08a1e')
+_STYLES: tuple[dict[str, Any], ...] = (
+    {'linestyle': '-', 'marker': 'o'},
+    {'linestyle': '--', 'marker': 's'},
+)
 _WIDTH = 10.5  # inches
 _READING = (
     'Probes: linear, mAP micro on samples they did not learn from. CKA (debiased): 1 '
@@ -91,35 +98,47 @@ def figure(
     }
     _lines(panel, table, columns, 'recall10_chance')
     panel.set_ylabel('place found among 10 nearest, %')
+    encoders = table['encoder'].unique()
+    drawing.legend(
+        handles=[
+            Line2D([], [], color=colour, lw=3, label=encoder)
+            for encoder, colour in zip(encoders, cycle(_COLOURS), strict=False)
+        ],
+        loc='outside lower center',
+        ncols=min(len(encoders), 4),
+        fontsize=8,
+    )
     return drawing
 
 
 def _lines(
     panel: Axes, table: pd.DataFrame, columns: Mapping[str, str], chance: str | None
 ) -> None:
-    """Draw columns over depth, an encoder a colour, a column a line style."""
+    """Draw columns over depth: an encoder a colour, a column a line style."""
     depths = list(table['depth'].unique())
     scale = 1 if 'cka' in columns else 100
-    encoders = list(table['encoder'].unique())
-    for number, encoder in enumerate(encoders):
+    for encoder, colour in zip(
+        table['encoder'].unique(), cycle(_COLOURS), strict=False
+    ):
         rows = table[table['encoder'] == encoder]
-        for (column, title), style in zip(columns.items(), ('-', '--'), strict=False):
-            panel.plot(
-                range(len(depths)),
-                scale * rows[column].to_numpy(),
-                style,
-                marker='o' if style == '-' else 's',
-                markersize=3,
-                color=_COLOURS[number % len(_COLOURS)],
-                label=f'{encoder}{", " if title else ""}{title}',
-            )
+        for column, style in zip(columns, _STYLES, strict=False):
+            values = scale * rows[column].to_numpy()
+            panel.plot(range(len(depths)), values, color=colour, markersize=3, **style)
+    named = [
+        Line2D([], [], color='black', markersize=3, label=title, **style)
+        for title, style in zip(columns.values(), _STYLES, strict=False)
+        if title
+    ]
     if chance is not None:
         level = scale * float(table[chance].iloc[0])
-        panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
+        named.append(
+            panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
+        )
+    if named:
+        panel.legend(handles=named, fontsize=7)
     panel.set_xticks(range(len(depths)), depths, fontsize=8)
     panel.set_xlabel('depth: blocks passed; out: after the last norm')
     panel.grid(alpha=0.3)
-    panel.legend(fontsize=7)
 
 
 def page(
@@ -162,12 +181,12 @@ def page(
     lines.append(f'| {" | ".join(chance)} |')
     for encoder in table['encoder'].unique():
         rows = table[table['encoder'] == encoder]
-        best = rows.loc[rows['cka'].idxmax()] if rows['cka'].notna().any() else None
+        known = rows.dropna(subset='cka').sort_values('cka', kind='stable')
         last = rows.iloc[-1]
-        for row in [best, last]:
-            if row is None or (row is best and row['depth'] == last['depth']):
-                continue
-            lines.append(_row(row, probed))
+        best = known.iloc[-1] if len(known) else last
+        if best['depth'] != last['depth']:
+            lines.append(_row(best, probed))
+        lines.append(_row(last, probed))
     lines += [
         '',
         'Of each encoder the depth of the highest CKA, and the last. What training did '
