@@ -175,8 +175,8 @@ def _check_radar(bands: Mapping[str, BandSpec]) -> None:
         if {co, cross} <= bands.keys() and bands[co].mean < bands[cross].mean < 0:
             warnings.warn(
                 f'The dataset says that {co} has mean {bands[co].mean:g}, below that '
-                f'of {cross} ({bands[cross].mean:g}): its names are likely swapped; if '
-                f'so, give rename {{{bands[co].name}: {cross}, '
-                f'{bands[cross].name}: {co}}}.',
+                f'of {cross} ({bands[cross].mean:g}): its names or its statistics are '
+                f'swapped; if it is the names, give rename {{{bands[co].name}: '
+                f'{cross}, {bands[cross].name}: {co}}}.',
                 stacklevel=4,
             )
