@@ -1,6 +1,7 @@
 """The door itself; what a command does is tested where the command is."""
 
 import ast
+import functools
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from torchgeo_channelmae import cli
 from torchgeo_channelmae.cli import COMMANDS, main
 from torchgeo_channelmae.datasets import encode
 from torchgeo_channelmae.datasets.metadata import read_table
+from torchgeo_channelmae.experiments.probes import probe
 
 
 @pytest.fixture
@@ -139,3 +141,30 @@ def test_control_c_stops_a_command_with_exit_code_130(capsys, monkeypatch):
     monkeypatch.setattr(encode, 'open_archive', interrupted)
     assert main(['encode', '--root=a', '--out=b']) == 130
     assert capsys.readouterr().err == 'channelmae encode: stopped.\n'
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--weights', 'a', 'b'],
+        ['--weights', 'a', '--weights', 'b'],
+        ['--weights=a', '--weights=b'],
+        ['--weights', '[a, b]'],
+    ],
+)
+def test_an_option_for_several_values_takes_them_in_a_row_or_one_by_one(
+    options, monkeypatch
+):
+    given = {}
+    monkeypatch.setattr(probe, 'probe', _recording(probe.probe, given))
+    assert main(['probe', '--config', 'c.yaml', *options, '--out', 'o']) == 0
+    assert given['weights'] == ['a', 'b']
+    assert given['config'] == ['c.yaml']
+
+
+def _recording(function, given):
+    @functools.wraps(function)
+    def record(**values):
+        given.update(values)
+
+    return record

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jsonargparse
@@ -17,6 +17,8 @@ COMMANDS = {
     'tables': ('experiments.tables.command', "the paper's tables, cell by cell"),
     'bands': ('experiments.bands', "how much one sensor's bands tell of another's"),
     'show': ('experiments.show', 'a page of the samples that training sees'),
+    'probe': ('experiments.probes.probe', 'what frozen features tell of labels'),
+    'why': ('experiments.probes.why', "how alike two sensors' features are, by depth"),
 }
 """Name of a command: its module, with a function of that name, and what it is for."""
 
@@ -76,13 +78,16 @@ def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str
     """Write options as the parser knows them.
 
     The first parameter may be given without its name, `--switch` stands for
-    `--switch=true`, and hyphens in a name for underscores.
+    `--switch=true`, hyphens in a name for underscores, and `--list a b` for
+    `--list+=a --list+=b`.
     """
     parameters = inspect.signature(function).parameters.values()
     switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
     if options and not options[0].startswith('-'):
         options = [f'--{next(iter(parameters)).name}', *options]
     options = _joined([_underscored(option) for option in options])
+    lists = {f'--{p.name}' for p in parameters if p.annotation == list[str] | None}
+    options = _appended(options, lists)
     return [
         f'{option}=true'
         if option in switches and (not following or following.startswith('--'))
@@ -101,6 +106,23 @@ def _joined(options: Sequence[str]) -> list[str]:
         else:
             joined.append(option)
     return joined
+
+
+def _appended(options: Sequence[str], lists: Collection[str]) -> list[str]:
+    """Write each value of an option that takes several as one to append."""
+    written: list[str] = []
+    current = None
+    for option in options:
+        name, is_given, value = option.partition('=')
+        if option.startswith('--'):
+            current = name if name in lists else None
+        if current is None:
+            written.append(option)
+        elif not option.startswith('--'):
+            written.append(f'{current}+={option}')
+        elif is_given:
+            written.append(f'{name}+={value}')
+    return written
 
 
 def _underscored(option: str) -> str:

@@ -77,7 +77,7 @@ def bands(
             f'samples, pixels and neighbors are {samples}, {pixels} and {neighbors}: '
             f'give at least 1.'
         )
-    names = [_names(first), _names(second)]
+    names = [band_names(first), band_names(second)]
     wanted = list(dict.fromkeys([*names[0], *names[1]]))
     dataset = _dataset(training, root, wanted)
     values, patches = _pixels(dataset, wanted, metres, samples, pixels, seed)
@@ -237,7 +237,15 @@ def _metres(resolution: str) -> float | None:
     return metres
 
 
-def _names(text: str) -> tuple[str, ...]:
+def band_names(text: str) -> tuple[str, ...]:
+    """Read names of bands as a user writes them.
+
+    Args:
+        text: Names with commas, or s2, s1 or rgb.
+
+    Raises:
+        ValueError: If one is no band.
+    """
     names = _SENSORS.get(text.lower()) or tuple(n.strip() for n in text.split(','))
     known = sensors.SENTINEL2_L1C + sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
     for name in names:

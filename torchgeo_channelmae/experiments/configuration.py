@@ -1,15 +1,21 @@
-"""The datamodule of a configuration, built as ``torchgeo fit`` builds it."""
+"""The datamodule and the task of a configuration, as ``torchgeo fit`` builds them."""
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import torchgeo.datamodules  # noqa: F401 (its classes may be named without it)
+import numpy as np
+import torch
+import torchgeo.datamodules
+import torchgeo.tasks  # noqa: F401 (likewise)
 import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.seed import isolate_rng
 from torchgeo.datamodules import BaseDataModule
 
-_SECTIONS = ('data', 'seed_everything')
+_SECTIONS = ('data', 'model', 'seed_everything')
 _LAYERS = ('init_args', 'dict_kwargs', 'class_path')
 
 
@@ -31,33 +37,101 @@ def read_datamodule(
         FileNotFoundError: If a configuration is missing.
         ValueError: If it can't be read, or does not describe a datamodule.
     """
+    return _build(configs, changes, 'data', BaseDataModule, 'datamodule')
+
+
+def read_task(
+    configs: Sequence[str | Path], changes: Mapping[str, Any] | None = None
+) -> tuple[LightningModule, int]:
+    """Build the task that configurations describe, untrained, from their seed.
+
+    Args:
+        configs: As for :func:`read_datamodule`; only ``model`` and ``seed_everything``
+            are looked at.
+        changes: Arguments of the task to replace. Its ``weights``, which some tasks
+            read at once, are null unless they are given here.
+
+    Returns:
+        The task and the seed. Draws made elsewhere are not disturbed.
+
+    Raises:
+        FileNotFoundError: If a configuration is missing.
+        ValueError: If it can't be read, or does not describe a task.
+    """
+    return _build(configs, changes or {}, 'model', LightningModule, 'task')
+
+
+def configured(configs: Sequence[str | Path], section: str, argument: str) -> Any:
+    """Return an argument as configurations give it, None where none does.
+
+    Args:
+        configs: Configurations of ``torchgeo fit``, each laid over those before it.
+        section: ``data`` or ``model``.
+        argument: Name of the argument.
+
+    Raises:
+        FileNotFoundError: If a configuration is missing.
+        ValueError: If it can't be read.
+    """
+    value = None
+    for content in (_read(Path(config)) for config in configs):
+        part = content.get(section)
+        arguments = part.get('init_args') if isinstance(part, Mapping) else None
+        if isinstance(arguments, Mapping) and argument in arguments:
+            value = arguments[argument]
+    return value
+
+
+def _build(
+    configs: Sequence[str | Path],
+    changes: Mapping[str, Any] | None,
+    section: str,
+    kind: type,
+    what: str,
+) -> tuple[Any, int]:
+    """Build what a section describes; return it with the seed."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(
-        BaseDataModule, 'data', required=True, fail_untyped=False
-    )
+    parser.add_subclass_arguments(kind, section, required=True, fail_untyped=False)
     parser.add_argument('--seed_everything', type=bool | int, default=0)
     values = None
-    sections = [_read(Path(config)) for config in configs]
+    kept = (section, 'seed_everything')
+    sections = [
+        {name: value for name, value in _read(Path(config)).items() if name in kept}
+        for config in configs
+    ]
     where = ', '.join(map(str, configs))
-    if not any('data' in section for section in sections):
+    if not any(section in content for content in sections):
         raise ValueError(
-            f'{where or "No configuration"} has no data section: give a configuration '
-            f'of torchgeo fit, such as conf/pretrain.yaml.'
+            f'{where or "No configuration"} has no {section} section: give a '
+            f'configuration of torchgeo fit, such as conf/pretrain.yaml.'
         )
     try:
-        for section in sections:
-            if section:
-                values = parser.parse_object(section, cfg_base=values)
+        for content in sections:
+            if content:
+                values = parser.parse_object(content, cfg_base=values)
         assert values is not None
+        if changes is not None and section == 'model':
+            changes = _without_weights(values.as_dict()[section]) | dict(changes)
         if changes:
-            values = parser.parse_object(_changed(values.as_dict(), changes))
-        built = parser.instantiate(values)
+            changed = _changed(values.as_dict(), changes, section)
+            values = parser.parse_object(changed)
+        seed = values.seed_everything
+        seed = 0 if isinstance(seed, bool) else int(seed)
+        with isolate_rng():
+            if section == 'model':  # as seed_everything does before torchgeo fit
+                random.seed(seed)
+                np.random.seed(seed)  # noqa: NPY002
+                torch.manual_seed(seed)
+            built = parser.instantiate(values)
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
         raise ValueError(
-            f'The data section of {where} makes no datamodule: {_reason(error)}'
+            f'The {section} section of {where} makes no {what}: {_reason(error)}'
         ) from None
-    seed = built.seed_everything
-    return built.data, 0 if isinstance(seed, bool) else int(seed)
+    return built[section], seed
+
+
+def _without_weights(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {'weights': None} if 'weights' in (section.get('init_args') or {}) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -75,13 +149,15 @@ def _read(path: Path) -> dict[str, Any]:
     return {name: content[name] for name in _SECTIONS if name in content}
 
 
-def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(
+    values: dict[str, Any], changes: Mapping[str, Any], section: str
+) -> dict[str, Any]:
     """Set arguments by their dotted names, in place."""
     for name, value in changes.items():
         path = name.split('.')
         if path[0] not in _LAYERS:
             path.insert(0, 'init_args')
-        layer = values['data']
+        layer = values[section]
         for part in path[:-1]:
             inner = layer.get(part)
             layer[part] = dict(inner) if isinstance(inner, Mapping) else {}

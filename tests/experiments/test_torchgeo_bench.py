@@ -1,0 +1,236 @@
+"""The encoder in the public harness torchgeo-bench, as released."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
+from torchgeo_bench.datasets import get_bench_dataset_class, list_datasets
+from torchgeo_bench.datasets.base import BandSpec
+from torchgeo_bench.main import embed_split, evaluate_knn, evaluate_logistic
+from torchgeo_bench.models import BenchModel
+from torchgeo_bench.segmentation_probe import SegmentationProbe
+
+from torchgeo_channelmae import sensors
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.experiments.torchgeo_bench import ChannelMAEBench, band_names
+from torchgeo_channelmae.models import ChannelViT
+
+TINY = {'model': 'channelmae_tiny_patch16', 'img_size': 32}
+ALL = sensors.names(sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD)
+
+
+def specs(*names):
+    """Bands as the harness describes them, with our statistics."""
+    known = [sensors.find(name) for name in names]
+    return [
+        BandSpec(
+            sensor='s2' if band.wavelength else 's1',
+            name=band.name.lower(),
+            source_name=band.name,
+            mean=band.mean,
+            std=band.std,
+            min=0,
+            max=1,
+            wavelength_um=band.wavelength and band.wavelength / 1000,
+        )
+        for band in known
+    ]
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    torch.manual_seed(1)
+    model = ChannelViT(img_size=32, embed_dim=192, num_heads=3, bands=['B04', 'VV'])
+    path = tmp_path_factory.mktemp('weights') / 'weights.pt'
+    torch.save(model.state_dict(), path)
+    return path, model.eval()
+
+
+class Raw(Dataset):
+    """The bundled sample as the harness's datasets are: raw, in float32."""
+
+    def __init__(self, split, bands):
+        self.dataset = BigEarthNetLMDB(split=split, bands=list(bands))
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        sample = self.dataset[index]
+        image = sample['image'][:, :64, :64].float()
+        return {'image': image, 'label': sample['label']}
+
+
+def test_it_is_evaluated_by_the_harness_from_raw_pixels_to_scores(weights):
+    bench = ChannelMAEBench(specs('B04', 'VV'), str(weights[0]), **TINY)
+    assert isinstance(bench, BenchModel)
+    parts = {}
+    for split in ('train', 'val', 'test'):
+        loader = DataLoader(Raw(split, ['B04', 'VV']), batch_size=8)
+        parts[split] = embed_split(bench.eval(), loader, torch.device('cpu'), False)
+    (x, y), (val, val_y), (test, test_y) = parts.values()
+    assert x.shape == (23, 192)
+    shared = {'seed': 0, 'n_bootstrap': 5}
+    score, low, high, *_ = evaluate_knn(x, y, test, test_y, **shared)
+    assert 0.1 < low <= score <= high + 0.2
+    score, *_ = evaluate_logistic(
+        x,
+        y,
+        val,
+        val_y,
+        test,
+        test_y,
+        [0.01, 1],
+        merge_val=True,
+        device='cpu',
+        **shared,
+    )
+    assert 0.1 < score < 1
+
+
+def test_features_are_those_of_the_encoder_on_normalised_bands(weights):
+    path, model = weights
+    bench = ChannelMAEBench(specs('B04', 'VV'), str(path), **TINY)
+    raw = torch.stack([Raw('val', ['B04', 'VV'])[i]['image'] for i in range(3)])
+    bands = [sensors.find(name) for name in ('B04', 'VV')]
+    mean = torch.tensor([band.mean for band in bands])[:, None, None]
+    std = torch.tensor([band.std for band in bands])[:, None, None]
+    with torch.no_grad():
+        torch.testing.assert_close(bench(raw), model((raw - mean) / std))
+
+
+def test_bands_are_found_by_name_wherever_a_dataset_has_them(weights):
+    path, _ = weights
+    one = ChannelMAEBench(specs('B04', 'VV'), str(path), **TINY)
+    other = ChannelMAEBench(specs('VV', 'B04'), str(path), **TINY)
+    image = torch.randn(2, 2, 32, 32)
+    with torch.no_grad():
+        same = other._forward_patch_features(image.flip(1))
+        torch.testing.assert_close(one._forward_patch_features(image), same)
+
+
+def test_the_shipped_configuration_is_found_by_the_harness(conf, weights):
+    folder = f'hydra.searchpath=[file://{conf / "torchgeo-bench"}]'
+    asked = ['model=channelmae', f'model.weights={weights[0]}', folder]
+    asked += [f'model.{name}={value}' for name, value in TINY.items()]
+    with initialize_config_module('torchgeo_bench.conf', version_base=None):
+        config = compose('config', asked)
+    bench = instantiate(
+        config.model,
+        bands=specs('B04', 'B08'),
+        normalization=config.dataset.normalization,
+        _convert_='object',
+    )
+    assert bench.encoder.bands == ('B04', 'B08')
+    assert config.model.name == 'channelmae'
+    layers = OmegaConf.to_object(config.model.eval.segmentation.layers)
+    assert layers == ['maps.11', 'maps.8', 'maps.5', 'maps.2']
+
+
+def test_maps_for_segmentation_are_the_mean_over_bands_of_each_cell(weights):
+    path, model = weights
+    bench = ChannelMAEBench(specs('B04', 'VV'), str(path), **TINY)
+    probe = SegmentationProbe(bench, ['maps.11', 'maps.2'], num_classes=3)
+    assert probe.channels_list == [192, 192]
+    assert probe.feature_hw_list == [(14, 14)] * 2  # of the harness's 224 px
+    image = torch.randn(2, 2, 64, 64)
+    with torch.no_grad():
+        assert probe(image).shape == (2, 3, 64, 64)
+        found = probe._features['maps.2']
+        (tokens,) = model.forward_intermediates(
+            bench.normalize_inputs(image),
+            indices=[2],
+            output_fmt='NLC',
+            intermediates_only=True,
+        )
+    expected = (tokens[:, :16] + tokens[:, 16:]) / 2  # 4 x 4 cells of each band
+    torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
+
+
+def test_images_that_patches_do_not_tile_are_resized(weights):
+    bench = ChannelMAEBench(specs('B04', 'VV'), str(weights[0]), **TINY)
+    with torch.no_grad():
+        assert bench(torch.randn(1, 2, 61, 10)).shape == (1, 192)
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('benv2', ALL),
+        ('m-bigearthnet', sensors.names(sensors.SENTINEL2_L2A)),
+        ('m-eurosat', sensors.names(sensors.SENTINEL2_L1C)),
+        ('m-pv4ger', ('B02', 'B03', 'B04')),  # aerial
+        ('fotw', ('B04', 'B03', 'B02', 'B08')),
+        ('kuro_siwo', ('VV', 'VH', 'dem')),
+    ],
+)
+def test_bands_of_the_harness_have_our_names(name, expected):
+    bands = get_bench_dataset_class(name)().bands
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert band_names(bands, {}) == expected
+
+
+def test_names_are_unique_and_make_an_encoder_for_every_dataset_of_the_harness():
+    for name in list_datasets():
+        bands = get_bench_dataset_class(name)().bands
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            found = band_names(bands, {})
+        assert len(set(found)) == len(bands), name
+        sensors.check_names(found)
+
+
+def test_radar_whose_names_are_swapped_is_told_and_can_be_renamed():
+    swapped = [
+        BandSpec('s1', 'vv', 'VV', mean=-19.4, std=5.6, min=-60, max=20),
+        BandSpec('s1', 'vh', 'VH', mean=-12.6, std=5.1, min=-60, max=20),
+    ]
+    with pytest.warns(UserWarning, match='give rename {vv: VH, vh: VV}'):
+        assert band_names(swapped, {}) == ('VV', 'VH')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert band_names(swapped, {'vv': 'VH', 'vh': 'VV'}) == ('VH', 'VV')
+        assert band_names(specs('VV', 'VH'), {}) == ('VV', 'VH')
+
+
+def test_an_untrained_encoder_is_the_same_each_time_and_draws_nothing_else():
+    torch.manual_seed(4)
+    expected = torch.rand(2)
+    torch.manual_seed(4)
+    first = ChannelMAEBench(specs('B04'), **TINY)
+    assert torch.equal(torch.rand(2), expected)
+    second, other = (ChannelMAEBench(specs('B04'), seed=s, **TINY) for s in (0, 1))
+    one, two, three = (
+        m.encoder.patch_embed.proj.weight for m in (first, second, other)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three)
+    assert not any(p.requires_grad for p in first.parameters())
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'rename': {'b99': 'B04'}}, "rename has 'b99', which the dataset has not"),
+        ({'pool': 'max'}, "pool is 'max'"),
+        ({'fresh_bands': 'any'}, "fresh_bands is 'any'"),
+        ({'weights': 'gone.ckpt'}, "weights 'gone.ckpt' is neither a file"),
+    ],
+)
+def test_what_cannot_work_is_told(changes, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        ChannelMAEBench(specs('B04', 'VV'), **TINY | changes)
+
+
+def test_features_are_numbers():
+    bench = ChannelMAEBench(specs('VV', 'VH'), pool='bands', **TINY)
+    with torch.no_grad():
+        found = bench(torch.randn(2, 2, 32, 32)).numpy()
+    assert found.shape == (2, 2 * 192)
+    assert np.isfinite(found).all()
