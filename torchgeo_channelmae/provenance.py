@@ -19,6 +19,8 @@ from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
+from .published import seen_by
+
 KEY = 'channelmae_provenance'
 """Where a checkpoint has :meth:`Provenance.state`."""
 
@@ -213,8 +215,18 @@ def read_provenance(weights: object) -> Provenance:
 
 
 def _published(weights: WeightsEnum) -> Provenance:
-    """What weights of TorchGeo read, as far as their entry tells."""
-    meta = weights.meta
+    """What weights of TorchGeo read, by our table or as far as their entry tells."""
+    seen, meta = seen_by(weights), weights.meta
+    if seen is not None:
+        record = DataRecord(
+            dataset=seen.dataset,
+            bands=seen.bands,
+            sensors=seen.sensors,
+            tiles=None,
+            patches=None,
+            labels_steered=seen.labels_steered,
+        )
+        return Provenance(inherited=(Training(record, seen.supervised),))
     names = [str(name).upper() for name in meta.get('bands') or ()]
     known = {
         frozenset({'VV', 'VH'}): 'Sentinel-1 GRD',
