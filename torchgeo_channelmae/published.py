@@ -81,7 +81,7 @@ SEEN: dict[str, Seen] = {
         'SatlasPretrain, Five-Billion-Pixels, HySpecNet-11k',
         ('Sentinel-1 GRD', 'Sentinel-2 L1C', 'NAIP', 'Gaofen-2', 'EnMAP'),
         (*_S1, *_SATLAS),
-        'arXiv:2403.15356: five sensors, distilled from a network that knows ImageNet',
+        'arXiv:2403.15356: five sensors, with distillation; the teacher is not checked',
         supervised=None,
     ),
     'CROMA*_Weights.CROMA_VIT': Seen(

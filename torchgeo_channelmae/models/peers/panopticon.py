@@ -21,8 +21,6 @@ class PanopticonPeer(Peer):
     Source: https://arxiv.org/abs/2503.10845, https://github.com/Panopticon-FM/panopticon
     """
 
-    channels: Tensor
-
     def __init__(
         self,
         name: str,
@@ -44,16 +42,16 @@ class PanopticonPeer(Peer):
             ValueError: If the wavelength of a band is not known, or patches do not fit.
         """
         check_grid(name, size, _PATCH)
-        channels = torch.tensor(optics(name, bands, (_VV, _VH)))
+        channels = optics(name, bands, (_VV, _VH))
         encoder = panopticon_vitb14(img_size=size).model
         width = encoder.embed_dim
         super().__init__(encoder, width, bands, size, num_classes)
         self.pretrained_cfg['spectral'] = 'encoder.patch_embed.chnfus.chnemb'
-        self.register_buffer('channels', channels, persistent=False)
+        self.channels = channels
         add_drop_path(encoder.blocks, drop_path_rate)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the class token, normalised: (B, D)."""
-        # The model writes into its ids: each batch has its own, in full precision.
-        ids = self.channels.float().repeat(len(image), 1)
+        # The model writes into its ids: each batch has its own.
+        ids = torch.tensor(self.channels, device=image.device).repeat(len(image), 1)
         return self.encoder({'imgs': image, 'chn_ids': ids})
