@@ -137,7 +137,7 @@ def test_embeddings_do_not_decay(make, name):
 def test_every_full_model_can_be_made_by_name(name):
     bands = RGB if name.startswith('scalemae') else RADAR
     with torch.device('meta'):  # where it costs nothing
-        model = create_peer(name, bands, 19, 112)
+        model = create_peer(name, bands, 19, 16 if 'croma' in name else 112)
     kind = 'encoder.' if 'croma' not in name else 'encoder.s1_encoder.'
     assert any(n.startswith(kind) for n, _ in model.named_parameters())
     assert model.head.in_features >= 384  # none of the small ones of these tests
