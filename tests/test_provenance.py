@@ -178,7 +178,7 @@ def test_a_checkpoint_that_does_not_tell_is_unknown(tmp_path):
     [
         ('ViTSmall16_Weights.SENTINEL2_ALL_MAE', 'Sentinel-2 L1C', 'B8A'),
         ('ViTBase16_Weights.SENTINEL1_GRD_MAE', 'Sentinel-1 GRD', 'VH'),
-        ('ViTSmall16_Weights.LANDSAT_OLI_SR_MOCO', 'unknown', 'SR_B1'),
+        ('ViTSmall16_Weights.LANDSAT_OLI_SR_MOCO', 'Landsat-8 SR', 'SR_B1'),
     ],
 )
 def test_weights_of_torchgeo_tell_what_their_entry_says(name, sensor, band):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .models.exported import read_header
-from .models.published import file_of
+from .models.tags import file_of
 
 KEY = 'channelmae_normalization'
 """Where a checkpoint has :func:`normalization_of`."""

@@ -21,7 +21,8 @@ from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
 from .models.exported import read_header
-from .models.published import file_of
+from .models.tags import file_of
+from .published import seen_by
 
 KEY = 'channelmae_provenance'
 """Where a checkpoint has :meth:`Provenance.state`."""
@@ -235,8 +236,18 @@ def _exported(path: str) -> dict[str, Any] | None:
 
 
 def _published(weights: WeightsEnum) -> Provenance:
-    """What weights of TorchGeo read, as far as their entry tells."""
-    meta = weights.meta
+    """What weights of TorchGeo read, by our table or as far as their entry tells."""
+    seen, meta = seen_by(weights), weights.meta
+    if seen is not None:
+        record = DataRecord(
+            dataset=seen.dataset,
+            bands=seen.bands,
+            sensors=seen.sensors,
+            tiles=None,
+            patches=None,
+            labels_steered=seen.labels_steered,
+        )
+        return Provenance(inherited=(Training(record, seen.supervised),))
     names = [str(name).upper() for name in meta.get('bands') or ()]
     known = {
         frozenset({'VV', 'VH'}): 'Sentinel-1 GRD',

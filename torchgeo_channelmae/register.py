@@ -58,7 +58,7 @@ class RegisterModels(Callback):
                 :func:`~.models.registry.register_variant`.
             weights: Files of weights by their tags, such as
                 ``channelmae_base_patch16.mine: encoder.safetensors``, see
-                :func:`~.models.published.register_weights`.
+                :func:`~.models.tags.register_weights`.
 
         Raises:
             ValueError: If a variant names no model, or one that there is not, or its

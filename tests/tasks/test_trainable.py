@@ -288,25 +288,34 @@ def test_without_weights_a_part_may_start_afresh_as_well(tmp_path):
     assert changed == {'patch_embed.proj.weight', 'patch_embed.proj.bias'}
 
 
-def test_a_first_layer_trained_on_the_bands_in_another_order_starts_afresh(tmp_path):
-    vh_first = make_task(model='resnet18', bands=['VH', 'VV'])
-    vv_first = make_task(model='resnet18')
-    record = DataRecord('Set', ('VH', 'VV'), ('Sentinel-1 GRD',), None, None, False)
-    path = tmp_path / 'vh_first.ckpt'
+@pytest.mark.parametrize(
+    ('bands', 'kept'),
+    [(('VH', 'VV'), True), (('B04', 'VH', 'VV'), True), (('VH', 'HH'), False)],
+)
+def test_a_first_layer_takes_its_bands_by_name_or_starts_afresh(bands, kept, tmp_path):
+    before = make_task(model='resnet18', bands=list(bands), in_channels=len(bands))
+    after = make_task(model='resnet18')
+    record = DataRecord('Set', bands, ('Some',), None, None, False)
+    path = tmp_path / 'before.ckpt'
     torch.save(
         {
-            'state_dict': {f'model.{k}': v for k, v in start_of(vh_first).items()},
+            'state_dict': {f'model.{k}': v for k, v in start_of(before).items()},
             KEY: Provenance(own=(Training(record, True),)).state(),
         },
         path,
     )
-    first = vv_first.model.conv1.weight.clone()
-    report = vv_first.load_weights(str(path))
-    assert report.fresh == {'conv1.weight': 'of the bands VH, VV in the weights'}
-    assert torch.equal(vv_first.model.conv1.weight, first)
+    first = after.model.conv1.weight.clone()
+    report = after.load_weights(str(path))
+    if kept:
+        stored = before.model.conv1.weight
+        wanted = torch.stack([stored[:, bands.index(b)] for b in ('VV', 'VH')], dim=1)
+        assert report.fresh == {}
+        assert report.kept_bands == ('VV', 'VH')
+        assert ('conv1.weight of B04' in report.left_over) == ('B04' in bands)
+        assert torch.equal(after.model.conv1.weight, wanted)
+    else:
+        why = f'of the bands {", ".join(bands)} in the weights'
+        assert report.fresh == {'conv1.weight': why}
+        assert torch.equal(after.model.conv1.weight, first)
     name = 'layer1.0.conv1.weight'
-    assert torch.equal(start_of(vv_first)[name], start_of(vh_first)[name])
-    assert (
-        make_task(model='resnet18', bands=['VH', 'VV']).load_weights(str(path)).fresh
-        == {}
-    )
+    assert torch.equal(start_of(after)[name], start_of(before)[name])

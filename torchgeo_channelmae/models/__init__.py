@@ -3,7 +3,7 @@
 from . import registry as registry
 from .channelvit import ChannelViT
 from .decoder import ChannelMAEDecoder
-from .published import (
+from .tags import (
     ChannelMAE_Weights,
     register_torchgeo,
     register_weights,

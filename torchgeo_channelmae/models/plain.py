@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from .peers.scaling import SCALING
 from .registry import did_you_mean
 from .tokens import check_size
 from .weights import LoadReport
@@ -66,7 +68,8 @@ def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
 
     Args:
         model: The model.
-        entry: ``first_conv`` or ``classifier``.
+        entry: ``first_conv`` or ``classifier``; models of ours name ``positions`` and
+            ``spectral`` as well.
 
     Returns:
         The names; some models have two heads, and some models tell none.
@@ -107,7 +110,8 @@ def load_plain(
     """Load pretrained tensors of the same model for other bands or another size.
 
     The head is never loaded. Positions are resampled if the grids differ. The first
-    layer starts afresh where its bands are others, or the same in another order.
+    layer takes its bands by name, where the weights know all of them: what they know of
+    others is left over, as if those were 0. Otherwise it starts afresh.
 
     Args:
         model: The model.
@@ -122,22 +126,30 @@ def load_plain(
     """
     head = tuple(f'{name}.' for name in named_layers(model, 'classifier'))
     first = tuple(f'{name}.weight' for name in named_layers(model, 'first_conv'))
+    positions = ('pos_embed', *named_layers(model, 'positions'))
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
+    own_bands: Any = getattr(model, 'bands', ())
+    known = bands is not None and set(own_bands) <= set(bands)
     values: dict[str, Tensor] = {}
     resampled, fresh = [], {}
     prefix = _prefix_tokens(model)
     for name, tensor in own.items():
         stored = state_dict.get(name)
+        by_band = name in first or name.startswith(f'{SCALING}.')
         if stored is None:
             fresh[name] = 'not in the weights'
-        elif name in first and bands and tuple(bands) != model.bands:
-            fresh[name] = f'of the bands {", ".join(bands)} in the weights'
+        elif by_band and bands and tuple(bands) != own_bands:
+            picked = _pick(stored, bands, own_bands, name) if known else None
+            if picked is not None and picked.shape == tensor.shape:
+                values[name] = picked
+            else:
+                fresh[name] = f'of the bands {", ".join(bands)} in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name == 'pos_embed' and _is_square_grid(stored, tensor, prefix):
-            embed: Any = model.patch_embed
+        elif name in positions and _is_square_grid(stored, tensor, prefix):
+            side = math.isqrt(tensor.shape[1] - prefix)
             values[name] = resample_abs_pos_embed(
-                stored, list(embed.grid_size), num_prefix_tokens=prefix
+                stored, [side, side], num_prefix_tokens=prefix
             )
             resampled.append(name)
         else:
@@ -152,11 +164,33 @@ def load_plain(
     return LoadReport(
         loaded=tuple(name for name in values if name not in resampled),
         resampled=tuple(resampled),
-        kept_bands=(),
+        kept_bands=own_bands if known and fresh.keys().isdisjoint(first) else (),
         fresh_bands={},
         fresh=fresh,
-        left_over=tuple(name for name in state_dict if name not in values),
+        left_over=tuple(name for name in state_dict if name not in values)
+        + _left_bands(first, values, bands or (), own_bands),
     )
+
+
+def _pick(
+    stored: Tensor, bands: Sequence[str], wanted: Sequence[str], name: str
+) -> Tensor | None:
+    """Return the wanted bands of a first layer (O, C, ...) or of a scaling (C,)."""
+    axis = 0 if name.startswith(f'{SCALING}.') else 1
+    if stored.ndim <= axis or stored.shape[axis] != len(bands):
+        return None
+    order = torch.tensor([bands.index(band) for band in wanted])
+    return stored.index_select(axis, order.to(stored.device))
+
+
+def _left_bands(
+    first: Sequence[str],
+    values: Mapping[str, Tensor],
+    bands: Sequence[str],
+    wanted: Sequence[str],
+) -> tuple[str, ...]:
+    rest = ' and '.join(band for band in bands if band not in wanted)
+    return tuple(f'{name} of {rest}' for name in first if name in values and rest)
 
 
 def _prefix_tokens(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -21,7 +21,7 @@ from ..randomness import generator
 from .channelvit import ChannelViT
 from .decoder import ChannelMAEDecoder
 from .exported import read_file
-from .published import file_of
+from .tags import file_of
 
 FreshBands = Literal['sample', 'index', 'nearest', 'random']
 """How the embedding of a band starts that the weights do not know.
@@ -120,7 +120,7 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
         ValueError: If the file holds no tensors by name.
     """
     if isinstance(weights, WeightsEnum):
-        return _bare(weights.get_state_dict(progress=True, check_hash=True))
+        return _bare(_flat(weights.get_state_dict(progress=True, check_hash=True)))
     if not os.path.exists(weights):
         if (registered := file_of(weights)) is not None:
             return read_weights(registered)
@@ -149,7 +149,7 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
         content = content['state_dict']
     if not isinstance(content, Mapping):
         content = {}
-    tensors = {key: value for key, value in content.items() if torch.is_tensor(value)}
+    tensors = _flat(content)
     if not tensors:
         raise ValueError(
             f'weights {weights!r} is no checkpoint: it holds no tensors by name.'
@@ -163,6 +163,17 @@ def _tensors_of(path: str) -> dict[str, Tensor]:
     if header is None:
         return _in_band_order(tensors)
     return {k: v for k, v in tensors.items() if not k.startswith('patches.')}
+
+
+def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors, also those that stand in a mapping of a module's own."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        tensors |= {f'{key}.{name}': t for name, t in inner if torch.is_tensor(t)}
+        if torch.is_tensor(value):
+            tensors[key] = value
+    return tensors
 
 
 def _bare(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
+from ..models.peers import Peer, check_published
 from ..models.plain import check_image, load_plain
 from ..models.registry import did_you_mean
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
@@ -27,6 +28,7 @@ from ..provenance import (
 )
 from ..randomness import derive_seed, global_seed
 from ..runs import checkpoint_of
+from .inputs import load_own, load_published, look_at_data, restore_scaling
 
 
 class ChannelTaskMixin(LightningModule):
@@ -123,11 +125,17 @@ class ChannelTaskMixin(LightningModule):
             )
         size = getattr(datamodule, 'size', None)
         if isinstance(size, int):
-            check_image(self.model, size)
-        if stage == 'fit' and checkpoint_of(self.trainer)[1] is None:
+            if isinstance(self.model, Peer):
+                self.model.check_image(size)
+            else:
+                check_image(self.model, size)
+        starts = stage == 'fit' and checkpoint_of(self.trainer)[1] is None
+        if starts:
             if self.weights:
                 self.load_weights(self.weights)
             self.start_afresh()
+        if isinstance(self.model, Peer):
+            look_at_data(self.model, datamodule, starts)
 
     def start_afresh(self) -> None:
         """Change what a new training starts from, after weights were loaded."""
@@ -135,12 +143,18 @@ class ChannelTaskMixin(LightningModule):
     def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
         """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
+        published = check_published(self.hparams['model'], weights)
         tensors, past = read_weights(weights), read_provenance(weights)
         if isinstance(self.model, ChannelViT):
             report = load_encoder(self.model, tensors, policy)
+        elif isinstance(self.model, Peer):
+            report = load_plain(self.model, self.model.named(tensors))
+        elif published is not None:
+            datamodule = getattr(self._trainer, 'datamodule', None)
+            report = load_published(self.model, published, tensors, datamodule)
         else:
             last = past.trainings[-1].record if past.trainings else None
-            report = load_plain(self.model, tensors, last.bands if last else None)
+            report = load_own(self.model, tensors, last.bands if last else None)
         self.provenance = self.provenance.started_from(past)
         rank_zero_info(f'Weights {weights}: {report}')
         trainer = getattr(self, '_trainer', None)  # none is needed to load weights
@@ -175,6 +189,7 @@ class ChannelTaskMixin(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was read, unknown where the checkpoint does not tell."""
         super().on_load_checkpoint(checkpoint)
+        restore_scaling(self.model, checkpoint.get('state_dict', {}))
         self.provenance = from_state(checkpoint.get(KEY))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -21,8 +21,8 @@ def part_of(name: str, model: nn.Module) -> str:
         model: A model of timm; its configuration names the first layer and the head.
     """
     places = {
-        'spectral': ('spectral_embed',),
-        'positions': ('pos_embed',),
+        'spectral': ('spectral_embed', *named_layers(model, 'spectral')),
+        'positions': ('pos_embed', *named_layers(model, 'positions')),
         'patch_embed': ('patch_embed', *named_layers(model, 'first_conv')),
         'head': named_layers(model, 'classifier') or ('head',),
     }

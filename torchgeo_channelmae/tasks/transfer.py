@@ -12,6 +12,7 @@ from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
+from ..models.peers import check_name, create_peer, is_peer
 from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
@@ -91,8 +92,10 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         Args:
             model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
                 ``_patch8`` or ``_patch16``. Or another of timm, which takes all bands
-                at once, such as ``resnet50``; `embed_std`, `fresh_bands` and
-                `global_pool` are not used there.
+                at once, such as ``resnet50``, or a foundation model of TorchGeo
+                (:data:`~torchgeo_channelmae.models.peers.PEERS`), such as
+                ``dofa_base_patch16_224``; `embed_std`, `fresh_bands` and `global_pool`
+                are not used there.
             weights: Encoder weights to start from: a checkpoint, a ``.safetensors``
                 file, or TorchGeo weights. None to train from scratch. Read when fitting
                 starts, so that evaluating a fine-tuned checkpoint does not need them.
@@ -162,7 +165,9 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
                 f'in_channels is {hparams["in_channels"]}, but bands names '
                 f'{len(bands)} ({", ".join(bands)}): make them agree.'
             )
-        return create_plain(hparams['model'], bands, size=hparams['size'], **shared)
+        check_name(hparams['model'])
+        create = create_peer if is_peer(hparams['model']) else create_plain
+        return create(hparams['model'], bands, size=hparams['size'], **shared)
 
     @override
     def start_afresh(self) -> None:
