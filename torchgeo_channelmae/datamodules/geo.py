@@ -15,7 +15,7 @@ from .visits import NamedBands
 
 
 class GeoPretrainingDataModule(SourceDataModule):
-    """Named bands at random places of any of TorchGeo's ``GeoDataset``s.
+    """Named bands at random places of any ``GeoDataset`` of TorchGeo.
 
     For a folder of Sentinel-2 scenes, that is TorchGeo's ``Sentinel2``. Each epoch
     draws new places, each of one date; blocks of the area validate, at fixed places.

@@ -17,7 +17,7 @@ from .visits import NamedBands
 
 
 class PretrainingDataModule(SourceDataModule):
-    """Named bands of any of TorchGeo's ``NonGeoDataset``s, to pretrain on.
+    """Named bands of any ``NonGeoDataset`` of TorchGeo, to pretrain on.
 
     What the channels of MMEarth, S2100k, SSL4EOS12, SeasonalContrastS2, SEN12MS,
     EuroSAT, So2Sat and BigEarthNet are is known; of other datasets, ``dataset_bands``
