@@ -1,6 +1,7 @@
 """The matrix of sensors: its cells, its runs, and the page and picture of its gains."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -154,3 +155,24 @@ def test_bad_requests_are_told_in_a_sentence_and_leave_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bands_that_the_data_lack_are_told_by_the_run(tmp_path, capfd):
+    conf = tmp_path / 'conf'
+    shutil.copytree(CONF, conf)
+    text = (conf / 'paper' / 'bands' / 's1.yaml').read_text()
+    (conf / 'paper' / 'bands' / 'cirrus.yaml').write_text(
+        text.replace('[VV, VH]', '[B10, B11]')
+    )
+    code = main(
+        [
+            *('tables', 'matrix', '--preset', 'sample', '--sensors', 'cirrus'),
+            *('--only', 'scratch-p16:CIRRUS', '--seeds', '0', '--resamples', '100'),
+            *('--conf', str(conf), '--out', str(tmp_path / 'out')),
+        ]
+    )
+    assert code == 1
+    assert "Unknown band 'B10': choose from" in capfd.readouterr().err
+    page = (tmp_path / 'out' / 'matrix' / 'table.md').read_text()
+    assert re.search(r"- scratch-p16:CIRRUS: failed: .*'B10'", page)
+    assert '- cirrus-p16:CIRRUS: was not asked for' in page

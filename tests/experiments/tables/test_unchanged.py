@@ -10,6 +10,7 @@ import pytest
 from tests.experiments.fabricated import predictions, write
 from tests.experiments.tables.test_write import CONF, PRESET, fabricate
 from torchgeo_channelmae.experiments.tables import definitions, runner
+from torchgeo_channelmae.experiments.tables.calibrate import calibrate
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
 from torchgeo_channelmae.experiments.tables.runner import (
     check_settings,
@@ -169,6 +170,15 @@ def test_a_failed_fine_tuning_is_the_reason_of_its_tests(tmp_path):
     assert runner._missing(run, outcome) == (
         'its pretraining pretrain-rgb-p16-seed0 failed: The data is gone.'
     )
+
+
+def test_a_dry_run_counts_a_test_by_its_samples_and_no_steps(tmp_path):
+    plan = planned(seeds=(0,), only=['rgb-p16:S1'])
+    name = 'unchanged-from-rgb-p16-s1-on-s1+rgb-seed0'
+    costs = calibrate(plan, tmp_path, [run for run in plan.runs if run != name])
+    assert list(costs) == [name]
+    assert (costs[name].samples, costs[name].steps) == (21, 0), costs
+    assert costs[name].seconds > 0
 
 
 @pytest.fixture(scope='module')
