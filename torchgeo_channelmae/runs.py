@@ -86,7 +86,8 @@ class RunFolder(Callback):
             isinstance(callback, SaveConfigCallback)
             for callback in getattr(trainer, 'callbacks', ())
         )
-        if by_command_line and command != 'fit' and checkpoint is None:
+        is_trained = checkpoint or getattr(pl_module, 'brings_weights', False)
+        if by_command_line and command != 'fit' and not is_trained:
             raise ValueError(
                 f'Without a checkpoint, {command} would run an untrained model: give '
                 f'--ckpt_path, {os.path.relpath(root)}/last.ckpt for example.'

@@ -2,5 +2,6 @@
 
 from .pretraining import ChannelMAE
 from .transfer import CrossModalClassification
+from .unchanged import UnchangedHead
 
-__all__ = ('ChannelMAE', 'CrossModalClassification')
+__all__ = ('ChannelMAE', 'CrossModalClassification', 'UnchangedHead')

@@ -15,6 +15,8 @@ from torchgeo_channelmae.experiments.tables.markdown import markdown
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
 from torchgeo_channelmae.experiments.tables.presets import read_preset
 from torchgeo_channelmae.experiments.tables.results import read_results
+from torchgeo_channelmae.experiments.tables.sensors import DEFAULT
+from torchgeo_channelmae.experiments.tables.unchanged import with_unchanged
 from torchgeo_channelmae.experiments.tables.write import write_table
 
 CONF = Path(__file__).parents[3] / 'conf'
@@ -26,12 +28,15 @@ def skill_of(row):
     return next((skill for name, skill in SKILL.items() if row.startswith(name)), 1.0)
 
 
-def fabricate(folder, name='1', seeds=(0, 1), failed=(), **options):
+def fabricate(
+    folder, name='1', seeds=(0, 1), failed=(), sensors=DEFAULT, unchanged=(), **options
+):
     """Results of a table whose cells have the skill of their row."""
-    table = definitions.table(name)
+    table = definitions.table(name, sensors=sensors)
     plan = make_plan(table, PRESET, seeds, Data(), **options)
+    plan = with_unchanged(plan, unchanged, table.cells, PRESET)
     outcome = {run: None for run in plan.runs}
-    for cell, runs in plan.by_cell.items():
+    for cell, runs in {**plan.by_cell, **plan.unchanged}.items():
         for seed, run in enumerate(runs):
             if cell in failed:
                 outcome[run] = 'ValueError: The data is gone.'
@@ -43,7 +48,7 @@ def fabricate(folder, name='1', seeds=(0, 1), failed=(), **options):
                 (folder / f'{run}.yaml').write_text(
                     yaml.safe_dump({'model.init_args.base_lr': 0.016})
                 )
-    return read_results(table, PRESET, plan, outcome, folder, seeds, 200)
+    return read_results(table, PRESET, plan, outcome, folder, seeds, 200, unchanged)
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,7 @@
 """What a table's runs would cost, from a few steps of each kind on this machine."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import resource
@@ -34,8 +35,8 @@ class Cost:
     """What a run takes.
 
     Attributes:
-        samples: Training samples an epoch.
-        steps: Optimizer steps of the whole run.
+        samples: Training samples an epoch; of a test of an unchanged head its samples.
+        steps: Optimizer steps of the whole run, 0 without training.
         seconds: Of the whole run, evaluation included, start-up not.
         memory: Peak bytes: of the GPU where there is one, else of the process.
     """
@@ -53,11 +54,17 @@ class _EnoughError(Exception):
 class _Clock(pl.Callback):
     """Notes when training and evaluation batches end."""
 
-    def __init__(self) -> None:
+    def __init__(self, trains: bool) -> None:
+        self.trains = trains
         self.train: list[float] = []
         self.evaluation: list[float] = []
         self._start = 0.0
         self.evaluated = 0.0
+
+    @override
+    def on_train_start(self, *args: Any) -> None:
+        if not self.trains:
+            raise _EnoughError
 
     @override
     def on_train_batch_end(self, *args: Any) -> None:
@@ -139,7 +146,7 @@ def _measure(run: Run, pipe: Connection, parent: int) -> None:
 
 
 def _cost(run: Run, folder: Path) -> Cost:
-    fresh = replace(run, start=None, options={**run.options, **_no_weights(run)})
+    fresh = _fresh(run)
     cli = LightningCLI(
         model_class=BaseTask,
         datamodule_class=BaseDataModule,
@@ -150,7 +157,7 @@ def _cost(run: Run, folder: Path) -> Cost:
         run=False,
         args=fresh.commands(folder)[0][1:],
     )
-    clock = _Clock()
+    clock = _Clock(trains=run.kind != 'unchanged')
     trainer: Any = cli.trainer
     trainer.callbacks.append(clock)
     with contextlib.suppress(_EnoughError):
@@ -159,25 +166,45 @@ def _cost(run: Run, folder: Path) -> Cost:
     loader: Any = trainer.train_dataloader
     size = getattr(loader, 'batch_size', None) or loader.batch_sampler.batch_size
     evaluations = sum(map(int, trainer.num_val_batches))
+    if run.kind == 'unchanged':
+        return _of_test(cli.datamodule, int(size), clock)
     epochs = trainer.max_epochs or 1
     rounds = epochs + (run.kind == 'finetune')  # a test is about as long
     steps = int(trainer.estimated_stepping_batches)
     seconds = epochs * batches * clock.step
     seconds += rounds * evaluations * median(clock.evaluation or [0.0])
-    on_gpu = torch.cuda.is_available()
-    return Cost(
-        samples=batches * int(size),
-        steps=steps,
-        seconds=seconds,
-        memory=torch.cuda.max_memory_allocated() if on_gpu else _peak(),
+    return Cost(batches * int(size), steps, seconds, _peak())
+
+
+def _of_test(datamodule: Any, size: int, clock: _Clock) -> Cost:
+    """The cost of a test alone, from validation batches of the same bands."""
+    datamodule.setup('test')
+    samples = len(datamodule.test_dataset)
+    seconds = math.ceil(samples / size) * median(clock.evaluation or [0.0])
+    return Cost(samples, 0, seconds, _peak())
+
+
+def _fresh(run: Run) -> Run:
+    """A run without weights; for a test the training of a model of the same bands."""
+    options = dict(run.options)
+    if run.kind != 'pretrain':
+        options['model.init_args.weights'] = 'null'
+    if run.kind != 'unchanged':
+        return replace(run, start=None, options=options)
+    configs = tuple(path for path in run.configs if path.name != 'unchanged.yaml')
+    return replace(
+        run,
+        kind='finetune',
+        start=None,
+        embeddings=None,
+        configs=configs,
+        options=options,
     )
 
 
-def _no_weights(run: Run) -> dict[str, str]:
-    return {} if run.kind == 'pretrain' else {'model.init_args.weights': 'null'}
-
-
 def _peak() -> int:
-    """Peak resident bytes of this process."""
+    """Peak bytes: of the GPU where there is one, else resident ones of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
     scale = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

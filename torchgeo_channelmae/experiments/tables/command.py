@@ -13,6 +13,7 @@ from .presets import Preset, read_preset
 from .results import read_results
 from .runner import check_settings, commands_done, own, run_all
 from .sensors import DEFAULT, check_sensors
+from .unchanged import Unchanged, unchanged_tests, with_unchanged
 from .write import write_table
 
 
@@ -31,6 +32,7 @@ def tables(
     resamples: int = 1000,
     conf: str = 'conf',
     sensors: str = ','.join(DEFAULT),
+    unchanged: bool = False,
 ) -> None:
     """Run a table of the paper, cell by cell, and show it.
 
@@ -58,6 +60,8 @@ def tables(
         conf: Folder of the configurations.
         sensors: Of the matrix: names of overlays in conf/paper/bands, with commas or
             spaces, such as s2,rgb,s1.
+        unchanged: Of the matrix: test each pretrained and fine-tuned model also on
+            every sensor without a band of its own, alone and added, without training.
 
     Raises:
         ValueError: If an option does not fit, or earlier results are of other
@@ -70,6 +74,10 @@ def tables(
     if table == 'matrix':
         check_sensors(named, chosen.overlays)
     described = definitions.table(table, chosen.fractions, named)
+    if unchanged and table != 'matrix':
+        raise ValueError(
+            f'--unchanged is of the table matrix: leave it out for {table}.'
+        )
     data = _data(chosen, root, pretrain_root, shares)
     if jobs < 1 or resamples < 100:
         raise ValueError(
@@ -78,6 +86,10 @@ def tables(
     numbers = chosen.seeds if seeds is None else _numbers(seeds)
     names = [] if only is None else [name.strip() for name in only.split(',')]
     plan = make_plan(described, chosen, numbers, data, train_fraction, names)
+    tests: tuple[Unchanged, ...] = ()
+    if unchanged:
+        tests = unchanged_tests(described, named, chosen.overlays)
+        plan = with_unchanged(plan, tests, described.cells, chosen)
     folder = Path(out or f'runs/tables/{chosen.name}')
     check_settings(plan, folder / 'runs')
     if dry_run:
@@ -86,7 +98,7 @@ def tables(
     with own(folder / 'runs'):
         outcome = _run(plan, folder / 'runs', jobs)
         results = read_results(
-            described, chosen, plan, outcome, folder / 'runs', numbers, resamples
+            described, chosen, plan, outcome, folder / 'runs', numbers, resamples, tests
         )
         where = write_table(results, folder / described.name)
     print(f'Table {described.name} is in {where}')
@@ -175,7 +187,8 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
         for command in run.commands(runs):
             print(f'  torchgeo {" ".join(command)}')
         if run.candidates:
-            print(f'  with the best learning rate of {", ".join(run.candidates)}')
+            what = 'weights' if run.kind == 'unchanged' else 'learning rate'
+            print(f'  with the best {what} of {", ".join(run.candidates)}')
     for cell, reason in plan.left_out.items():
         print(f'\n{cell} is left out: it {reason}.')
     known = [cost for cost in costs.values() if isinstance(cost, Cost)]
@@ -191,6 +204,11 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
 def _cost(cost: Cost | str) -> str:
     if isinstance(cost, str):
         return f'not measured: {cost}'
+    if not cost.steps:
+        return (
+            f'{cost.samples:,} test samples, about {cost.seconds / 3600:.3f} hours, '
+            f'{cost.memory / 2**30:.2f} GiB'
+        )
     return (
         f'{cost.samples:,} samples an epoch, {cost.steps:,} optimizer steps, about '
         f'{cost.seconds / 3600:.3f} hours, {cost.memory / 2**30:.2f} GiB'

@@ -32,9 +32,11 @@ def markdown(results: Results) -> str:
         '',
     ]
     if table.name == 'matrix':
-        from .grid import grid_lines  # which writes differences as here
+        from .grid import grid_lines  # which write differences as here
+        from .unchanged_page import unchanged_lines
 
         lines += grid_lines(results)
+        lines += unchanged_lines(results)
     lines += [
         '## As the paper has it',
         '',

@@ -1,7 +1,7 @@
 """Which ``torchgeo`` runs make a table, and with which settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """A training, with a test where it is a fine-tuning.
+    """A training, with a test where it is a fine-tuning, or a test of another's head.
 
     Attributes:
         name: Name of its folder.
@@ -40,20 +40,25 @@ class Run:
         options: Values of further options, by their names.
         start: Name of the run whose weights it starts from, None for none.
         candidates: Names of the runs of which it takes the best's learning rate, with
-            these rates; empty where its own options have one.
+            these rates; empty where its own options have one. A test of an unchanged
+            head takes the best's weights.
+        embeddings: Name of the run whose embeddings it takes for bands that its weights
+            lack, None for none.
     """
 
     name: str
-    kind: Literal['pretrain', 'finetune']
+    kind: Literal['pretrain', 'finetune', 'unchanged']
     configs: tuple[Path, ...]
     options: Mapping[str, str]
     start: str | None = None
     candidates: Mapping[str, float] | None = None
+    embeddings: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the runs that have to be done before it."""
-        return (*((self.start,) if self.start else ()), *(self.candidates or ()))
+        named = (name for name in (self.start, self.embeddings) if name)
+        return (*named, *(self.candidates or ()))
 
     def commands(self, runs: Path) -> list[list[str]]:
         """The arguments of ``torchgeo``, command by command.
@@ -65,6 +70,9 @@ class Run:
         options = dict(self.options)
         if self.start:
             options['model.init_args.weights'] = str(runs / self.start / 'last.ckpt')
+        if self.embeddings:
+            lender = runs / self.embeddings / 'last.ckpt'
+            options['model.init_args.embeddings'] = str(lender)
         shared = [
             *(part for path in self.configs for part in ('--config', str(path))),
             *(p for key, value in options.items() for p in (f'--{key}', value)),
@@ -74,6 +82,8 @@ class Run:
         fit = ['fit', *shared]
         if self.kind == 'pretrain':
             return [fit]
+        if self.kind == 'unchanged':
+            return [['test', *shared]]
         return [fit, ['test', *shared, '--ckpt_path', str(folder / 'last.ckpt')]]
 
     def settings(self) -> dict[str, Any]:
@@ -83,7 +93,8 @@ class Run:
             merged |= flat(yaml.safe_load(path.read_text()))
         values = {key: yaml.safe_load(value) for key, value in self.options.items()}
         start = {'weights of': self.start} if self.start else {}
-        return merged | values | start
+        lent = {'embeddings of': self.embeddings} if self.embeddings else {}
+        return merged | values | start | lent
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,15 @@ class Plan:
             of the first seed are in `tried`, and the list has the others.
         tried: For each cell the runs of the first seed by learning rate; empty where
             there is but one rate.
-        left_out: Cells that are not run, and why.
+        left_out: Cells and tests that are not run, and why.
+        unchanged: For each test of a cell on other bands its runs, one a seed.
     """
 
     runs: Mapping[str, Run]
     by_cell: Mapping[str, Sequence[str]]
     tried: Mapping[str, Mapping[str, float]]
     left_out: Mapping[str, str]
+    unchanged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def make_plan(
@@ -164,7 +177,7 @@ def make_plan(
                 runs.setdefault(first.name, first)
             runs.setdefault(run.name, run)
     for run in runs.values():
-        _check_configs(run)
+        check_configs(run)
     return Plan(runs, by_cell, tried, left_out)
 
 
@@ -278,7 +291,12 @@ def _pretraining(
     )
 
 
-def _check_configs(run: Run) -> None:
+def check_configs(run: Run) -> None:
+    """Check that a run's configurations are there.
+
+    Raises:
+        ValueError: If one is not.
+    """
     for path in run.configs:
         if not path.is_file():
             raise ValueError(

@@ -17,6 +17,7 @@ from .cells import Cell, Table, Target
 from .plan import Plan
 from .presets import Preset
 from .scores import best_run, validation_score
+from .unchanged import Unchanged
 
 __all__ = ('SCORES', 'TUNED', 'CellResult', 'Results', 'read_results')
 
@@ -54,6 +55,8 @@ class Results:
         compared: For each target the bootstrap over its cells.
         groups: Random groups of the test set, and the seeds of the cuts.
         floor: For each target the scores of predicting the class frequencies.
+        tests: Tests of unchanged heads on other bands, each by its name in `compared`
+            or `missing`.
     """
 
     table: Table
@@ -64,6 +67,7 @@ class Results:
     compared: Mapping[Target, Bootstrap]
     groups: tuple[int, tuple[int, ...]]
     floor: Mapping[Target, Mapping[str, float]]
+    tests: tuple[Unchanged, ...] = ()
 
     def whole(self, cell: Cell, score: str) -> Interval | None:
         """Score of a cell on the whole test set; None where there is none."""
@@ -109,6 +113,7 @@ def read_results(
     folder: Path,
     seeds: Sequence[int],
     resamples: int,
+    tests: Sequence[Unchanged] = (),
 ) -> Results:
     """Read what finished runs left behind and compare the cells.
 
@@ -120,6 +125,7 @@ def read_results(
         folder: Folder of all runs.
         seeds: Training seeds.
         resamples: Resamples of the bootstrap.
+        tests: Tests of unchanged heads.
 
     Raises:
         FileNotFoundError: If a file of a run is missing.
@@ -155,13 +161,60 @@ def read_results(
             tried={rate: validation_score(folder / run) for run, rate in tried.items()},
             subsets=_subset_scores(runs, *groups),
         )
+    unchanged = _read_unchanged(tests, plan, outcome, folder, cells, missing)
     compared, floor = {}, {}
     for target in table.targets:
         there = {n: r.runs for n, r in cells.items() if r.cell.target == target}
         if there:
-            compared[target] = bootstrap(there, resamples)
+            more = {t.name: unchanged[t.name] for t in tests
+                    if t.target == target and t.name in unchanged}  # fmt: skip
+            compared[target] = bootstrap(there | more, resamples)
             floor[target] = next(iter(there.values()))[0].floor
-    return Results(table, preset, tuple(seeds), cells, missing, compared, groups, floor)
+    return Results(
+        table=table,
+        preset=preset,
+        seeds=tuple(seeds),
+        cells=cells,
+        missing=missing,
+        compared=compared,
+        groups=groups,
+        floor=floor,
+        tests=tuple(tests),
+    )
+
+
+def _read_unchanged(
+    tests: Sequence[Unchanged],
+    plan: Plan,
+    outcome: Mapping[str, str | None],
+    folder: Path,
+    cells: Mapping[str, CellResult],
+    missing: dict[str, str],
+) -> dict[str, tuple[Predictions, ...]]:
+    """Read the tests of unchanged heads, noting why others are missing."""
+    found: dict[str, tuple[Predictions, ...]] = {}
+    for test in tests:
+        if test.name not in plan.unchanged or test.cell not in cells:
+            continue  # the reason is noted, or is that of the cell
+        names = plan.unchanged[test.name]
+        failed = [outcome[name] for name in names if outcome.get(name)]
+        if failed:
+            missing[test.name] = f'failed: {failed[0]}'
+            continue
+        runs = tuple(read_predictions(folder / name / 'test') for name in names)
+        own = cells[test.cell].runs[0]
+        if all(
+            np.array_equal(run.patch_ids, own.patch_ids)
+            and np.array_equal(run.labels, own.labels)
+            for run in runs
+        ):
+            found[test.name] = runs
+        else:
+            missing[test.name] = (
+                f'was tested on {len(runs[0].patch_ids)} patches, which are not the '
+                f'{len(own.patch_ids)} of {test.cell}: they cannot be compared'
+            )
+    return found
 
 
 def _subset_scores(

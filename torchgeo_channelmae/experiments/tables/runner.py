@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ import yaml
 from ... import datamodules, tasks  # noqa: F401
 from ...processes import end_with
 from .plan import Plan, Run
-from .scores import best_rate
+from .scores import best_rate, best_run
 
 _PATIENCE = 20  # tries to hold a folder, a tenth of a second apart
 
@@ -72,9 +73,13 @@ def check_settings(plan: Plan, folder: Path) -> None:
         if not (path.exists() and (folder / run.name).exists()):
             continue  # there is nothing yet, or it failed before it had trained
         there, now = yaml.safe_load(path.read_text()), _plain(run.settings())
-        if run.candidates:  # its rate is not known yet
-            there.pop('model.init_args.base_lr', None)
-            now.pop('model.init_args.base_lr', None)
+        if run.candidates:  # which is the best is not known yet
+            of_best = {
+                'finetune': 'model.init_args.base_lr',
+                'unchanged': 'weights of',
+            }[run.kind]
+            there.pop(of_best, None)
+            now.pop(of_best, None)
         unlike = [key for key in sorted({*there, *now}) if _differ(key, there, now)]
         if unlike:
             shown = '; '.join(
@@ -128,7 +133,7 @@ def run_all(
                     end(run, failure)
                 elif len(working) < jobs:
                     del waiting[run.name]
-                    run = _with_rate(run, folder, outcome)
+                    run = _with_best(run, folder, outcome)
                     _note_settings(run, folder)
                     process = multiprocessing.Process(
                         target=_work,
@@ -160,20 +165,25 @@ def run_all(
 def _missing(run: Run, outcome: Mapping[str, str | None]) -> str | None:
     """Say why a run cannot start, if that is so."""
     if run.start and outcome[run.start]:
-        return f'its pretraining {run.start} failed: {outcome[run.start]}'
+        kind = 'fine-tuning' if run.kind == 'unchanged' else 'pretraining'
+        return f'its {kind} {run.start} failed: {outcome[run.start]}'
+    if run.embeddings and outcome[run.embeddings]:
+        return f'its pretraining {run.embeddings} failed: {outcome[run.embeddings]}'
     if run.candidates and all(outcome[name] for name in run.candidates):
         return 'no learning rate is known, as no training of the first seed is done'
     return None
 
 
-def _with_rate(run: Run, folder: Path, outcome: Mapping[str, str | None]) -> Run:
-    """Give a run the learning rate of the best of its candidates."""
+def _with_best(run: Run, folder: Path, outcome: Mapping[str, str | None]) -> Run:
+    """Give a run the learning rate, or the weights, of the best of its candidates."""
     if not run.candidates:
         return run
     done = {name: lr for name, lr in run.candidates.items() if not outcome[name]}
+    if run.kind == 'unchanged':
+        return replace(run, start=best_run(done, folder))
     rate = best_rate(done, folder)
     options = {**run.options, 'model.init_args.base_lr': f'{rate:g}'}
-    return Run(run.name, run.kind, run.configs, options, run.start, run.candidates)
+    return replace(run, options=options)
 
 
 def _note_settings(run: Run, folder: Path) -> None:

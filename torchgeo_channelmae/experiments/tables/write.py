@@ -17,6 +17,7 @@ from .figure import figure
 from .latex import latex
 from .markdown import markdown
 from .results import SCORES, TUNED, Results
+from .unchanged_page import unchanged_rows
 
 _PLACES = {'mAP_micro': 0, 'F1_micro': 1}
 
@@ -30,8 +31,9 @@ def write_table(results: Results, folder: Path) -> Path:
 
     Returns:
         The Markdown page. Beside it: ``results.csv``, ``runs.csv``, ``per_class.csv``,
-        ``per_country.csv``, ``table.tex`` and ``table.png``. None holds times or
-        paths: equal runs give equal files.
+        ``per_country.csv``, ``table.tex`` and ``table.png``, and ``unchanged.csv``
+        where heads were tested unchanged. None holds times or paths: equal runs give
+        equal files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
@@ -45,6 +47,8 @@ def write_table(results: Results, folder: Path) -> Path:
         'table.png': picture.getvalue(),
         'table.md': markdown(results).encode(),
     }
+    if results.tests:
+        files['unchanged.csv'] = _csv(pd.DataFrame(list(unchanged_rows(results))))
     for name, content in files.items():
         _replace(folder / name, content)
     return folder / 'table.md'
