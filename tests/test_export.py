@@ -367,8 +367,11 @@ def test_a_configuration_names_files_of_tags(exported):
     assert torch.equal(
         read_weights(tag)['cls_token'], read_weights(str(exported))['cls_token']
     )
+    with pytest.warns(UserWarning, match=r'of tag .* is missing'):
+        callback = RegisterModels(weights={tag: 'nowhere.safetensors'})
+    callback.setup(None, None, 'test')  # which needs no weights
     with pytest.raises(FileNotFoundError, match=r'of tag .* is missing'):
-        RegisterModels(weights={tag: 'nowhere.safetensors'})
+        callback.setup(None, None, 'fit')
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """``channelmae export``: the weights of a run as one file that says what they are."""
 
+import math
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor
 
@@ -97,9 +99,41 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(hparams, Mapping) or not isinstance(state, Mapping):
         raise _foreign(path, 'holds no task')
     model = str(hparams.get('model'))
-    if not model.startswith('channelmae_') or 'model.pos_embed' not in state:
+    has_encoder = {'model.pos_embed', 'model.patch_embed.proj.weight'} <= set(state)
+    if not model.startswith('channelmae_') or not has_encoder:
         raise _foreign(path, f'holds the model {model!r}')
-    return _from_checkpoint(content, hparams, state)
+    header, tensors = _from_checkpoint(content, hparams, state)
+    _check(path, header, tensors)
+    return header, tensors
+
+
+def _check(
+    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Check that an encoder has all tensors of the model that it is said to be.
+
+    Raises:
+        ValueError: If there is no such model, one is missing or has another shape.
+    """
+    if not timm.is_model(header['model']):
+        raise _foreign(path, f'holds the unknown model {header["model"]!r}')
+    cells = math.isqrt(tensors['model.pos_embed'].shape[1])
+    with torch.device('meta'):  # nothing is allocated or drawn
+        model = timm.create_model(
+            header['model'],
+            bands=header['bands'],
+            img_size=cells * header['patch_size'],
+            num_classes=0,
+        )
+    for name, tensor in model.state_dict().items():
+        stored = tensors.get(f'model.{name}')
+        if stored is None or stored.shape != tensor.shape:
+            found = 'missing' if stored is None else list(stored.shape)
+            raise ValueError(
+                f'{os.fspath(path)!r} does not hold the {header["model"]} that it '
+                f'names: {name} is {found} instead of {list(tensor.shape)}; give '
+                f'another checkpoint.'
+            )
 
 
 def _from_checkpoint(
@@ -116,12 +150,14 @@ def _from_checkpoint(
     weight = tensors['model.patch_embed.proj.weight']
     start = 'model.spectral_embed.'
     found = [name.removeprefix(start) for name in tensors if name.startswith(start)]
+    positions = tensors['model.pos_embed']
+    side = math.isqrt(positions.shape[1]) * weight.shape[-1]
     header = {
         'version': VERSION,
         'model': hparams['model'],
         'bands': list(hparams.get('bands') or found or default_names(12)),
         'patch_size': weight.shape[-1],
-        'size': hparams.get('size'),
+        'size': hparams.get('size') or side,
         'embed_dim': weight.shape[0],
         'embed_std': hparams.get('embed_std'),
         'normalization': content.get(NORMALIZATION),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .models.exported import read_header
-from .models.tags import file_of
+from .models.tags import ChannelMAE_Weights, file_of
 
 KEY = 'channelmae_normalization'
 """Where a checkpoint has :func:`normalization_of`."""
@@ -43,6 +43,8 @@ def read_normalization(weights: object) -> dict[str, Any] | None:
     Returns:
         As :func:`normalization_of`; None where it is not told.
     """
+    if isinstance(weights, ChannelMAE_Weights):
+        weights = weights.path()
     if not isinstance(weights, str):
         return None
     path = weights if os.path.exists(weights) else file_of(weights)

@@ -21,7 +21,7 @@ from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
 from .models.exported import read_header
-from .models.tags import file_of
+from .models.tags import ChannelMAE_Weights, file_of
 from .published import seen_by
 
 KEY = 'channelmae_provenance'
@@ -203,6 +203,8 @@ def read_provenance(weights: object) -> Provenance:
             come from: checkpoints of this package's tasks tell, and in part the
             weights of TorchGeo.
     """
+    if isinstance(weights, ChannelMAE_Weights):
+        weights = weights.path()
     if isinstance(weights, WeightsEnum):
         return _published(weights)
     if not isinstance(weights, str):
@@ -211,7 +213,7 @@ def read_provenance(weights: object) -> Provenance:
         if (registered := file_of(weights)) is not None:
             return read_provenance(registered)
         with contextlib.suppress(KeyError, ValueError):
-            return _published(get_weight(weights))
+            return read_provenance(get_weight(weights))
     if weights.endswith('.safetensors'):
         return from_state(_exported(weights))
     if not zipfile.is_zipfile(weights):

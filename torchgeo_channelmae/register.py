@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any, override
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from .models import ChannelViT, register_weights
 from .models.registry import register_variant
 from .models.smp import PyramidEncoder
 from .models.weights import FreshBands, load_encoder, read_weights
 from .runs import checkpoint_of
+
+_HUB = 'hf-hub:'
 
 __all__ = ('LoadWeights', 'RegisterModels', 'register_variant')
 
@@ -57,17 +59,24 @@ class RegisterModels(Callback):
             variants: Names, each with the arguments of
                 :func:`~.models.registry.register_variant`.
             weights: Files of weights by their tags, such as
-                ``channelmae_base_patch16.mine: encoder.safetensors``, see
-                :func:`~.models.tags.register_weights`.
+                ``channelmae_base_patch16.mine: encoder.safetensors``, or repositories
+                of the Hugging Face hub, ``hf-hub:OWNER/NAME``, see
+                :func:`~.models.tags.register_weights`. What is wrong with them stops
+                fitting and is a warning elsewhere: a test does not need them.
 
         Raises:
             ValueError: If a variant names no model, or one that there is not, or its
-                name is taken; or a tag or its file is of another model.
-            FileNotFoundError: If a file of weights is missing.
+                name is taken.
         """
         super().__init__()
-        for tag, file in (weights or {}).items():
-            register_weights(tag, file=file)
+        self.weights_error: Exception | None = None
+        for tag, where in (weights or {}).items():
+            hub = where.removeprefix(_HUB) if where.startswith(_HUB) else None
+            try:
+                register_weights(tag, None if hub else where, hub)
+            except (OSError, ValueError) as error:
+                rank_zero_warn(str(error))
+                self.weights_error = self.weights_error or error
         for name, arguments in (variants or {}).items():
             if not isinstance(arguments, Mapping) or 'model' not in arguments:
                 raise ValueError(
@@ -81,9 +90,15 @@ class RegisterModels(Callback):
         """Let pyramids of frozen encoders learn, and momentum encoders start as copies.
 
         A checkpoint to resume from is loaded after this.
+
+        Raises:
+            FileNotFoundError: If a file of weights is missing.
+            ValueError: If a tag can't be one, or its file is of another model.
         """
         if stage != 'fit':
             return
+        if self.weights_error is not None:
+            raise self.weights_error
         backbone = getattr(pl_module, 'backbone', None)
         momentum = getattr(pl_module, 'backbone_momentum', None)
         if isinstance(backbone, ChannelViT) and isinstance(momentum, ChannelViT):

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, override
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from timm.layers import resample_abs_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
@@ -281,11 +282,29 @@ class ChannelViT(VisionTransformer):
         Raises:
             ValueError: If they are of another model, or the file is damaged.
         """
-        from .weights import load_encoder, read_weights  # which know this class
+        from .weights import read_weights  # which knows this class
 
-        tensors = read_weights(checkpoint_path)
-        self.take_grid(tensors.get('pos_embed'))
-        load_encoder(self, tensors)
+        told = self.take_weights(read_weights(checkpoint_path))
+        rank_zero_info(f'Weights {checkpoint_path}: {told}')
+
+    @torch.jit.ignore
+    def take_weights(self, tensors: Mapping[str, Tensor]) -> str:
+        """Take the grid of weights and load them, bands by name.
+
+        Args:
+            tensors: By name, see :func:`~.weights.read_weights`.
+
+        Returns:
+            What was loaded, in words.
+
+        Raises:
+            ValueError: If they are of another model.
+        """
+        from .weights import load_encoder  # which knows this class
+
+        own = {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
+        self.take_grid(own.get('pos_embed'))
+        return str(load_encoder(self, own))
 
     @override
     @torch.jit.ignore

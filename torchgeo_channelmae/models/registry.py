@@ -14,6 +14,7 @@ from ..sensors import SENTINEL2_L2A
 from .channelvit import ChannelViT
 from .padding import take_any_size
 from .smp import PyramidEncoder
+from .tags import arguments_of
 
 _SIZES = {
     'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
@@ -96,6 +97,9 @@ def _register_model(name: str, base: str, arguments: dict[str, Any]) -> None:
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs = {**arguments, **kwargs}
+        tag = kwargs.get('pretrained_cfg')
+        if isinstance(tag, str):
+            kwargs = {**arguments_of(f'{base}.{tag}', kwargs), **kwargs}
         if kwargs.get('bands') is not None:  # else timm fills in the default's count
             kwargs.setdefault('in_chans', len(kwargs['bands']))
         layers = kwargs.pop('out_indices', 3)

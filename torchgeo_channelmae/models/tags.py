@@ -6,15 +6,24 @@ can go.
 """
 
 import os
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, override
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import timm
+import torch
+from huggingface_hub import hf_hub_download
 from timm.models import PretrainedCfg
 from timm.models import _registry as registry
 from torchgeo.models import api
 from torchvision.models import Weights, WeightsEnum
 
 from .exported import read_header
+
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]*')
 
 
 class ChannelMAE_Weights(WeightsEnum):  # noqa: N801
@@ -24,6 +33,43 @@ class ChannelMAE_Weights(WeightsEnum):  # noqa: N801
     :func:`weights_entry` makes; TorchGeo's tasks and those of this package take its
     members, and after :func:`register_torchgeo` their names.
     """
+
+    def path(self) -> str:
+        """Return the path of the file, downloading it if it is not here.
+
+        Raises:
+            OSError: If it can't be downloaded.
+        """
+        return file_of(str(self)) or _downloaded(self.url)
+
+    @override
+    def get_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read the encoder's tensors, as TorchGeo's tasks ask for them.
+
+        Args:
+            *args: Not used, as are the others: an export is always checked, and no
+                code in a file is ever run.
+            **kwargs: What TorchGeo's tasks give.
+
+        Returns:
+            Tensors by name.
+        """
+        from .weights import read_weights  # which knows this class
+
+        tensors = read_weights(self.path())
+        return {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
+
+
+def _downloaded(url: str) -> str:
+    """Return the path of a file at a URL; one with ``file:`` is not copied."""
+    parts = urlsplit(url)
+    if parts.scheme == 'file':
+        return url2pathname(parts.path)
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(parts.path).name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    return str(path)
 
 
 def weights_entry(url: str, export: str, **meta: Any) -> Weights:
@@ -57,7 +103,11 @@ def weights_entry(url: str, export: str, **meta: Any) -> Weights:
         'ssl_method': None if supervised else 'channelmae',
         'bands': header['bands'],
     }
-    return Weights(url=url, transforms=None, meta=told | meta)  # type: ignore[arg-type]
+    return _entry(url, told | meta)
+
+
+def _entry(url: str, meta: dict[str, Any]) -> Weights:
+    return Weights(url=url, transforms=None, meta=meta)  # type: ignore[arg-type]
 
 
 def register_weights(
@@ -65,8 +115,10 @@ def register_weights(
 ) -> None:
     """Register weights as a pretrained tag of timm.
 
-    Then ``timm.create_model(tag, pretrained=True)``, TorchGeo's tasks with ``model:
-    TAG`` and ``weights: true``, and ``weights: TAG`` of this package's find them.
+    Then ``timm.create_model(tag, pretrained=True)`` makes the model with the bands and
+    image size of a file, unless others are given; TorchGeo's tasks find them with
+    ``model: TAG`` and ``weights: true``, which is the same, or with ``weights: TAG``;
+    and so do those of this package with ``weights: TAG``.
 
     Args:
         tag: A model's name, a dot and a name of your own, such as
@@ -76,8 +128,8 @@ def register_weights(
             ``model.safetensors``, an export.
 
     Raises:
-        ValueError: If the model is not known, both or no source is given, or the file
-            is of another model.
+        ValueError: If the model is not known, the tag can't be one or has another
+            source, both or no source is given, or the file is of another model.
         FileNotFoundError: If the file is missing.
     """
     model, _, name = tag.partition('.')
@@ -85,6 +137,11 @@ def register_weights(
         raise ValueError(
             f'Tag {tag!r} has to be the name of a model, a dot and a name: the models '
             f'are {", ".join(timm.list_models("channelmae_*"))}.'
+        )
+    if not _NAME.fullmatch(name) or name == 'mro' or hasattr(WeightsEnum, name):
+        raise ValueError(
+            f'Tag {tag!r} has to have letters, digits, _ or - after {model}. and no '
+            f'name of an attribute in Python, such as {model}.mine.'
         )
     if (file is None) == (hf_hub_id is None):
         raise ValueError(f'Tag {tag!r} needs either a file or a hub id: give one.')
@@ -94,7 +151,13 @@ def register_weights(
             raise FileNotFoundError(
                 f'The file {file!r} of tag {tag!r} is missing: give its path.'
             )
-        _check_model(tag, model, file)
+    known = registry._model_pretrained_cfgs.get(tag)
+    if known is not None and (known.file, known.hf_hub_id) != (file, hf_hub_id):
+        raise ValueError(
+            f'Tag {tag!r} stands for {known.file or known.hf_hub_id!r} already: choose '
+            f'another one for {file or hf_hub_id!r}.'
+        )
+    told = {} if file is None else _checked(tag, model, file)
     default = timm.get_pretrained_cfg(model).to_dict()
     config = PretrainedCfg(
         **{
@@ -105,22 +168,75 @@ def register_weights(
             'custom_load': True if file is not None else 'hf',
             'architecture': model,
             'tag': name,
+            **told,
         }
     )
     registry._model_pretrained_cfgs[tag] = config
     registry._model_has_pretrained.add(tag)
     if tag not in registry._model_with_tags[model]:
         registry._model_with_tags[model].append(tag)
+    url = f'hf-hub:{hf_hub_id}' if file is None else Path(file).as_uri()
+    members = {name: _entry(url, {'model': model})}
+    if file is not None and read_header_of(file) is not None:
+        members = {name: weights_entry(url, file)}
+    weights = getattr(api, '_model_weights', None)
+    if isinstance(weights, dict):  # its name is that of the model: str(member) is tag
+        weights[tag] = ChannelMAE_Weights(model, members, module=__name__)
 
 
-def _check_model(tag: str, model: str, file: str) -> None:
-    """Check that a file is of the model that its tag names, where the file tells."""
-    header = read_header(file) if file.endswith('.safetensors') else None
-    if header is not None and header['model'] != model:
+def read_header_of(file: str) -> dict[str, Any] | None:
+    """Return the header of an export, None of another file."""
+    return read_header(file) if file.endswith('.safetensors') else None
+
+
+def _checked(tag: str, model: str, file: str) -> dict[str, Any]:
+    """Check that a file has weights of the model that its tag names.
+
+    Returns:
+        What timm is told of it.
+    """
+    found = _described(file)
+    if found['model'] != model:
         raise ValueError(
             f'Tag {tag!r} is of {model}, but the file {file!r} has weights of '
-            f'{header["model"]}: name the tag after that.'
+            f'{found["model"]}: name the tag after that.'
         )
+    side = found['size']
+    told: dict[str, Any] = {'input_size': (len(found['bands']), side, side)}
+    statistics = found['normalization']
+    if statistics is not None:
+        told |= {name: tuple(statistics[name]) for name in ('mean', 'std')}
+    return told
+
+
+def _described(file: str) -> dict[str, Any]:
+    """Return the header of an export, or the one that a checkpoint would have."""
+    header = read_header_of(file)
+    if header is None:
+        from ..export import read_run  # which knows this package
+
+        header, _ = read_run(Path(file))
+    return header
+
+
+def arguments_of(tag: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bands and image size that a model for registered weights is to have.
+
+    Args:
+        tag: As in :func:`register_weights`.
+        given: Arguments that were given. Other bands, or another count of them, are
+            left as they are.
+
+    Returns:
+        Arguments of the model; none where there is no such tag.
+    """
+    if given.get('bands') is not None or tag not in registry._model_has_pretrained:
+        return {}
+    path = file_of(tag)
+    found = None if path is None else _described(path)
+    if found is None or given.get('in_chans') not in (None, len(found['bands'])):
+        return {}
+    return {'bands': found['bands'], 'img_size': found['size']}
 
 
 def file_of(tag: str) -> str | None:
@@ -131,6 +247,9 @@ def file_of(tag: str) -> str | None:
 
     Returns:
         Its path, None where there is no such tag.
+
+    Raises:
+        OSError: If it can't be downloaded.
     """
     config = registry._model_pretrained_cfgs.get(tag)
     if config is None or not tag.startswith('channelmae_'):
@@ -139,9 +258,15 @@ def file_of(tag: str) -> str | None:
         return str(config.file)
     if config.hf_hub_id is None:
         return None
-    from huggingface_hub import hf_hub_download
-
-    return hf_hub_download(config.hf_hub_id, str(config.hf_hub_filename))
+    repository, _, revision = str(config.hf_hub_id).partition('@')
+    name = str(config.hf_hub_filename)
+    try:
+        return hf_hub_download(repository, name, revision=revision or None)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f'Tag {tag!r} stands for {name} of {config.hf_hub_id!r} on the Hugging '
+            f'Face hub, which could not be fetched: {" ".join(str(error).split())}'
+        ) from error
 
 
 def register_torchgeo(weights: type[WeightsEnum] = ChannelMAE_Weights) -> None:
@@ -159,5 +284,33 @@ def register_torchgeo(weights: type[WeightsEnum] = ChannelMAE_Weights) -> None:
     if not isinstance(models, dict) or not isinstance(known, dict):
         return
     for name in timm.list_models('channelmae_*'):
-        models[name] = timm.model_entrypoint(name)
+        if name not in models:
+            models[name] = _builder(name)
         known[name] = known[models[name]] = weights
+
+
+def _builder(name: str) -> Callable[..., Any]:
+    """Return a function that makes a model, called as those of TorchGeo are."""
+
+    def build(weights: WeightsEnum | str | None = None, **kwargs: Any) -> Any:
+        """Make the model, with weights if some are given.
+
+        Args:
+            weights: See :func:`~.weights.read_weights`. The model has their bands and
+                image size, unless others are given.
+            **kwargs: Arguments of ``timm.create_model``.
+        """
+        from .weights import bands_of, read_weights  # which know this module
+
+        if weights is None:
+            return timm.create_model(name, **kwargs)
+        tensors = read_weights(weights)
+        bands = bands_of(tensors)
+        if kwargs.get('bands') is None and kwargs.get('in_chans') in (None, len(bands)):
+            kwargs['bands'] = bands
+        model: Any = timm.create_model(name, **kwargs)
+        model.take_weights(tensors)
+        return model
+
+    build.__name__ = build.__qualname__ = name
+    return build

@@ -6,6 +6,7 @@ resampled, what started fresh and how, and what was left over.
 
 import math
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from ..randomness import generator
 from .channelvit import ChannelViT
 from .decoder import ChannelMAEDecoder
 from .exported import read_file
-from .tags import file_of
+from .tags import ChannelMAE_Weights, file_of
 
 FreshBands = Literal['sample', 'index', 'nearest', 'random']
 """How the embedding of a band starts that the weights do not know.
@@ -119,8 +120,19 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
         FileNotFoundError: If `weights` is neither a file nor the name of an enum.
         ValueError: If the file holds no tensors by name.
     """
+    if isinstance(weights, ChannelMAE_Weights):
+        return read_weights(weights.path())
     if isinstance(weights, WeightsEnum):
-        return _bare(_flat(weights.get_state_dict(progress=True, check_hash=True)))
+        try:
+            content = weights.get_state_dict(
+                progress=True, check_hash=True, weights_only=True
+            )
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f'weights {weights} hold more than tensors and plain values, and no '
+                f'code in a file is run: give other weights.'
+            ) from error
+        return _bare(_flat(content))
     if not os.path.exists(weights):
         if (registered := file_of(weights)) is not None:
             return read_weights(registered)
@@ -134,7 +146,7 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             ) from None
     try:
         if weights.endswith('.safetensors'):
-            content: object = _tensors_of(weights)
+            content = _tensors_of(weights)
         else:
             content = torch.load(weights, map_location='cpu', weights_only=True)
     except Exception as error:  # an unpickler of wrong bytes may raise anything
@@ -155,6 +167,11 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             f'weights {weights!r} is no checkpoint: it holds no tensors by name.'
         )
     return _bare(tensors)
+
+
+def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
+    """List the bands of an encoder's tensors, in their order."""
+    return [k.removeprefix(_SPECTRAL) for k in tensors if k.startswith(_SPECTRAL)]
 
 
 def _tensors_of(path: str) -> dict[str, Tensor]:
