@@ -86,7 +86,7 @@ def heat_map(results: Results) -> Figure:
     panel.set_xticks(
         range(len(targets)),
         [
-            f'{title_of(target)}\nscratch: {percent(base and base.estimate)}'
+            f'{title_of(target)}\nscratch: {percent(base.estimate if base else None)}'
             for target, base in zip(targets, scratch, strict=True)
         ],
         fontsize=9,
