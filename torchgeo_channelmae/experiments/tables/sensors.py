@@ -39,7 +39,7 @@ def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
     path = folder / f'{sensor}.yaml'
     if not path.is_file() or sensor != sensor.lower():  # names of targets are capitals
         known = sorted(each.stem for each in folder.glob('*.yaml'))
-        near = difflib.get_close_matches(sensor, known, 1, 0)
+        near = difflib.get_close_matches(sensor.lower(), known, 1, 0.4)  # short names
         hint = f', did you mean {near[0]!r}' if near else ''
         raise ValueError(
             f'There is no sensor {sensor!r}{hint}: the overlays in {folder} are '
