@@ -99,22 +99,44 @@ def test_the_page_has_each_gain_where_source_and_target_meet(results):
 
 def test_the_picture_shows_the_same_gains_and_what_was_not_run(results):
     panel = heat_map(results).axes[0]
-    texts = {tuple(map(int, t.get_position())): t for t in panel.texts}
-    assert len(texts) == 4
-    assert texts[1, 0].get_text() == 'not run'  # RGB to Sentinel-1
-    cells = results.table.cells
+    texts = {}
+    for text in panel.texts:
+        x, y = text.get_position()
+        texts.setdefault((round(x), round(y)), []).append(text)
+    frames = {'-': set(), '--': set()}  # of what is sure, and of ceilings
+    for frame in panel.patches:
+        line = '-' if frame.get_linestyle() in ('-', 'solid') else '--'
+        x, y = frame.get_center()
+        frames[line].add((round(x), round(y)))
+    cells, sure = results.table.cells, set()
     for y, source in enumerate(sources(results)):
         for x, target in enumerate(results.table.targets):
             gain = results.difference(cells[f'{source}:{target}'], 'mAP_micro')
-            if gain is not None:
-                text = texts[x, y]
-                assert text.get_text().startswith(f'{100 * gain.estimate:+.2f}\n')
-                weight = 'bold' if gain.excludes_zero else 'normal'
-                assert text.get_fontweight() == weight
-    corners = {
-        (round(p.get_x() + 0.47), round(p.get_y() + 0.47)) for p in panel.patches
-    }
-    assert corners == {(0, 0), (1, 1)}  # the ceilings are framed
+            shown = [text.get_text() for text in texts.pop((x, y))]
+            if gain is None:
+                assert (source, target, shown) == ('rgb-p16', 'S1', ['not run'])
+                continue
+            ends = f'[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]'
+            assert shown == [f'{100 * gain.estimate:+.2f}', ends]
+            if gain.low > 0 or gain.high < 0:
+                sure.add((x, y))
+    assert not texts
+    assert frames == {'-': sure, '--': {(0, 0), (1, 1)}}
+    assert len(sure) > 0
+    for label, target in zip(panel.get_xticklabels(), ('RGB', 'S1'), strict=True):
+        scratch = results.whole(cells[f'scratch-p16:{target}'], 'mAP_micro')
+        assert label.get_text().endswith(f'scratch: {100 * scratch.estimate:.2f}')
+
+
+@pytest.mark.parametrize(
+    ('sensors', 'only'), [(('s1',), []), (SENSORS, ['s2-p16:S1', 'scratch-p16:S1'])]
+)
+def test_one_sensor_and_a_matrix_with_holes_are_drawn(sensors, only, tmp_path):
+    found = fabricate(tmp_path, 'matrix', sensors=sensors, only=only, seeds=(0,))
+    drawing = heat_map(found)
+    drawing.savefig(tmp_path / 'table.png')
+    holes = [t for t in drawing.axes[0].texts if t.get_text() == 'not run']
+    assert len(holes) == (8 if only else 0)
 
 
 def test_the_reader_is_told_what_is_missing_and_files_are_equal_again(

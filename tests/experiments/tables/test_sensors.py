@@ -61,6 +61,8 @@ def test_those_of_the_default_are_there():
     ('sensors', 'words'),
     [
         (['s3'], r"no sensor 's3', did you mean 's[12]': the overlays .* rgb, s1,"),
+        (['S1'], "no sensor 'S1', did you mean 's1': .* named in small letters"),
+        (['quickbird'], "no sensor 'quickbird': the overlays"),  # nothing is near
         (['vnri'], "no sensor 'vnri', did you mean 'vnir'"),
         (['s1', 's2', 's1'], "Sensor 's1' is named twice: name each once"),
         ([], 'No sensor is named: give one or more with --sensors'),
@@ -78,6 +80,12 @@ def test_wrong_names_are_told_in_a_sentence(sensors, words):
 def test_an_overlay_without_bands_is_named(text, own):
     with pytest.raises(ValueError, match=r'bare.yaml names no bands: give data\.'):
         bands_of('bare', own('bare', text))
+
+
+def test_an_overlay_named_in_capitals_is_no_sensor(own):
+    overlays = own('MySat', 'data:\n  init_args:\n    bands: [B04]\n')
+    with pytest.raises(ValueError, match=r"no sensor 'MySat'.*named in small letters"):
+        check_sensors(['MySat'], overlays)
 
 
 def test_a_folder_without_overlays_is_told(tmp_path):

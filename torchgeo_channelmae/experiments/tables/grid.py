@@ -1,14 +1,23 @@
 """Any sensor to any sensor: the gain of every source on every target at a glance."""
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+import math
+import textwrap
+from typing import Any
 
-from .markdown import difference_text, interval_text
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from ..bootstrap import Interval
+from .markdown import difference_text, interval_text, percent
 from .results import Results
 from .sensors import title_of
 
 _SCORE = 'mAP_micro'
+_LETTERS = 14  # to an inch, of the smallest writing
+_SURE: dict[str, Any] = {'fill': False, 'ec': 'black', 'lw': 2.5}
+_CEILING: dict[str, Any] = {'fill': False, 'ec': 'black', 'lw': 1, 'ls': (0, (4, 3))}
 
 
 def sources(results: Results) -> list[str]:
@@ -56,7 +65,6 @@ def heat_map(results: Results) -> Figure:
     """Draw the gains, with their intervals, a row a source and a column a target."""
     targets, rows = results.table.targets, sources(results)
     cells = results.table.cells
-    titles = {row.name: row.title for row in results.table.rows}
     found = [
         [results.difference(cells[f'{name}:{target}'], _SCORE) for target in targets]
         for name in rows
@@ -65,46 +73,70 @@ def heat_map(results: Results) -> Figure:
         [[np.nan if i is None else 100 * i.estimate for i in row] for row in found]
     )
     largest = float(np.nanmax(np.abs(gains))) if np.isfinite(gains).any() else 1.0
-    drawing = Figure(
-        figsize=(3.2 + 1.7 * len(targets), 2.2 + 0.85 * len(rows)), layout='constrained'
-    )
+    width = 3.4 + 1.5 * len(targets)
+    drawing = Figure(figsize=(width, 2.6 + 0.8 * len(rows)), layout='constrained')
     panel = drawing.subplots()
-    image = panel.imshow(gains, cmap='RdBu', vmin=-largest, vmax=largest, aspect='auto')
+    end = 1.6 * largest or 1.0  # so that black is read on the darkest colour
+    image = panel.imshow(gains, cmap='RdBu', vmin=-end, vmax=end, aspect='auto')
     for y, row in enumerate(found):
         for x, gain in enumerate(row):
-            if gain is None:
-                panel.text(x, y, 'not run', ha='center', va='center', fontsize=8)
-                continue
-            low, high = 100 * gain.low, 100 * gain.high
-            panel.text(
-                x,
-                y,
-                f'{100 * gain.estimate:+.2f}\n[{low:+.2f}, {high:+.2f}]',
-                ha='center',
-                va='center',
-                fontsize=9,
-                fontweight='bold' if gain.excludes_zero else 'normal',
-                color='white' if abs(gain.estimate) * 100 > 0.6 * largest else 'black',
-            )
-    for x, target in enumerate(targets):
-        name = f'{target.lower()}-p16'
-        if name in rows:  # the ceiling
-            corner = (x - 0.47, rows.index(name) - 0.47)
-            panel.add_patch(
-                Rectangle(corner, 0.94, 0.94, fill=False, ec='black', lw=1, ls='--')
-            )
-    panel.set_xticks(range(len(targets)), [title_of(t) for t in targets], fontsize=9)
-    panel.set_yticks(range(len(rows)), [titles[name] for name in rows], fontsize=9)
-    panel.set_xlabel('fine-tuned and tested on', fontsize=9)
-    panel.set_ylabel('pretrained on', fontsize=9)
-    bar = drawing.colorbar(image, ax=panel, shrink=0.9)
-    bar.set_label('gain over scratch, mAP micro, points', fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    about = results.preset.about
-    drawing.suptitle(
-        'Any sensor to any sensor; bold: the 95 % interval excludes 0; dashed: the '
-        f'ceiling{chr(10) + about if about else ""}',
-        fontsize=8,
-        wrap=True,
+            is_ceiling = rows[y] == f'{targets[x].lower()}-p16'
+            _draw_cell(panel, x, y, gain, is_ceiling)
+    scratch = [results.whole(cells[f'scratch-p16:{t}'], _SCORE) for t in targets]
+    panel.set_xticks(
+        range(len(targets)),
+        [
+            f'{title_of(target)}\nscratch: {percent(base.estimate if base else None)}'
+            for target, base in zip(targets, scratch, strict=True)
+        ],
+        fontsize=9,
     )
+    titles = {row.name: row.title for row in results.table.rows}
+    panel.set_yticks(range(len(rows)), [titles[name] for name in rows], fontsize=9)
+    panel.tick_params(length=0)
+    panel.set_xlabel('fine-tuned and tested on', fontsize=10)
+    panel.set_ylabel('pretrained on', fontsize=10)
+    bar = drawing.colorbar(image, ax=panel, shrink=0.9)
+    bar.set_label('gain over scratch, points', fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    drawing.legend(
+        handles=[
+            Patch(**_SURE, label='95 % interval excludes 0'),
+            Patch(**_CEILING, label='the target itself: the ceiling'),
+        ],
+        loc='outside lower center',
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+        handleheight=1.2,
+    )
+    about = textwrap.wrap(results.preset.about, int(_LETTERS * width))
+    title = [f'{results.table.title}: gain over scratch in mAP micro, points', *about]
+    drawing.suptitle('\n'.join(title), fontsize=8.5)
     return drawing
+
+
+def _draw_cell(
+    panel: Axes, x: int, y: int, gain: Interval | None, is_ceiling: bool
+) -> None:
+    """Write a gain and its interval, and frame what is sure and what is a ceiling."""
+    centred: dict[str, Any] = {'ha': 'center', 'va': 'center'}
+    if is_ceiling:
+        panel.add_patch(Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, **_CEILING))
+    if gain is None or math.isnan(gain.estimate):
+        panel.text(x, y, 'not run', **centred, fontsize=8, color='dimgray')
+        return
+    sure = gain.excludes_zero
+    if sure:
+        panel.add_patch(Rectangle((x - 0.485, y - 0.475), 0.97, 0.95, **_SURE))
+    panel.text(
+        x,
+        y - 0.1,
+        f'{100 * gain.estimate:+.2f}',
+        **centred,
+        fontsize=12,
+        fontweight='bold' if sure else 'normal',
+    )
+    interval = f'[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]'
+    if math.isfinite(gain.low):
+        panel.text(x, y + 0.19, interval, **centred, fontsize=8)

@@ -37,13 +37,14 @@ def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
     """
     folder = overlays / 'bands'
     path = folder / f'{sensor}.yaml'
-    if not path.is_file():
+    if not path.is_file() or sensor != sensor.lower():  # names of targets are capitals
         known = sorted(each.stem for each in folder.glob('*.yaml'))
-        near = difflib.get_close_matches(sensor, known, 1, 0)
+        near = difflib.get_close_matches(sensor.lower(), known, 1, 0.4)  # short names
         hint = f', did you mean {near[0]!r}' if near else ''
         raise ValueError(
             f'There is no sensor {sensor!r}{hint}: the overlays in {folder} are '
-            f'{", ".join(known)}; add one for bands of your own.'
+            f'{", ".join(known)}; add one, named in small letters, for bands of your '
+            f'own.'
         )
     values = yaml.safe_load(path.read_text())
     try:
