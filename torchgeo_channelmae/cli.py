@@ -10,6 +10,7 @@ import jsonargparse
 
 COMMANDS = {
     'encode': ('datasets.encode', 'BigEarthNet archives to an LMDB, read 20 x faster'),
+    'export': ('export', 'weights of a run as one file, with a model card'),
     'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
     'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
     'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
@@ -18,6 +19,9 @@ COMMANDS = {
     'show': ('experiments.show', 'a page of the samples that training sees'),
 }
 """Name of a command: its module, with a function of that name, and what it is for."""
+
+LISTS = ('--sensors', '--only', '--seeds')
+"""Options of several values, with commas or spaces between them."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -78,13 +82,25 @@ def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str
     switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
     if options and not options[0].startswith('-'):
         options = [f'--{next(iter(parameters)).name}', *options]
-    options = [_underscored(option) for option in options]
+    options = _joined([_underscored(option) for option in options])
     return [
         f'{option}=true'
         if option in switches and (not following or following.startswith('--'))
         else option
         for option, following in zip(options, [*options[1:], ''], strict=False)
     ]
+
+
+def _joined(options: Sequence[str]) -> list[str]:
+    """Put commas between the values of options that take several."""
+    joined: list[str] = []
+    for option in options:
+        is_value = not option.startswith('--')
+        if is_value and len(joined) > 1 and joined[-2] in LISTS:
+            joined[-1] += f',{option}'
+        else:
+            joined.append(option)
+    return joined
 
 
 def _underscored(option: str) -> str:

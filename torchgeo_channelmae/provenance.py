@@ -15,9 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from safetensors import safe_open
 from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
+
+from .models.exported import read_header
+from .models.published import file_of
 
 KEY = 'channelmae_provenance'
 """Where a checkpoint has :meth:`Provenance.state`."""
@@ -203,13 +207,31 @@ def read_provenance(weights: object) -> Provenance:
     if not isinstance(weights, str):
         return UNKNOWN
     if not os.path.exists(weights):
+        if (registered := file_of(weights)) is not None:
+            return read_provenance(registered)
         with contextlib.suppress(KeyError, ValueError):
             return _published(get_weight(weights))
+    if weights.endswith('.safetensors'):
+        return from_state(_exported(weights))
     if not zipfile.is_zipfile(weights):
         return UNKNOWN
     # Mapped, so that no tensor but the patches' hashes is read.
     content = torch.load(weights, map_location='cpu', weights_only=True, mmap=True)
     return from_state(content.get(KEY) if isinstance(content, Mapping) else None)
+
+
+def _exported(path: str) -> dict[str, Any] | None:
+    """Return the state in an export's header, None where there is none."""
+    header = read_header(path)
+    if header is None or header['provenance'] is None:
+        return None
+    state: dict[str, Any] = header['provenance']
+    with safe_open(path, framework='pt') as file:
+        for training in state['inherited'] + state['own']:
+            record = training['record']
+            if record is not None and record['patches'] is not None:
+                record['patches'] = file.get_tensor(record['patches'])
+    return state
 
 
 def _published(weights: WeightsEnum) -> Provenance:

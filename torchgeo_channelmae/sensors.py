@@ -153,7 +153,8 @@ def default_names(in_chans: int) -> tuple[str, ...]:
     counts = ', '.join(f'{len(sensor)} ({name})' for name, sensor in SENSORS.items())
     raise ValueError(
         f'No default band names for {in_chans} channels (there are for {counts}): '
-        f'name them with bands=[...].'
+        f'name them with bands=[...], or, where a task takes no names, in a variant '
+        f'(register_variant of torchgeo_channelmae.register).'
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import resample_abs_pos_embed
+from timm.models import group_parameters
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torchgeo.tasks.utils import extract_backbone, load_state_dict
@@ -332,6 +334,15 @@ def test_torchgeos_own_loader_brings_a_checkpoint_back(tmp_path, size):
         assert torch.equal(model(image), trained(image))
 
 
+def test_bands_that_weights_lack_are_warned_of_and_the_others_arrive():
+    model, known = encoder(('VV', 'B02')), encoder(('B02', 'B08'))
+    with pytest.warns(UserWarning, match=r'^The weights know no band VV, whose '):
+        model.load_state_dict(known.state_dict(), strict=False)
+    assert torch.equal(model.spectral_embed['B02'], known.spectral_embed['B02'])
+    with pytest.raises(RuntimeError, match=r'spectral_embed\.VV'):
+        model.load_state_dict(known.state_dict())
+
+
 def test_positions_of_another_width_or_of_no_square_grid_are_not_taken_over():
     model = encoder(img_size=16)
     state = model.state_dict() | {'pos_embed': torch.zeros(1, 6, 32)}
@@ -435,6 +446,96 @@ def test_timm_makes_a_feature_extractor_of_it(layers):
     for found, layer in zip(maps, layers, strict=True):
         assert found.shape == (2, 192, 2, 3)
         torch.testing.assert_close(found, every[layer])
+
+
+@torch.no_grad()
+def test_feature_maps_may_hold_the_bands_one_after_the_other():
+    model, image = encoder(band_maps='concat'), pixels()
+    mean = encoder()
+    mean.load_state_dict(model.state_dict())
+    tokens = model.forward_intermediates(image, output_fmt='NLC')[1][-1]
+    found = model.forward_intermediates(image)[1][-1]
+    assert found.shape == (2, 3 * 32, 2, 3)
+    for band in range(3):
+        for y in range(2):
+            for x in range(3):
+                own = tokens[:, band * 6 + y * 3 + x]
+                assert torch.equal(found[:, band * 32 : band * 32 + 32, y, x], own)
+    averaged = mean.forward_intermediates(image)[1][-1]
+    torch.testing.assert_close(found.unflatten(1, (3, 32)).mean(1), averaged)
+
+
+@pytest.mark.parametrize('band_maps', ['mean', 'concat'])
+@pytest.mark.parametrize('bands', [['VV', 'VH'], ['B02', 'B03', 'B04']])
+@torch.no_grad()
+def test_a_feature_extractor_tells_how_many_channels_its_maps_have(bands, band_maps):
+    extractor = timm.create_model(
+        'channelmae_tiny_patch16',
+        features_only=True,
+        out_indices=(1, 3),
+        bands=bands,
+        depth=4,
+        band_maps=band_maps,
+    )
+    maps = extractor(pixels(len(bands), 32, 48))
+    channels = [found.shape[1] for found in maps]
+    assert channels == extractor.feature_info.channels()
+    assert channels == [192 * (len(bands) if band_maps == 'concat' else 1)] * 2
+    assert extractor.feature_info.reduction() == [16, 16]
+
+
+def test_an_unknown_way_to_make_maps_is_refused():
+    with pytest.raises(ValueError, match=r"^band_maps 'sum' is not known: choose "):
+        encoder(band_maps='sum')
+
+
+@torch.no_grad()
+def test_pruning_leaves_the_maps_that_it_was_asked_to_keep():
+    model, image = encoder(depth=4).eval(), pixels()
+    before = model.forward_intermediates(image, indices=[0, 2], intermediates_only=True)
+    kept = model.prune_intermediate_layers([0, 2])
+    assert kept == [0, 2]
+    assert len(model.blocks) == 3
+    after = model.forward_intermediates(image, indices=kept, intermediates_only=True)
+    for found, expected in zip(after, before, strict=True):
+        assert torch.equal(found, expected)
+    assert list(dict(model.named_children()))[-2:] == ['head_drop', 'head']
+    assert isinstance(model.get_classifier(), torch.nn.Identity)
+
+
+@torch.no_grad()
+def test_intermediate_layers_come_by_timms_other_method_too():
+    model, image = encoder().eval(), pixels()
+    (found,) = model.get_intermediate_layers(image, n=[1], reshape=True, norm=True)
+    (tokens,) = model.get_intermediate_layers(image, n=[1], norm=True)
+    assert torch.equal(tokens, model.forward_features(image)[:, 1:])
+    torch.testing.assert_close(
+        found, tokens.unflatten(1, (3, 2, 3)).mean(1).movedim(-1, 1)
+    )
+
+
+def test_maps_under_gradient_checkpointing_have_the_same_gradients():
+    gradients = []
+    for enable in (False, True):
+        model = encoder().train()
+        model.set_grad_checkpointing(enable)
+        maps = model.forward_intermediates(pixels())[1]
+        sum(found.square().mean() for found in maps).backward()
+        gradients.append([p.grad for p in model.blocks.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_layers_are_those_of_timms_own_transformer_and_bands_are_of_the_lowest():
+    model = encoder(depth=3)
+    plain = VisionTransformer(64, 8, 3, 5, embed_dim=32, depth=3, num_heads=4)
+    layers, expected = (
+        group_parameters(each, each.group_matcher(), reverse=True)
+        for each in (model, plain)
+    )
+    for band in BANDS:
+        expected[f'spectral_embed.{band}'] = 0
+    assert layers == expected
+    assert model.get_classifier() is model.head
 
 
 def test_gradient_checkpointing_changes_neither_output_nor_gradients():

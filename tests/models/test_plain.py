@@ -24,6 +24,15 @@ def test_an_unknown_model_is_named_beside_what_there_is():
     assert '\n' not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ('name', 'nearest'),
+    [('channelmea_tiny_patch16', 'channelmae_tiny_patch16'), ('resnet5O', 'resnet50')],
+)
+def test_an_unknown_model_is_named_beside_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f'timm, did you mean {nearest!r}: choose'):
+        create_plain(name, BANDS, 19, 64)
+
+
 def test_weights_for_other_bands_and_sizes_arrive_but_for_the_first_layer():
     optical = create_plain('vit_tiny_patch16_224', [f'B{i}' for i in range(13)], 0, 224)
     radar = create_plain('vit_tiny_patch16_224', BANDS, 19, 64)

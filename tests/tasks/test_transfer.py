@@ -179,6 +179,10 @@ def test_lower_layers_learn_slower(trainer):
         ({'embed_std': 0.0}, 'embed_std is 0.0'),
         ({'model': 'resnet51'}, "'resnet51' is not known to timm"),
         ({'model': 'channelmae_giant'}, "'channelmae_giant' is no channel-token"),
+        (
+            {'model': 'channelmae_tiny_patch61'},
+            "did you mean 'channelmae_tiny_patch16': choose one of channelmae_base",
+        ),
         ({'model': 'resnet18', 'bands': ['VV']}, 'in_channels is 2, but bands names 1'),
         (
             {'trainable': 'neck+head'},

@@ -6,23 +6,18 @@ looked up by name, so the state dict itself says which bands a checkpoint knows.
 """
 
 import math
-import sys
-from collections.abc import Sequence
-from typing import Any, override
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, override
 
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ..sensors import default_names
+from ..sensors import check_names, default_names
 from .attention import DeviceAttention
 from .patch_embed import ChannelPatchEmbed
 from .tokens import (
@@ -32,6 +27,14 @@ from .tokens import (
     separable_positions,
     spectral_parameters,
 )
+
+_SPECTRAL = 'spectral_embed.'
+BandMaps = Literal['mean', 'concat']
+"""How the bands of a grid cell become one pixel of a feature map.
+
+* ``mean``: their mean, (B, D, h, w).
+* ``concat``: one after the other, (B, C * D, h, w), in the order of the bands.
+"""
 
 
 class ChannelViT(VisionTransformer):
@@ -54,6 +57,7 @@ class ChannelViT(VisionTransformer):
         global_pool: str = 'avg',
         bands: Sequence[str] | None = None,
         embed_std: float = 0.02,
+        band_maps: BandMaps = 'mean',
         **kwargs: Any,
     ) -> None:
         """Initialize a new ChannelViT instance.
@@ -72,12 +76,26 @@ class ChannelViT(VisionTransformer):
             embed_std: Standard deviation that positions and band embeddings start
                 with. At 0.02 they are small beside the projected pixels; in trials of
                 some minutes, one run each, larger ones learned faster.
+            band_maps: How feature maps bring the bands of a grid cell together:
+                ``mean`` or ``concat``.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 
         Raises:
-            ValueError: If bands and channel count disagree, a name is repeated, or the
-                patch side does not divide the image.
+            ValueError: If bands and channel count disagree, a name is repeated, the
+                patch side does not divide the image, `band_maps` is not known, or
+                `dynamic_img_size` is given.
         """
+        if 'dynamic_img_size' in kwargs:  # of TorchGeo's ChangeViT, which would go on
+            raise ValueError(
+                'dynamic_img_size is given, but the model takes any size anyway: leave '
+                "it out, and instead of TorchGeo's changevit, which reads one token a "
+                'grid cell, so the first band alone, choose unet with a variant of two '
+                'dates (register_variant of torchgeo_channelmae.register).'
+            )
+        if band_maps not in get_args(BandMaps):
+            raise ValueError(
+                f"band_maps {band_maps!r} is not known: choose 'mean' or 'concat'."
+            )
         if bands is None:
             bands = default_names(12 if in_chans is None else in_chans)
         elif in_chans is not None and in_chans != len(bands):
@@ -103,6 +121,8 @@ class ChannelViT(VisionTransformer):
         self.embed_std = embed_std
         init_embedding(self.pos_embed, embed_std)
         self.spectral_embed = spectral_parameters(bands, self.embed_dim, embed_std)
+        self.band_maps = band_maps
+        self.choose_bands(None)
         # TorchGeo takes a model's last child for its head.
         for name in ('head_drop', 'head'):
             self._modules[name] = self._modules.pop(name)
@@ -111,6 +131,41 @@ class ChannelViT(VisionTransformer):
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order of the input's channels."""
         return tuple(self.spectral_embed)
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of a feature map."""
+        maps = self.num_chosen if self.band_maps == 'concat' else 1
+        return maps * int(self.embed_dim)
+
+    def choose_bands(self, bands: Sequence[str] | None) -> None:
+        """Say which bands the images have from now on.
+
+        Args:
+            bands: Names of some of the model's bands, in the order of the channels.
+                None is all, in the model's order.
+
+        Raises:
+            ValueError: If one is not the model's, or named twice.
+        """
+        if bands is not None:
+            check_names(bands)
+        for name in bands or ():
+            if name not in self.spectral_embed:
+                raise ValueError(
+                    f'The model has no band {name!r}: choose from '
+                    f'{", ".join(self.bands)}.'
+                )
+        self.chosen: tuple[int, ...] | None = (
+            None if bands is None else tuple(self.bands.index(name) for name in bands)
+        )
+        for info in self.feature_info:
+            info['num_chs'] = self.map_channels
+
+    @property
+    def num_chosen(self) -> int:
+        """Number of bands that images have: all, or those chosen."""
+        return len(self.bands if self.chosen is None else self.chosen)
 
     def encode(self, x: Tensor, visible: Tensor) -> Tensor:
         """Encode some of an image's tokens; the others are never computed.
@@ -155,7 +210,7 @@ class ChannelViT(VisionTransformer):
             old_size=list(self.patch_embed.grid_size),
             num_prefix_tokens=0,
         )
-        return separable_positions(positions[0], self.spectral_embed)
+        return separable_positions(positions[0], self.spectral_embed, self.chosen)
 
     def _prepend_class_token(self, tokens: Tensor) -> Tensor:
         prefix = [
@@ -174,9 +229,10 @@ class ChannelViT(VisionTransformer):
         return self.norm(tokens)
 
     def _check_channels(self, channels: int) -> None:
-        if channels != len(self.spectral_embed):
+        if channels != self.num_chosen:
+            chosen = '' if self.chosen is None else f'{self.num_chosen} chosen ones of '
             raise ValueError(
-                f'The image has {channels} channels, but the model has '
+                f'The image has {channels} channels, but the model has {chosen}'
                 f'{len(self.spectral_embed)} bands ({", ".join(self.bands)}).'
             )
 
@@ -186,8 +242,8 @@ class ChannelViT(VisionTransformer):
     ) -> Any:
         """Return intermediate features, as timm's method does.
 
-        ``NCHW`` maps are the mean over the bands of a grid cell, (B, D, h, w); ``NLC``
-        has every token, (B, N, D).
+        ``NCHW`` maps bring the bands of a grid cell together as `band_maps` says;
+        ``NLC`` has every token, (B, N, D).
         """
         if output_fmt != 'NCHW':
             return super().forward_intermediates(
@@ -195,14 +251,16 @@ class ChannelViT(VisionTransformer):
             )
         found = super().forward_intermediates(x, *args, output_fmt='NLC', **kwargs)
         shape = (
-            len(self.bands),
+            self.num_chosen,
             *self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
         )
 
         def to_map(feature: Any) -> Any:
             if isinstance(feature, tuple):  # (tokens, prefix tokens)
                 return to_map(feature[0]), *feature[1:]
-            return feature.unflatten(1, shape).mean(1).permute(0, 3, 1, 2).contiguous()
+            maps = feature.unflatten(1, shape).permute(0, 1, 4, 2, 3)  # (B, C, D, h, w)
+            maps = maps.mean(1) if self.band_maps == 'mean' else maps.flatten(1, 2)
+            return maps.contiguous()
 
         if isinstance(found, dict):
             maps = [to_map(feature) for feature in found['image_intermediates']]
@@ -213,11 +271,25 @@ class ChannelViT(VisionTransformer):
 
     @override
     @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str, prefix: str = '') -> None:
+        """Load weights of a pretrained tag, bands by name, as timm asks for it.
+
+        Args:
+            checkpoint_path: A checkpoint or an export.
+            prefix: Not used.
+
+        Raises:
+            ValueError: If they are of another model, or the file is damaged.
+        """
+        from .weights import load_encoder, read_weights  # which know this class
+
+        load_encoder(self, read_weights(checkpoint_path))
+
+    @override
+    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Name the parameters that weight decay leaves alone."""
-        return super().no_weight_decay() | {
-            f'spectral_embed.{name}' for name in self.bands
-        }
+        return super().no_weight_decay() | {_SPECTRAL + name for name in self.bands}
 
     @override
     @torch.jit.ignore
@@ -228,6 +300,39 @@ class ChannelViT(VisionTransformer):
         return groups | {'stem': stem}
 
     @override
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load tensors as torch does, and warn of bands that are not among them.
+
+        TorchGeo's own tasks load without asking what is missing.
+        """
+        keys = super().load_state_dict(state_dict, strict, assign)
+        fresh = [band for band in self.bands if _SPECTRAL + band in keys.missing_keys]
+        if fresh:
+            warnings.warn(
+                f'The weights know no band {", ".join(fresh)}, whose embedding keeps '
+                f'its random start: load them with LoadWeights of '
+                f'torchgeo_channelmae.register to start it near the embeddings that '
+                f'they know.',
+                stacklevel=2,
+            )
+        return keys
+
+    def take_grid(self, positions: Tensor | None) -> None:
+        """Take over the grid of stored positions, so that they fit as they are.
+
+        Args:
+            positions: (1, L, D), for a square grid; anything else changes nothing.
+        """
+        if positions is None or positions.shape[1:] == self.pos_embed.shape[1:]:
+            return
+        cells = math.isqrt(positions.shape[1])
+        if cells**2 == positions.shape[1] and positions.shape[2] == self.embed_dim:
+            self.patch_embed.set_input_size(cells * self.patch_embed.patch_size[0])
+            self.pos_embed.data = self.pos_embed.data.new_empty(positions.shape)
+
+    @override
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
@@ -235,59 +340,5 @@ class ChannelViT(VisionTransformer):
 
         They are resampled to the input, not to the size the model was made with.
         """
-        stored = state_dict.get(f'{prefix}pos_embed')
-        if stored is not None and stored.shape[1:] != self.pos_embed.shape[1:]:
-            cells = math.isqrt(stored.shape[1])
-            if cells**2 == stored.shape[1] and stored.shape[2] == self.embed_dim:
-                self.patch_embed.set_input_size(cells * self.patch_embed.patch_size[0])
-                self.pos_embed.data = self.pos_embed.data.new_empty(stored.shape)
+        self.take_grid(state_dict.get(f'{prefix}pos_embed'))
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-_SIZES = {
-    'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
-    'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
-    'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
-    'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
-}
-
-
-def _register(size: str, patch_size: int) -> None:
-    """Register one size with timm, under its name in this module."""
-    name = f'channelmae_{size}_patch{patch_size}'
-
-    def create(pretrained: bool = False, **kwargs: Any) -> ChannelViT:
-        if kwargs.get('bands') is not None:  # else timm fills in the default's count
-            kwargs.setdefault('in_chans', len(kwargs['bands']))
-        layers = kwargs.pop('out_indices', 3)
-        model: ChannelViT = build_model_with_cfg(
-            ChannelViT,
-            name,
-            pretrained,
-            feature_cfg={'out_indices': layers, 'feature_cls': 'getter'},
-            **{'patch_size': patch_size, **_SIZES[size], **kwargs},
-        )
-        return model
-
-    create.__name__ = create.__qualname__ = name
-    create.__doc__ = f'ChannelViT, ViT-{size.capitalize()}, patches of {patch_size} px.'
-    setattr(sys.modules[__name__], name, register_model(create))
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        f'channelmae_{size}_patch{patch_size}': {
-            'num_classes': 0,
-            'input_size': (12, 128, 128),
-            'fixed_input_size': False,
-            'first_conv': 'patch_embed.proj',
-            'classifier': 'head',
-        }
-        for size in _SIZES
-        for patch_size in (8, 16)
-    }
-)
-
-for _size in _SIZES:
-    for _patch_size in (8, 16):
-        _register(_size, _patch_size)

@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from .registry import did_you_mean
 from .tokens import check_size
 from .weights import LoadReport
 
@@ -37,7 +38,8 @@ def create_plain(
     """
     if not timm.is_model(name):
         raise ValueError(
-            f'Model {name!r} is not known to timm: choose a channel-token encoder '
+            f'Model {name!r} is not known to timm'
+            f'{did_you_mean(name, timm.list_models())}: choose a channel-token encoder '
             f'({", ".join(timm.list_models("channelmae_*"))}) or a model of '
             f'timm.list_models().'
         )

@@ -105,15 +105,22 @@ def spectral_parameters(
     return embeddings
 
 
-def separable_positions(positions: Tensor, spectral: nn.ParameterDict) -> Tensor:
+def separable_positions(
+    positions: Tensor,
+    spectral: nn.ParameterDict,
+    chosen: Sequence[int] | None = None,
+) -> Tensor:
     """Add up the position of every cell and the embedding of every band.
 
     Args:
         positions: (L, D).
         spectral: C parameters of shape (D,).
+        chosen: Numbers of the bands that are there, in their order. None is all.
 
     Returns:
         (N, D), band-major.
     """
     bands = torch.stack(list(spectral.values()))
+    if chosen is not None:  # the others get a gradient of 0, as DDP wants one
+        bands = bands[list(chosen)]
     return (bands[:, None] + positions[None]).flatten(0, 1)

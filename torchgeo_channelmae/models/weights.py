@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from torchgeo.models import get_weight
@@ -20,6 +19,9 @@ from torchvision.models import WeightsEnum
 from .. import sensors
 from ..randomness import generator
 from .channelvit import ChannelViT
+from .decoder import ChannelMAEDecoder
+from .exported import read_file
+from .published import file_of
 
 FreshBands = Literal['sample', 'index', 'nearest', 'random']
 """How the embedding of a band starts that the weights do not know.
@@ -71,8 +73,7 @@ class LoadReport:
             ('other fresh tensors', self.fresh),
         ):
             if told:
-                items = ', '.join(f'{name} ({how})' for name, how in told.items())
-                parts.append(f'{title}: {items}')
+                parts.append(f'{title}: {_reasons(told)}')
         if self.left_over:
             parts.append(f'left over: {_summary(self.left_over)}')
         return '; '.join(parts) + '.'
@@ -89,13 +90,26 @@ def _summary(names: Sequence[str]) -> str:
     )
 
 
+def _reasons(told: Mapping[str, str]) -> str:
+    """Say each name with how it started, many of one part and one reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, how in told.items():
+        groups.setdefault((name.split('.')[0], how), []).append(name)
+    return ', '.join(
+        f'{start} ({len(names)} tensors, {how})'
+        if len(names) > 4
+        else ', '.join(f'{name} ({how})' for name in names)
+        for (start, how), names in groups.items()
+    )
+
+
 def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
     """Read the tensors of pretrained weights.
 
     Args:
-        weights: Path of a Lightning checkpoint, of a file of tensors (``.safetensors``,
-            or a state dict), or a weights enum of TorchGeo or its name. No code in a
-            file is ever run.
+        weights: Path of a Lightning checkpoint, of an export or another file of tensors
+            (``.safetensors``, or a state dict), a weights enum of TorchGeo or its name,
+            or the tag of registered weights. No code in a file is ever run.
 
     Returns:
         Tensors by name. An encoder that stands under ``model.`` or ``backbone.`` has
@@ -108,20 +122,24 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
     if isinstance(weights, WeightsEnum):
         return _bare(weights.get_state_dict(progress=True, check_hash=True))
     if not os.path.exists(weights):
+        if (registered := file_of(weights)) is not None:
+            return read_weights(registered)
         try:
             return read_weights(get_weight(weights))
         except (KeyError, ValueError):
             raise FileNotFoundError(
-                f'weights {weights!r} is neither a file nor the name of TorchGeo '
+                f'weights {weights!r} is neither a file nor the name of registered '
                 f'weights: run the pretraining that writes it, give the path of '
                 f'another checkpoint, or null to start from scratch.'
             ) from None
     try:
         if weights.endswith('.safetensors'):
-            content: object = _in_band_order(load_file(weights))
+            content: object = _tensors_of(weights)
         else:
             content = torch.load(weights, map_location='cpu', weights_only=True)
     except Exception as error:  # an unpickler of wrong bytes may raise anything
+        if weights.endswith('.safetensors') and type(error) is ValueError:
+            raise ValueError(f'weights {error}') from None  # tells of an export
         raise ValueError(
             f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '
             f'holds more than tensors and plain values; give a .ckpt or .safetensors '
@@ -137,6 +155,14 @@ def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
             f'weights {weights!r} is no checkpoint: it holds no tensors by name.'
         )
     return _bare(tensors)
+
+
+def _tensors_of(path: str) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file; an export is checked, and its hashes left out."""
+    header, tensors = read_file(path)
+    if header is None:
+        return _in_band_order(tensors)
+    return {k: v for k, v in tensors.items() if not k.startswith('patches.')}
 
 
 def _bare(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -222,6 +248,53 @@ def load_encoder(
         fresh_bands=fresh_bands,
         fresh=fresh,
         left_over=tuple(name for name in state_dict if name not in used),
+    )
+
+
+def load_decoder(
+    decoder: ChannelMAEDecoder, state_dict: Mapping[str, Tensor]
+) -> LoadReport | None:
+    """Load a pretraining's decoder, bands by name, in place.
+
+    Args:
+        decoder: The decoder.
+        state_dict: Tensors by name, a decoder's under ``decoder.``.
+
+    Returns:
+        What was done; None where the weights have no decoder, or one of another width
+        or depth, and it starts afresh.
+    """
+    own = decoder.state_dict()
+    stored = {
+        name.removeprefix('decoder.'): value
+        for name, value in state_dict.items()
+        if name.startswith('decoder.')
+    }
+    values: dict[str, Tensor] = {}
+    resampled: list[str] = []
+    for name, tensor in own.items():
+        found = stored.get(name)
+        if found is None:
+            continue
+        if found.shape == tensor.shape:
+            values[name] = found
+        elif name == 'pos_embed' and _is_square_grid(found, tensor.shape[2]):
+            grid = list(decoder.grid_size)
+            values[name] = resample_abs_pos_embed(found, grid, num_prefix_tokens=0)
+            resampled.append(name)
+    bands = [name for name in own if name.startswith(_SPECTRAL)]
+    if any(name not in values for name in own if name not in bands):
+        return None
+    decoder.load_state_dict(values, strict=False)
+    kept = [name for name in bands if name in values]
+    fresh = [name.removeprefix(_SPECTRAL) for name in bands if name not in values]
+    return LoadReport(
+        loaded=tuple(name for name in values if name not in resampled),
+        resampled=tuple(resampled),
+        kept_bands=tuple(name.removeprefix(_SPECTRAL) for name in kept),
+        fresh_bands=dict.fromkeys(fresh, 'random'),
+        fresh={},
+        left_over=tuple(name for name in stored if name not in values),
     )
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import timm
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
 from ..models.plain import check_image, load_plain
+from ..models.registry import did_you_mean
 from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
+from ..normalization import KEY as NORMALIZATION
+from ..normalization import difference, normalization_of, read_normalization
 from ..provenance import (
     KEY,
     DataRecord,
@@ -73,8 +76,9 @@ class ChannelTaskMixin(LightningModule):
         known = timm.list_models('channelmae_*')
         if self.hparams['model'] not in known:
             raise ValueError(
-                f'Model {self.hparams["model"]!r} is no channel-token encoder: choose '
-                f'one of {", ".join(known)}.'
+                f'Model {self.hparams["model"]!r} is no channel-token encoder'
+                f'{did_you_mean(self.hparams["model"], known)}: choose one of '
+                f'{", ".join(known)}.'
             )
         encoder: ChannelViT = timm.create_model(
             self.hparams['model'],
@@ -139,6 +143,14 @@ class ChannelTaskMixin(LightningModule):
             report = load_plain(self.model, tensors, last.bands if last else None)
         self.provenance = self.provenance.started_from(past)
         rank_zero_info(f'Weights {weights}: {report}')
+        trainer = getattr(self, '_trainer', None)  # none is needed to load weights
+        own = normalization_of(getattr(trainer, 'datamodule', None))
+        if told := difference(read_normalization(weights), own):
+            rank_zero_warn(
+                f'The images of weights {weights} were normalised notably differently '
+                f'in the same bands: {told}; give the datamodule the statistics of '
+                f'those where they are of the same product.'
+            )
         return report
 
     @property
@@ -157,6 +169,8 @@ class ChannelTaskMixin(LightningModule):
         """Store what was read."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY] = self.provenance.state()
+        datamodule = getattr(self.trainer, 'datamodule', None)
+        checkpoint[NORMALIZATION] = normalization_of(datamodule)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was read, unknown where the checkpoint does not tell."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, override
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
@@ -23,6 +24,7 @@ from ..losses import (
 from ..masking import TokenMask, make_masking
 from ..models.decoder import ChannelMAEDecoder
 from ..models.tokens import gather_tokens, patchify, unpatchify
+from ..models.weights import LoadReport, load_decoder, read_weights
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from ..token_numbers import locate, tokens_of
@@ -102,8 +104,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         Args:
             model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
                 ``_patch8`` or ``_patch16``.
-            weights: Encoder weights to start from (a checkpoint, a ``.safetensors``
-                file, or TorchGeo weights); None to start from scratch.
+            weights: Weights to start from (a checkpoint, an export, or TorchGeo
+                weights), of the encoder and, where they have one of these sizes, the
+                decoder; None to start from scratch.
             in_channels: Number of bands.
             bands: Their names, in the order of the image's channels. Defaults to those
                 that `in_channels` stands for, see
@@ -155,6 +158,18 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             num_heads=hparams['decoder_num_heads'],
             embed_std=hparams['embed_std'],
         )
+
+    @override
+    def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
+        """Load encoder and, where the weights have one that fits, decoder."""
+        report = super().load_weights(weights)
+        told = load_decoder(self.decoder, read_weights(weights))
+        rank_zero_info(
+            f'Decoder of weights {weights}: {told}'
+            if told
+            else f'Weights {weights} have no decoder like this one: it starts afresh.'
+        )
+        return report
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:

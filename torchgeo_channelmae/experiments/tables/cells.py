@@ -6,9 +6,9 @@ The paper is "Overlap-Free Modality Generalization in Remote Sensing Foundation 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-Target = Literal['S1', 'S2']
+#: Name of a sensor in capitals: of an overlay in ``conf/paper/bands``.
+Target = str
 #: Mean and standard deviation in percent, of mAP and of F1, as printed.
 PaperScores = tuple[float, float, float, float]
 

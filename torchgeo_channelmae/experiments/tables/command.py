@@ -12,6 +12,7 @@ from .plan import Data, Plan, Run, make_plan
 from .presets import Preset, read_preset
 from .results import read_results
 from .runner import check_settings, commands_done, own, run_all
+from .sensors import DEFAULT, check_sensors
 from .write import write_table
 
 
@@ -29,6 +30,7 @@ def tables(
     jobs: int = 1,
     resamples: int = 1000,
     conf: str = 'conf',
+    sensors: str = ','.join(DEFAULT),
 ) -> None:
     """Run a table of the paper, cell by cell, and show it.
 
@@ -36,8 +38,8 @@ def tables(
     command goes on after a stop. Tables in one folder share their runs.
 
     Args:
-        table: Which: 1 (pretraining sources), 2 (maskings), 3 (partial fine-tuning) or
-            labels (label efficiency).
+        table: Which: 1 (pretraining sources), 2 (maskings), 3 (partial fine-tuning),
+            labels (label efficiency) or matrix (any sensor to any sensor).
         preset: How large: sample (bundled patches, minutes), synthetic (a folder of
             `channelmae synthesize`), copernicus-bench, or paper.
         out: Folder of the runs and the tables. Defaults to runs/tables/PRESET.
@@ -54,6 +56,8 @@ def tables(
             in their last digits.
         resamples: Resamples of the bootstrap.
         conf: Folder of the configurations.
+        sensors: Of the matrix: names of overlays in conf/paper/bands, with commas or
+            spaces, such as s2,rgb,s1.
 
     Raises:
         ValueError: If an option does not fit, or earlier results are of other
@@ -62,7 +66,10 @@ def tables(
         RuntimeError: If a cell failed.
     """
     chosen = read_preset(preset, Path(conf))
-    described = definitions.table(table, chosen.fractions)
+    named = tuple(sensors.replace(',', ' ').split())
+    if table == 'matrix':
+        check_sensors(named, chosen.overlays)
+    described = definitions.table(table, chosen.fractions, named)
     data = _data(chosen, root, pretrain_root, shares)
     if jobs < 1 or resamples < 100:
         raise ValueError(

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .cells import Cell, PaperScores, Pretraining, Row, Table, Target
+from .sensors import DEFAULT, title_of
 
-NAMES = ('1', '2', '3', 'labels')
+NAMES = ('1', '2', '3', 'labels', 'matrix')
 
 _BOTH: tuple[Target, ...] = ('S1', 'S2')
 _S1: tuple[Target, ...] = ('S1',)
@@ -13,18 +14,25 @@ _OPTICAL_MAE = 'ViTBase16_Weights.SENTINEL2_ALL_MAE'
 _RADAR_MAE = 'ViTBase16_Weights.SENTINEL1_GRD_MAE'
 
 
-def table(name: str, fractions: Sequence[float] = (0.01, 0.1, 1.0)) -> Table:
+def table(
+    name: str,
+    fractions: Sequence[float] = (0.01, 0.1, 1.0),
+    sensors: Sequence[str] = DEFAULT,
+) -> Table:
     """Return a table.
 
     Args:
         name: Its name, one of :data:`NAMES`.
         fractions: Shares of the training labels, of the table of label efficiency.
+        sensors: Names of the sensors of the matrix.
 
     Raises:
         ValueError: If there is no such table.
     """
     if name == 'labels':
         return _labels(fractions)
+    if name == 'matrix':
+        return _matrix(sensors)
     tables = {'1': _sources, '2': _maskings, '3': _parts}
     if name not in tables:
         raise ValueError(f'There is no table {name!r}: choose {", ".join(NAMES)}.')
@@ -216,6 +224,30 @@ def _labels(fractions: Sequence[float]) -> Table:
             )
             rows.append(Row(name, f'{row.title}, {percent} % of the labels', (cell,)))
     return Table('labels', 'Label efficiency', _S1, tuple(rows))
+
+
+def _matrix(sensors: Sequence[str]) -> Table:
+    targets = tuple(sensor.upper() for sensor in sensors)
+
+    def cells(row: str, source: str | None) -> tuple[Cell, ...]:
+        return tuple(
+            Cell(
+                row,
+                target,
+                pretraining=None if source is None else Pretraining(source),
+                scratch=None if source is None else f'scratch-p16:{target}',
+                ceiling=None
+                if source is None or source == target.lower()
+                else f'{target.lower()}-p16:{target}',
+            )
+            for target in targets
+        )
+
+    rows = [Row('scratch-p16', 'From scratch', cells('scratch-p16', None))]
+    for sensor in sensors:
+        name = f'{sensor}-p16'
+        rows.append(Row(name, title_of(sensor), cells(name, sensor)))
+    return Table('matrix', 'Any sensor to any sensor', targets, tuple(rows))
 
 
 def _scratch(

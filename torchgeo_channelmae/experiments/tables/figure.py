@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cells import Row, Target
-from .markdown import SENSORS
+from .grid import heat_map
 from .results import Results
+from .sensors import title_of
 
 _OURS, _PAPER, _CONTROL = '#1f5a92', '#b3541e', '#6f6f6f'
 
@@ -16,6 +17,8 @@ def figure(results: Results) -> Figure:
     table = results.table
     if table.name == 'labels':
         return _curve(results)
+    if table.name == 'matrix':
+        return heat_map(results)
     drawing = Figure(
         figsize=(3 + 3.4 * len(table.targets), 1.8 + 0.36 * len(table.rows)),
         layout='constrained',
@@ -69,7 +72,7 @@ def _points(panel: Axes, results: Results, target: Target) -> None:
             color=_PAPER,
             label='paper (averaging not stated)',
         )
-    panel.set_title(f'{SENSORS[target]}', fontsize=9)
+    panel.set_title(title_of(target), fontsize=9)
     panel.set_xlabel('mAP micro, whole test set, %', fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(axis='x', alpha=0.3)

@@ -1,7 +1,8 @@
 """A table as LaTeX, in the layout of the paper."""
 
-from .markdown import PAPER, SENSORS, SHOWN, paper_cells, percent, protocol_note
+from .markdown import PAPER, SHOWN, has_paper, paper_cells, percent, protocol_note
 from .results import Results
+from .sensors import title_of
 
 _SPECIAL = {
     '\\': r'\textbackslash{}',
@@ -26,14 +27,20 @@ def escape(text: str) -> str:
 def latex(results: Results) -> str:
     """Write a table for LaTeX, with the packages booktabs and graphicx."""
     table = results.table
-    columns = 2 * len(SHOWN) * len(table.targets)
-    width = 2 * len(SHOWN)
+    printed = has_paper(results)
+    width = (2 if printed else 1) * len(SHOWN)
+    columns = width * len(table.targets)
     groups, rules = [], []
     for place, target in enumerate(table.targets):
         start = 2 + place * width
-        groups.append(rf'\multicolumn{{{width}}}{{c}}{{{SENSORS[target]}}}')
+        groups.append(rf'\multicolumn{{{width}}}{{c}}{{{title_of(target)}}}')
         rules.append(rf'\cmidrule(lr){{{start}-{start + width - 1}}}')
-    heads = [h for _ in table.targets for name, _ in SHOWN for h in (name, 'paper')]
+    heads = [
+        h
+        for _ in table.targets
+        for name, _ in SHOWN
+        for h in (name, 'paper')[: 1 + printed]
+    ]
     lines = [
         '% needs \\usepackage{booktabs,graphicx}',
         r'\begin{table}',
@@ -58,7 +65,9 @@ def latex(results: Results) -> str:
         text
         for target in table.targets
         for _, score in SHOWN
-        for text in (percent(results.floor.get(target, {}).get(score)), '')
+        for text in (percent(results.floor.get(target, {}).get(score)), '')[
+            : 1 + printed
+        ]
     ]
     lines += [
         r'\midrule',
@@ -73,4 +82,5 @@ def latex(results: Results) -> str:
 def _caption(results: Results) -> str:
     about = f'{results.preset.about} ' if results.preset.about else ''
     title = results.table.title
-    return f'{title}. {about}{protocol_note(results)} Columns "paper": {PAPER}.'
+    columns = f' Columns "paper": {PAPER}.' if has_paper(results) else ''
+    return f'{title}. {about}{protocol_note(results)}{columns}'

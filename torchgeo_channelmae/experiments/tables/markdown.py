@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from ..bootstrap import Interval
 from .cells import Cell, Row, Target
 from .results import Results
+from .sensors import title_of
 
 PAPER = 'paper (averaging not stated)'
-SENSORS = {'S1': 'Sentinel-1', 'S2': 'Sentinel-2'}
 #: Scores of the paper's table, which leads with those that are micro-averaged.
 SHOWN = (('mAP', 'mAP_micro'), ('F1', 'F1_micro'))
 _BELIEVED = (
@@ -30,6 +30,12 @@ def markdown(results: Results) -> str:
         f'Preset {preset.name}, training seeds {", ".join(map(str, results.seeds))}; '
         f'{policy(results)}. In percent; micro-averaged unless said otherwise.',
         '',
+    ]
+    if table.name == 'matrix':
+        from .grid import grid_lines  # which writes differences as here
+
+        lines += grid_lines(results)
+    lines += [
         '## As the paper has it',
         '',
         *_as_the_paper(results),
@@ -59,22 +65,23 @@ def protocol_note(results: Results) -> str:
     """Say what the figures of the paper's protocol hold."""
     groups, seeds = results.groups
     listed = ', '.join(map(str, seeds))
+    paper = f' {PAPER}: its numbers as printed.' if has_paper(results) else ''
     return (
         f"The paper's protocol: mean ± standard deviation over the "
         f'{groups * len(seeds)} subsets that random cuts of the test set into {groups} '
         f'groups with the seeds {listed} give, the same for every model. The ± is of '
-        f'fifths of the test set and holds no variance of training. {PAPER}: its '
-        f'numbers as printed.'
+        f'fifths of the test set and holds no variance of training.{paper}'
     )
 
 
 def _as_the_paper(results: Results) -> list[str]:
     targets = results.table.targets
+    printed = has_paper(results)
     heads = [
         head
         for target in targets
         for name, _ in SHOWN
-        for head in (f'{SENSORS[target]} {name}', PAPER)
+        for head in (f'{title_of(target)} {name}', *([PAPER] if printed else []))
     ]
     lines = [_line(['', *heads]), _line(['--', *['--:'] * len(heads)])]
     ruled = False
@@ -87,24 +94,32 @@ def _as_the_paper(results: Results) -> list[str]:
         text
         for target in targets
         for _, score in SHOWN
-        for text in (percent(results.floor.get(target, {}).get(score)), '')
+        for text in (
+            percent(results.floor.get(target, {}).get(score)),
+            *([''] if printed else []),
+        )
     ]
     return [*lines, _line(['class frequencies (floor)', *floors])]
 
 
+def has_paper(results: Results) -> bool:
+    """Whether the paper has any of the table's rows."""
+    return any(row.paper for row in results.table.rows)
+
+
 def paper_cells(results: Results, row: Row) -> list[str]:
     """Our figure and the paper's for each target and score of a row."""
-    found = []
+    found: list[str] = []
     for target in results.table.targets:
         cell = next((c for c in row.cells if c.target == target), None)
         for place, (_, score) in enumerate(SHOWN):
             done = results.cells.get(cell.name) if cell else None
             ours = done.subsets[score] if done else None
             printed = row.paper.get(target)
-            found += [
-                '-' if ours is None else plus_minus(*ours),
-                '' if printed is None else plus_minus_printed(printed, place),
-            ]
+            found.append('-' if ours is None else plus_minus(*ours))
+            if has_paper(results):
+                theirs = '' if printed is None else plus_minus_printed(printed, place)
+                found.append(theirs)
     return found
 
 
@@ -126,7 +141,7 @@ def percent(value: float | None) -> str:
 def _believed(results: Results, target: Target) -> list[str]:
     heads = [h for name, _ in _BELIEVED for h in (name, 'pretrained - scratch')]
     lines = [
-        f'## {SENSORS[target]}: the figures to believe',
+        f'## {title_of(target)}: the figures to believe',
         '',
         _line(['', *heads]),
         _line(['--', *['--:'] * len(heads)]),
@@ -184,14 +199,15 @@ def _recovered(results: Results, cells: list[Cell]) -> list[str]:
         if share is None:
             continue
         if math.isnan(share.low):
-            why = 'not defined, as the interval of S1 to S1 - scratch holds 0'
+            why = 'not defined, as the interval of the ceiling - scratch holds 0'
             text = f'{why} (the estimates would give {share.estimate:.2f})'
         else:
             text = f'{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]'
         lines.append(f'- {titles[cell.name]}: {text}')
     if lines:
         lines = [
-            'Recovered gain in mAP, (S2 to S1 - scratch) / (S1 to S1 - scratch):',
+            f'Recovered gain in mAP, (this - scratch) / (ceiling, pretrained on '
+            f'{title_of(cells[0].target)}, - scratch):',
             '',
             *lines,
             '',
@@ -213,7 +229,7 @@ def sign_lines(results: Results) -> Iterator[str]:
                 gain = printed[2 * place] - scratch[cell.target][2 * place]
                 found = results.difference(cell, score)
                 yield (
-                    f'- {row.title}, {SENSORS[cell.target]} {name}: '
+                    f'- {row.title}, {title_of(cell.target)} {name}: '
                     f'{"above" if gain > 0 else "below"} scratch in the paper '
                     f'({gain:+.2f}); {_verdict(gain, found)}'
                 )

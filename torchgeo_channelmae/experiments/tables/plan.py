@@ -9,6 +9,7 @@ import yaml
 
 from .cells import Cell, Pretraining, Table
 from .presets import Preset
+from .sensors import has_radar
 
 _SHARES = 'data.init_args.sampler.init_args.shares'
 
@@ -257,7 +258,7 @@ def _finetuning(
 def _pretraining(
     pretraining: Pretraining, preset: Preset, seed: int, data: Data
 ) -> Run:
-    on_target = pretraining.bands == 's1'
+    on_target = has_radar(pretraining.bands, preset.overlays)
     root = data.root if on_target else data.pretrain_root or data.root
     overlays = (f'bands/{pretraining.bands}', *pretraining.overlays)
     shares = None if on_target else data.shares

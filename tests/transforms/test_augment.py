@@ -1,0 +1,156 @@
+"""Augmentations in training, whatever the datamodule."""
+
+import pytest
+import torch
+from kornia.augmentation import RandomHorizontalFlip
+from lightning.pytorch import Callback, Trainer
+from torchgeo.datamodules import EuroSATDataModule
+from torchgeo.main import main
+from torchgeo.tasks import Classification
+
+from tests.fabricate import eurosat
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.tasks import CrossModalClassification
+from torchgeo_channelmae.transforms import (
+    AugmentBatches,
+    RandomBandDropout,
+    RandomBandGain,
+    RandomHaze,
+    RandomSpeckle,
+)
+
+
+class Watch(Callback):
+    """Keeps the images that the model gets."""
+
+    def __init__(self):
+        self.train, self.val = [], []
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        self.train.append(batch['image'].clone())
+
+    def on_validation_batch_start(self, trainer, task, batch, batch_idx, *args):
+        self.val.append(batch['image'].clone())
+
+
+def trainer_of(folder, *callbacks, **kwargs):
+    return Trainer(
+        **{
+            'accelerator': 'cpu',
+            'devices': 1,
+            'default_root_dir': folder,
+            'max_epochs': 2,
+            'enable_progress_bar': False,
+            'enable_model_summary': False,
+            'logger': False,
+            'callbacks': list(callbacks),
+            'num_sanity_val_steps': 0,
+            **kwargs,
+        }
+    )
+
+
+def seen(folder, *augmentations, ckpt_path=None, bands=('VV', 'VH'), **kwargs):
+    """What a small task is trained and validated on."""
+    watch = Watch()
+    callbacks = [AugmentBatches([*augmentations])] if augmentations else []
+    trainer = trainer_of(folder, *callbacks, watch, **kwargs)
+    data = BigEarthNetS1S2DataModule(bands=list(bands), size=32, batch_size=8)
+    task = CrossModalClassification(
+        'channelmae_tiny_patch16', in_channels=len(bands), bands=list(bands), size=32
+    )
+    trainer.fit(task, data, ckpt_path=ckpt_path)
+    return trainer, watch
+
+
+def test_training_is_augmented_after_normalisation_and_validation_is_not(tmp_path):
+    _, plain = seen(tmp_path)
+    _, dropped = seen(tmp_path, RandomBandDropout((1, 1)))
+    assert len(plain.train) == len(dropped.train) == 4
+    for before, after in zip(plain.train, dropped.train, strict=True):
+        gone = (after == 0).flatten(2).all(2)
+        assert (gone.sum(1) == 1).all()
+        assert torch.equal(after, before.masked_fill(gone[:, :, None, None], 0))
+    for before, after in zip(plain.val, dropped.val, strict=True):
+        assert torch.equal(after, before)
+
+
+def test_statistics_come_from_the_datamodule(tmp_path):
+    haze, speckle = RandomHaze((0.5, 0.5)), RandomSpeckle((2, 2))
+    trainer, _ = seen(tmp_path, haze, speckle, bands=('B02', 'VH', 'B08'), max_epochs=1)
+    for augmentation in (haze, speckle):
+        assert augmentation.bands == ('B02', 'VH', 'B08')
+        assert torch.equal(augmentation.std, trainer.datamodule.std)
+        assert torch.equal(augmentation.mean, trainer.datamodule.mean)
+
+
+def test_a_resumed_training_draws_what_an_unbroken_one_does(tmp_path):
+    gain = RandomBandGain((0.5, 1.5))
+    _, unbroken = seen(tmp_path, gain)
+    first, _ = seen(tmp_path / 'first', gain, max_epochs=1)
+    first.save_checkpoint(tmp_path / 'first.ckpt')
+    torch.rand(7)  # whatever happened in between
+    _, rest = seen(tmp_path / 'rest', gain, ckpt_path=tmp_path / 'first.ckpt')
+    assert len(rest.train) == 2
+    for one, two in zip(unbroken.train[2:], rest.train, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_draws_of_others_are_left_alone(tmp_path):
+    """A model's own draws are the same with and without augmentation."""
+    callback = AugmentBatches([RandomBandGain()])
+    trainer, task = trainer_of(tmp_path), Classification('resnet18', num_classes=2)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    callback.on_train_batch_start(trainer, task, {'image': torch.ones(2, 2, 4, 4)}, 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_torchgeos_own_datamodule_keeps_its_normalisation(tmp_path):
+    for split in ('train', 'val', 'test'):
+        eurosat(tmp_path, places=((9.0, 50.0),) * 4, split=split)
+    watch, plain = Watch(), Watch()
+    for callbacks in (
+        [AugmentBatches([RandomBandGain((2, 2), (1, 1))]), watch],
+        [plain],
+    ):
+        data = EuroSATDataModule(batch_size=2, root=tmp_path)
+        task = Classification('resnet18', in_channels=13, num_classes=10)
+        torch.manual_seed(0)
+        trainer_of(tmp_path, *callbacks, max_epochs=1).fit(task, data)
+    assert plain.train
+    torch.manual_seed(0)
+    for before, after in zip(plain.train, watch.train, strict=True):
+        torch.testing.assert_close(after, 2 * before + 1)
+
+
+def test_kornias_own_augmentations_can_stand_among_them(tmp_path):
+    _, plain = seen(tmp_path, max_epochs=1)
+    _, flipped = seen(tmp_path, RandomHorizontalFlip(p=1), max_epochs=1)
+    assert torch.equal(flipped.train[0], plain.train[0].flip(-1))
+
+
+@pytest.mark.parametrize('name', ['pretrain', 'finetune'])
+def test_the_overlay_trains_over_either_configuration(
+    name, conf, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = ['--trainer.max_epochs=1', '--trainer.limit_train_batches=2']
+    if name == 'finetune':
+        options += ['--model.init_args.weights=null']
+    configs = [conf / f'{name}.yaml', conf / 'augment.yaml']
+    asked = [part for path in configs for part in ('--config', str(path))]
+    main(['fit', *asked, *options, '--trainer.enable_progress_bar=false'])
+    assert (tmp_path / 'runs' / name / 'last.ckpt').exists()
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r'empty: name one, or leave it out'):
+        AugmentBatches([])
+    with pytest.raises(ValueError, match=r"finds no 'image' in the batch, which has x"):
+        AugmentBatches().on_train_batch_start(trainer_of(tmp_path), None, {'x': 1}, 0)
+    with pytest.raises(ValueError, match=r'is for the bands B02, but the data have VV'):
+        seen(tmp_path, RandomBandGain(bands=['B02']))
+    with pytest.raises(ValueError, match=r"Protected band 'B02' does not exist"):
+        seen(tmp_path, RandomBandDropout((0, 1), ['B02']))

@@ -1,0 +1,88 @@
+"""How a model's images were normalised, as its checkpoints note it."""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .models.exported import read_header
+from .models.published import file_of
+
+KEY = 'channelmae_normalization'
+"""Where a checkpoint has :func:`normalization_of`."""
+
+
+def normalization_of(datamodule: object) -> dict[str, Any] | None:
+    """Return how a datamodule normalises.
+
+    Args:
+        datamodule: Any; those of this package and many of TorchGeo tell.
+
+    Returns:
+        ``bands``, ``mean`` and ``std``, plain lists of one entry a band, in physical
+        units; None where it does not tell.
+    """
+    bands = getattr(datamodule, 'bands', None)
+    values = [getattr(datamodule, name, None) for name in ('mean', 'std')]
+    if not isinstance(bands, list | tuple) or not all(map(torch.is_tensor, values)):
+        return None
+    mean, std = (value.double().flatten().tolist() for value in values)  # type: ignore[union-attr]
+    if not len(mean) == len(std) == len(bands):
+        return None
+    return {'bands': [str(band) for band in bands], 'mean': mean, 'std': std}
+
+
+def read_normalization(weights: object) -> dict[str, Any] | None:
+    """Return how the images of pretrained weights were normalised.
+
+    Args:
+        weights: Path of a checkpoint or export that can be read, or anything else.
+
+    Returns:
+        As :func:`normalization_of`; None where it is not told.
+    """
+    if not isinstance(weights, str):
+        return None
+    path = weights if os.path.exists(weights) else file_of(weights)
+    if path is None:
+        return None
+    if path.endswith('.safetensors'):
+        content: Any = read_header(path)
+        return None if content is None else content['normalization']
+    if not zipfile.is_zipfile(path):
+        return None
+    content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    found = content.get(KEY) if isinstance(content, Mapping) else None
+    return found if isinstance(found, dict) else None
+
+
+def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
+    """Say which bands are normalised notably differently, '' where none is known to be.
+
+    Notable is a mean that is half a standard deviation away, or a standard deviation
+    half as large again.
+
+    Args:
+        one: As :func:`normalization_of` returns it.
+        other: Another.
+
+    Returns:
+        Band names with both means and standard deviations.
+    """
+    if one is None or other is None:
+        return ''
+    rows = [
+        {
+            band: (each['mean'][number], each['std'][number])
+            for number, band in enumerate(each['bands'])
+        }
+        for each in (one, other)
+    ]
+    told = []
+    for band in rows[0].keys() & rows[1].keys():
+        (m0, s0), (m1, s1) = rows[0][band], rows[1][band]
+        if abs(m0 - m1) > 0.5 * min(s0, s1) or max(s0, s1) > 1.5 * min(s0, s1):
+            told.append(f'{band} {m0:g} ± {s0:g} there, {m1:g} ± {s1:g} here')
+    return '; '.join(sorted(told))

@@ -1,0 +1,81 @@
+"""Speckle, the noise of radar."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..sensors import SENTINEL1_GRD, names
+from .base import BandAugmentation, check_span, per_band
+from .noise import draw_seeds, speckle_field
+
+_RADAR = (*names(SENTINEL1_GRD), 'HH', 'HV')
+_STEPS = 8
+
+
+class RandomSpeckle(BandAugmentation):
+    """Multiply the power of radar bands by gamma noise of mean 1.
+
+    Its variance is 1 / looks: the noise of fully developed speckle in a multi-look
+    intensity image (Goodman, https://doi.org/10.1364/JOSA.66.001145). Bands are
+    standardised decibels, so the product is a sum. Optical bands stay as they are.
+    """
+
+    def __init__(
+        self, looks: tuple[float, float] = (10.0, 50.0), **kwargs: Any
+    ) -> None:
+        """Initialize a new RandomSpeckle instance.
+
+        Args:
+            looks: Span of the number of looks; one of 8 steps of equal ratio is drawn
+                for a sample. Sentinel-1 GRD has about 4.4; this comes on top of it.
+            **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' std is
+                needed.
+
+        Raises:
+            ValueError: If looks are not positive, or the span is in the wrong order.
+        """
+        span = check_span('looks of RandomSpeckle', looks, None)
+        if not span[0] > 0:
+            raise ValueError(
+                f'looks of RandomSpeckle is {list(looks)}: they have to be above 0.'
+            )
+        self.looks = span
+        super().__init__(**kwargs)
+
+    def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
+        """Draw ``looks`` (B,), ``scale`` (B, C), std per dB, and ``seed`` (B,)."""
+        scale = torch.tensor([float(name in _RADAR) for name in self.names(channels)])
+        if scale.any():
+            scale = scale / self.statistics(channels)[1]
+        low, high = map(math.log10, self.looks)
+        steps = torch.logspace(low, high, _STEPS).tolist()
+        looks = torch.tensor(steps)[torch.randint(_STEPS, (samples,))]
+        return {
+            'looks': looks,
+            'scale': scale.expand(samples, -1).contiguous(),
+            'seed': draw_seeds(samples),
+        }
+
+    def apply_transform(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """Add the noise in decibels to the bands of radar."""
+        scale = params['scale']
+        radar = scale[0].nonzero().flatten().tolist()
+        if not radar:
+            return input
+        whole = len(radar) == input.shape[1]
+        images = input if whole else input[:, radar]
+        field = speckle_field(images, params['seed'], params['looks'].tolist())
+        noisy = torch.addcmul(images, field, per_band(scale[:, radar], input))
+        return noisy if whole else input.index_copy(1, _index(radar, input), noisy)
+
+
+def _index(channels: list[int], images: Tensor) -> Tensor:
+    return torch.tensor(channels, device=images.device)
