@@ -27,6 +27,7 @@ extensions = [
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
+    'docstrings',
     'drawn',
     'mathml',
     'project_files',
@@ -38,7 +39,10 @@ default_role = 'code'  # in docstrings, `name` is an argument
 # Every name of this package that a page refers to has to be there. Names of others are
 # known with DOCS_INTERSPHINX only.
 nitpicky = True
-nitpick_ignore_regex = [(r'py:.*', r'(?!torchgeo_channelmae\.).*')]
+nitpick_ignore_regex = [
+    (r'py:.*', r'(?!torchgeo_channelmae\.|\.).*'),
+    (r'py:class', r'.*\._\w+'),  # private bases
+]
 
 # -- Pages and tutorials -------------------------------------------------------------
 
@@ -46,6 +50,7 @@ myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 nb_execution_mode = 'off' if os.environ.get('DOCS_EXECUTE') == 'off' else 'auto'
+nb_execution_in_temp = True
 nb_execution_timeout = 120  # seconds a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -59,7 +64,7 @@ autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_attr_annotations = False  # numpy.str_ would be read as a link
 
 intersphinx_mapping = (
     {

@@ -1,4 +1,4 @@
-"""The quickstart is run as it stands, by CI; here is what makes that worth something."""
+"""CI runs the quickstart as it stands; here is what makes that worth something.
 
 import re
 import shlex
