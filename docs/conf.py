@@ -51,7 +51,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 nb_execution_mode = 'off' if os.environ.get('DOCS_EXECUTE') == 'off' else 'auto'
 nb_execution_in_temp = True
-nb_execution_timeout = 120  # seconds a cell
+nb_execution_timeout = 600  # seconds a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

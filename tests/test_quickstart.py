@@ -1,4 +1,4 @@
-"""CI runs the quickstart as it stands; here is what makes that worth something.
+"""CI runs the quickstart as it stands; what makes that worth something is here."""
 
 import re
 import shlex

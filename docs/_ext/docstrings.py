@@ -1,7 +1,7 @@
 r"""Lets docstrings be written for people.
 
-* A plural after a literal, as in ````NonGeoDataset``s``, is no error.
-* Names that a package re-exports, such as ``torchgeo_channelmae.models.ChannelViT``, and
+* A plural right after a literal is no error.
+* Names that a package re-exports, such as ``torchgeo_channelmae.models.Name``, and
   relative ones, lead to where the object is documented.
 * Fields of a named tuple are described where its docstring does so, and not again as
   "Alias for field number 0".
