@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import pytest
+from tests.pages import commands
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / 'README.md').read_text()
@@ -16,12 +16,6 @@ def test_the_python_example_runs():
     assert names['logits'].shape == (4, 19)
 
 
-@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
-def test_every_file_that_is_linked_is_there(page):
-    links = re.findall(r'\]\(([^)#:]+)\)', (PROJECT / page).read_text())
-    assert [link for link in links if not (PROJECT / link).exists()] == []
-
-
 def test_every_configuration_that_is_named_is_there():
     named = set(re.findall(r'conf/[a-z/]+\.yaml', README))
     assert {'conf/pretrain.yaml', 'conf/finetune.yaml'} <= named
@@ -30,7 +24,11 @@ def test_every_configuration_that_is_named_is_there():
 
 def test_ci_runs_the_commands_of_the_readme():
     (block,) = re.findall(r'```console\n(git clone.*?)```', README, flags=re.DOTALL)
-    commands = re.findall(r'^uv run .*?(?= +#|$)', block, flags=re.MULTILINE)
-    assert len(commands) == 5
+    shown = re.findall(r'^uv run .*?(?= +#|$)', block, flags=re.MULTILINE)
+    assert len(shown) == 5
     script = (PROJECT / '.ci' / 'run').read_text()
-    assert [command for command in commands if command not in script] == []
+    page = 'docs/quickstart.md'
+    assert f'tests.run_page {page}' in script
+    run = {'uv run pytest', *commands((PROJECT / page).read_text())}
+    assert 'step uv run pytest\n' in script
+    assert [command for command in shown if command not in run] == []

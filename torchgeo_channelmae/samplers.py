@@ -121,7 +121,7 @@ class LandCoverBalancedSampler(EpochSampler):
 
     Ranks see disjoint samples, in the order of the epoch: without replacement they take
     turns along it as those of :class:`EpochSampler`; with replacement all draws of a
-    sample go to one rank (:func:`~torchgeo_channelmae.balancing.deal`), so that the
+    sample go to one rank (:func:`~torchgeo_channelmae.draws.deal`), so that the
     samples of a step depend on the number of ranks. As ranks visit equally many,
     samples may be shared, fewer than there are ranks, where too few come only once.
 
