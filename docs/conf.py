@@ -34,6 +34,7 @@ extensions = [
 ]
 exclude_patterns = ['_build', '_ext', 'figures', '**.ipynb_checkpoints']
 templates_path = ['_templates']
+highlight_language = 'text'  # of blocks that name none
 default_role = 'code'  # in docstrings, `name` is an argument
 
 # Every name of this package that a page refers to has to be there. Names of others are

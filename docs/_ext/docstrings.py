@@ -1,6 +1,6 @@
 r"""Lets docstrings be written for people.
 
-* A plural right after a literal is no error.
+* A plural right after a literal is no error, and a single letter is no list.
 * Names that a package re-exports, such as ``torchgeo_channelmae.models.Name``, and
   relative ones, lead to where the object is documented.
 * Fields of a named tuple are described where its docstring does so, and not again as
@@ -16,15 +16,20 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-PLURAL = re.compile(r'(``[^`]+``)(?=\w)')
+LITERAL = re.compile(r'(``[^`]+``)(\w?)')
+LETTER = re.compile(r'^(:\w+ [^:]+: )([A-Z]\.)$', flags=re.MULTILINE)
 PACKAGE = 'torchgeo_channelmae'
 
 
-def separate(
+def escape(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Put an escaped space between a literal and the letters after it."""
-    lines[:] = [PLURAL.sub(r'\1\\ ', line) for line in lines]
+    """Escape what reStructuredText would read in another way."""
+    text = LITERAL.sub(
+        lambda match: f'{match[1]}\\ {match[2]}' if match[2] else match[1],
+        '\n'.join(lines),
+    )
+    lines[:] = LETTER.sub(r'\1\\\2', text).split('\n')
 
 
 def skip(
@@ -85,7 +90,7 @@ def resolve(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to autodoc and to the resolving of references."""
-    app.connect('autodoc-process-docstring', separate, priority=800)
+    app.connect('autodoc-process-docstring', escape, priority=800)
     app.connect('autodoc-skip-member', skip)
     app.connect('missing-reference', resolve)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}
