@@ -17,10 +17,12 @@ from torchgeo_channelmae.experiments.tables.runner import (
     commands_done,
     run_all,
 )
+from torchgeo_channelmae.experiments.tables.sensors import bands_of
 from torchgeo_channelmae.experiments.tables.unchanged import (
     unchanged_tests,
     with_unchanged,
 )
+from torchgeo_channelmae.experiments.tables.unchanged_page import unchanged_lines
 from torchgeo_channelmae.experiments.tables.write import write_table
 
 OVERLAYS = CONF / 'paper'
@@ -39,31 +41,55 @@ def planned(preset=PRESET, seeds=(0, 1), data=None, **options):
     return with_unchanged(plan, listed_for(*SENSORS), table.cells, preset)
 
 
-def test_every_pretrained_cell_is_tested_on_sensors_without_a_band_of_its_own():
+def test_every_pretrained_cell_is_tested_on_sensors_with_bands_that_its_own_lacks():
     found = listed_for('s2', 'rgb', 's1')
-    assert {(t.target, t.other) for t in found} == {
-        ('S2', 's1'),  # not RGB, which is a part of it
-        ('RGB', 's1'),
-        ('S1', 's2'),
-        ('S1', 'rgb'),
-    }
-    assert len(found) == 2 * 3 * 4  # alone and added, by three sources
+    apart = {('S2', 's1'), ('RGB', 's1'), ('S1', 's2'), ('S1', 'rgb')}
+    assert {(t.target, t.other) for t in found if not t.joined} == apart
+    # RGB is a part of Sentinel-2: there is a test on the whole, and none the other way.
+    joined = apart | {('RGB', 's2')}
+    assert {(t.target, t.other) for t in found if t.joined} == joined
+    assert len(found) == len({t.name for t in found}) == 3 * (4 + 5)  # three sources
     assert not any(t.cell.startswith('scratch') for t in found)
     one = {t.name: t for t in found}
     assert one['s2-p16:S1 on rgb'].bands == ('B04', 'B03', 'B02')
     assert one['s2-p16:S1 on s1+rgb'].bands == ('VV', 'VH', 'B04', 'B03', 'B02')
+    whole = one['s2-p16:RGB on rgb+s2'].bands
+    assert whole[:3] == ('B04', 'B03', 'B02')
+    assert sorted(whole) == sorted(bands_of('s2', OVERLAYS))
 
 
 def test_bands_that_the_pretraining_read_are_counted():
-    known = {t.name: t.known for t in listed_for('s2', 'rgb', 's1') if not t.joined}
-    assert known['s2-p16:S1 on s2'] == 12
-    assert known['rgb-p16:S1 on s2'] == 3
-    assert known['s2-p16:S1 on rgb'] == 3
-    assert known['s1-p16:S1 on s2'] == 0
+    found = {t.name: (t.known, t.added) for t in listed_for('s2', 'rgb', 's1')}
+    assert found['s2-p16:S1 on s2'] == found['s2-p16:S1 on s1+s2'] == (12, 12)
+    assert found['rgb-p16:S1 on s2'] == (3, 12)
+    assert found['s2-p16:S1 on rgb'] == (3, 3)
+    assert found['s1-p16:S1 on s2'] == (0, 12)
+    assert found['s2-p16:RGB on rgb+s2'] == (9, 9)
+    assert found['rgb-p16:RGB on rgb+s2'] == (0, 9)
 
 
-def test_sensors_with_bands_in_common_give_no_tests():
-    assert listed_for('s2', 'rgb') == ()
+def test_a_part_of_a_sensor_adds_nothing_to_it():
+    assert {t.target for t in listed_for('s2', 'rgb')} == {'RGB'}
+
+
+def test_a_sensor_that_has_the_own_bands_and_more_is_shown_without_itself_alone(
+    tmp_path,
+):
+    sensors = ('rgb', 's2')
+    tests = listed_for(*sensors)
+    page = '\n'.join(
+        unchanged_lines(
+            fabricate(tmp_path, 'matrix', seeds=(0,), sensors=sensors, unchanged=tests)
+        )
+    )
+    for source, known in (('RGB', 0), ('Sentinel-2', 9)):
+        (line,) = [
+            li for li in page.splitlines() if li.startswith(f'| {source} -> RGB ')
+        ]
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        assert cells[1] == f'Sentinel-2 ({known} of 9 further bands known)'
+        assert cells[3] == '-'
+        assert '-' not in (cells[2], cells[4], cells[5])
 
 
 def test_a_test_reads_the_fine_tuned_weights_and_the_embeddings_of_its_pretraining():

@@ -17,10 +17,11 @@ class Unchanged:
     Attributes:
         cell: Name of the cell, which was fine-tuned on its target, A.
         target: A, in capitals as the cell has it.
-        other: Name of the other sensor, B, of which A has no band.
+        other: Name of the other sensor, B, which has bands that A lacks.
         joined: Whether the test reads A and B; else B alone.
         bands: What it reads.
-        known: How many bands of B the pretraining read; the others start as
+        added: How many bands of B A lacks.
+        known: How many of those the pretraining read; the others start as
             ``fresh_bands`` of the configuration says.
     """
 
@@ -29,6 +30,7 @@ class Unchanged:
     other: str
     joined: bool
     bands: tuple[str, ...]
+    added: int
     known: int
 
     @property
@@ -45,7 +47,7 @@ class Unchanged:
 def unchanged_tests(
     table: Table, sensors: Sequence[str], overlays: Path
 ) -> tuple[Unchanged, ...]:
-    """List the tests of all pretrained cells on sensors without a band of theirs.
+    """List the tests of all pretrained cells on sensors with bands that theirs lack.
 
     Args:
         table: The table of the sensors.
@@ -53,25 +55,25 @@ def unchanged_tests(
         overlays: The folder that has the folder ``bands``.
 
     Returns:
-        For each such cell and sensor two: that sensor alone, and both.
+        For each such cell and sensor the test on both and, before it, that on the
+        sensor alone, where the two have no band in common.
     """
     bands = {sensor: bands_of(sensor, overlays) for sensor in sensors}
-    own = {sensor.upper(): bands[sensor] for sensor in sensors}
-    return tuple(
-        Unchanged(
-            cell=cell.name,
-            target=cell.target,
-            other=other,
-            joined=joined,
-            bands=(*own[cell.target], *bands[other]) if joined else bands[other],
-            known=len({*bands_of(cell.pretraining.bands, overlays)} & {*bands[other]}),
-        )
-        for cell in table.cells.values()
-        if cell.pretraining is not None
-        for other in sensors
-        if not {*own[cell.target]} & {*bands[other]}
-        for joined in (False, True)
-    )
+    found = []
+    for cell in table.cells.values():
+        if cell.pretraining is None:
+            continue
+        read = bands_of(cell.pretraining.bands, overlays)
+        own = bands[cell.target.lower()]
+        for other in sensors:
+            added = tuple(band for band in bands[other] if band not in own)
+            known = sum(band in read for band in added)
+            name, counts = (cell.name, cell.target, other), (len(added), known)
+            if added == bands[other]:
+                found.append(Unchanged(*name, False, added, *counts))
+            if added:
+                found.append(Unchanged(*name, True, (*own, *added), *counts))
+    return tuple(found)
 
 
 def with_unchanged(

@@ -31,14 +31,18 @@ def unchanged_lines(results: Results) -> list[str]:
         cell = results.table.cells[test.cell]
         if not test.joined or test.cell not in results.cells:
             continue
-        one = alone[test.cell, test.other]
-        of_b = len(one.bands)
-        known = '' if test.known == of_b else f' ({test.known} of {of_b} bands known)'
+        one = alone.get((test.cell, test.other))  # none where A has a part of B
+        more = 'bands' if one else 'further bands'
+        known = (
+            ''
+            if one and test.known == test.added
+            else f' ({test.known} of {test.added} {more} known)'
+        )
         texts = [
             f'{titles[cell.row]} -> {title_of(cell.target)}',
             f'{title_of(test.other)}{known}',
             interval_text(results.whole(cell, _SCORE)),
-            interval_text(_whole(results, one, _SCORE)),
+            interval_text(_whole(results, one, _SCORE) if one else None),
             interval_text(_whole(results, test, _SCORE)),
             difference_text(_difference(results, test, _SCORE)),
             percent(results.floor[cell.target].get(_SCORE)),
@@ -52,7 +56,8 @@ def unchanged_lines(results: Results) -> list[str]:
         'embeddings of the pretraining, and those that it did not read start as '
         'fresh_bands of conf/unchanged.yaml says. A difference is paired, and **bold** '
         'only where its interval excludes 0. The floor predicts how frequent each '
-        'class is.',
+        'class is. Where A has bands of B, A + B adds the further ones, and there is '
+        'no B alone.',
         '',
     ]
 
