@@ -179,22 +179,22 @@ def test_bad_requests_are_told_in_a_sentence_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bands_that_the_data_lack_are_told_by_the_run(tmp_path, capfd):
+def test_bands_that_the_data_lack_are_told_by_the_run(tmp_path, start):
     conf = tmp_path / 'conf'
     shutil.copytree(CONF, conf)
     text = (conf / 'paper' / 'bands' / 's1.yaml').read_text()
     (conf / 'paper' / 'bands' / 'cirrus.yaml').write_text(
         text.replace('[VV, VH]', '[B10, B11]')
     )
-    code = main(
-        [
-            *('tables', 'matrix', '--preset', 'sample', '--sensors', 'cirrus'),
-            *('--only', 'scratch-p16:CIRRUS', '--seeds', '0', '--resamples', '100'),
-            *('--conf', str(conf), '--out', str(tmp_path / 'out')),
-        ]
-    )
-    assert code == 1
-    assert "Unknown band 'B10': choose from" in capfd.readouterr().err
+    command = start(
+        *('tables', 'matrix', '--preset', 'sample', '--sensors', 'cirrus'),
+        *('--only', 'scratch-p16:CIRRUS', '--seeds', '0', '--resamples', '100'),
+        *('--conf', str(conf), '--out', str(tmp_path / 'out')),
+        folder=tmp_path,
+        program='channelmae',
+    ).wait()
+    assert command.code == 1
+    assert "Unknown band 'B10': choose from" in command.output
     page = (tmp_path / 'out' / 'matrix' / 'table.md').read_text()
     assert re.search(r"- scratch-p16:CIRRUS: failed: .*'B10'", page)
     assert '- cirrus-p16:CIRRUS: was not asked for' in page

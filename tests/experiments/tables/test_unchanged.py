@@ -10,7 +10,6 @@ import pytest
 from tests.experiments.fabricated import predictions, write
 from tests.experiments.tables.test_write import CONF, PRESET, fabricate
 from torchgeo_channelmae.experiments.tables import definitions, runner
-from torchgeo_channelmae.experiments.tables.calibrate import calibrate
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
 from torchgeo_channelmae.experiments.tables.runner import (
     check_settings,
@@ -198,13 +197,17 @@ def test_a_failed_fine_tuning_is_the_reason_of_its_tests(tmp_path):
     )
 
 
-def test_a_dry_run_counts_a_test_by_its_samples_and_no_steps(tmp_path):
-    plan = planned(seeds=(0,), only=['rgb-p16:S1'])
-    name = 'unchanged-from-rgb-p16-s1-on-s1+rgb-seed0'
-    costs = calibrate(plan, tmp_path, [run for run in plan.runs if run != name])
-    assert list(costs) == [name]
-    assert (costs[name].samples, costs[name].steps) == (21, 0), costs
-    assert costs[name].seconds > 0
+def test_a_dry_run_counts_a_test_by_its_samples_and_no_steps(tmp_path, start, conf):
+    command = start(
+        *('tables', 'matrix', '--preset', 'sample', '--sensors', 'rgb', 's1'),
+        *('--only', 'rgb-p16:S1', '--seeds', '0', '--unchanged', '--dry-run'),
+        *('--conf', str(conf)),
+        folder=tmp_path,
+        program='channelmae',
+    ).wait()
+    assert command.code == 0, command.output
+    name = r'unchanged-from-rgb-p16-s1-on-s1\+rgb-seed0'
+    assert re.search(rf'{name}: 21 test samples, about', command.output)
 
 
 @pytest.fixture(scope='module')
