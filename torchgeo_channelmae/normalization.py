@@ -1,14 +1,12 @@
 """How a model's images were normalised, as its checkpoints note it."""
 
-import os
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from .models.exported import read_header
-from .models.tags import ChannelMAE_Weights, file_of
+from .models.exported import read_checkpoint, read_header
+from .models.tags import path_of
 
 KEY = 'channelmae_normalization'
 """Where a checkpoint has :func:`normalization_of`."""
@@ -43,20 +41,13 @@ def read_normalization(weights: object) -> dict[str, Any] | None:
     Returns:
         As :func:`normalization_of`; None where it is not told.
     """
-    if isinstance(weights, ChannelMAE_Weights):
-        weights = weights.path()
-    if not isinstance(weights, str):
-        return None
-    path = weights if os.path.exists(weights) else file_of(weights)
+    path = path_of(weights)
     if path is None:
         return None
     if path.endswith('.safetensors'):
-        content: Any = read_header(path)
-        return None if content is None else content['normalization']
-    if not zipfile.is_zipfile(path):
-        return None
-    content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    found = content.get(KEY) if isinstance(content, Mapping) else None
+        header = read_header(path)
+        return None if header is None else header['normalization']
+    found = read_checkpoint(path).get(KEY)
     return found if isinstance(found, dict) else None
 
 

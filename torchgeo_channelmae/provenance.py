@@ -5,8 +5,6 @@ What a test shares with it is told by :mod:`~torchgeo_channelmae.overlap`.
 
 import contextlib
 import hashlib
-import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,8 +18,8 @@ from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
-from .models.exported import read_header
-from .models.tags import ChannelMAE_Weights, file_of
+from .models.exported import read_checkpoint, read_header
+from .models.tags import path_of
 from .published import seen_by
 
 KEY = 'channelmae_provenance'
@@ -203,24 +201,16 @@ def read_provenance(weights: object) -> Provenance:
             come from: checkpoints of this package's tasks tell, and in part the
             weights of TorchGeo.
     """
-    if isinstance(weights, ChannelMAE_Weights):
-        weights = weights.path()
-    if isinstance(weights, WeightsEnum):
-        return _published(weights)
-    if not isinstance(weights, str):
-        return UNKNOWN
-    if not os.path.exists(weights):
-        if (registered := file_of(weights)) is not None:
-            return read_provenance(registered)
+    path = path_of(weights)
+    if path is None:
+        if isinstance(weights, WeightsEnum):
+            return _published(weights)
         with contextlib.suppress(KeyError, ValueError):
-            return read_provenance(get_weight(weights))
-    if weights.endswith('.safetensors'):
-        return from_state(_exported(weights))
-    if not zipfile.is_zipfile(weights):
+            return read_provenance(get_weight(str(weights)))
         return UNKNOWN
-    # Mapped, so that no tensor but the patches' hashes is read.
-    content = torch.load(weights, map_location='cpu', weights_only=True, mmap=True)
-    return from_state(content.get(KEY) if isinstance(content, Mapping) else None)
+    if path.endswith('.safetensors'):
+        return from_state(_exported(path))
+    return from_state(read_checkpoint(path).get(KEY))
 
 
 def _exported(path: str) -> dict[str, Any] | None:

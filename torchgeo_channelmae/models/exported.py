@@ -9,6 +9,7 @@ trainings read. Nothing in such a file is ever run.
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,6 +116,22 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             f'this package reads version {VERSION}: install a newer one.'
         )
     return header
+
+
+def read_checkpoint(path: str) -> Mapping[str, Any]:
+    """Open a checkpoint to read what it notes beside its tensors.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, with tensors that are read when they are looked at; nothing where
+        the file is no checkpoint. No code in it is run.
+    """
+    if not zipfile.is_zipfile(path):
+        return {}
+    content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    return content if isinstance(content, Mapping) else {}
 
 
 def read_file(

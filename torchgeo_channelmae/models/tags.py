@@ -269,6 +269,25 @@ def file_of(tag: str) -> str | None:
         ) from error
 
 
+def path_of(weights: object) -> str | None:
+    """Return the file that weights are in, downloaded if need be.
+
+    Args:
+        weights: A path, a tag, a member of :class:`ChannelMAE_Weights`, or others.
+
+    Returns:
+        Its path, None of weights that are no file or are not known here.
+
+    Raises:
+        OSError: If it can't be downloaded.
+    """
+    if isinstance(weights, ChannelMAE_Weights):
+        return weights.path()
+    if not isinstance(weights, str):
+        return None
+    return weights if os.path.exists(weights) else file_of(weights)
+
+
 def register_torchgeo(weights: type[WeightsEnum] = ChannelMAE_Weights) -> None:
     """Tell TorchGeo's registry of the models and of an enum of their weights.
 

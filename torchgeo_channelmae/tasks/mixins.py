@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -165,7 +166,18 @@ class ChannelTaskMixin(LightningModule):
                 f'in the same bands: {told}; give the datamodule the statistics of '
                 f'those where they are of the same product.'
             )
+        self.load_further(weights, tensors)
         return report
+
+    def load_further(
+        self, weights: WeightsEnum | str, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Load what a task has beside its encoder.
+
+        Args:
+            weights: The weights, for the log.
+            tensors: All their tensors by name.
+        """
 
     @property
     def data_record(self) -> DataRecord | None:

@@ -1,6 +1,6 @@
 """Pretraining: a masked autoencoder over channel tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, override
 
 import torch
@@ -24,7 +24,7 @@ from ..losses import (
 from ..masking import TokenMask, make_masking
 from ..models.decoder import ChannelMAEDecoder
 from ..models.tokens import gather_tokens, patchify, unpatchify
-from ..models.weights import LoadReport, load_decoder, read_weights
+from ..models.weights import load_decoder
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from ..token_numbers import locate, tokens_of
@@ -160,16 +160,16 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         )
 
     @override
-    def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
-        """Load encoder and, where the weights have one that fits, decoder."""
-        report = super().load_weights(weights)
-        told = load_decoder(self.decoder, read_weights(weights))
+    def load_further(
+        self, weights: WeightsEnum | str, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Load the decoder, where the weights have one that fits."""
+        told = load_decoder(self.decoder, tensors)
         rank_zero_info(
             f'Decoder of weights {weights}: {told}'
             if told
             else f'Weights {weights} have no decoder like this one: it starts afresh.'
         )
-        return report
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
