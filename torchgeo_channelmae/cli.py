@@ -85,9 +85,8 @@ def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str
     switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
     if options and not options[0].startswith('-'):
         options = [f'--{next(iter(parameters)).name}', *options]
-    options = _joined([_underscored(option) for option in options])
     lists = {f'--{p.name}' for p in parameters if p.annotation == list[str] | None}
-    options = _appended(options, lists)
+    options = _several([_underscored(option) for option in options], lists)
     return [
         f'{option}=true'
         if option in switches and (not following or following.startswith('--'))
@@ -96,32 +95,27 @@ def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str
     ]
 
 
-def _joined(options: Sequence[str]) -> list[str]:
-    """Put commas between the values of options that take several."""
-    joined: list[str] = []
-    for option in options:
-        is_value = not option.startswith('--')
-        if is_value and len(joined) > 1 and joined[-2] in LISTS:
-            joined[-1] += f',{option}'
-        else:
-            joined.append(option)
-    return joined
+def _several(options: Sequence[str], lists: Collection[str]) -> list[str]:
+    """Write the values of options that take several as their types have them.
 
-
-def _appended(options: Sequence[str], lists: Collection[str]) -> list[str]:
-    """Write each value of an option that takes several as one to append."""
+    Those of `lists` become one option to append each; those of :data:`LISTS` get commas
+    between them.
+    """
     written: list[str] = []
-    current = None
+    current = ''
     for option in options:
-        name, is_given, value = option.partition('=')
         if option.startswith('--'):
-            current = name if name in lists else None
-        if current is None:
-            written.append(option)
-        elif not option.startswith('--'):
+            current, is_given, value = option.partition('=')
+            if current not in lists:
+                written.append(option)
+            elif is_given:
+                written.append(f'{current}+={value}')
+        elif current in lists:
             written.append(f'{current}+={option}')
-        elif is_given:
-            written.append(f'{name}+={value}')
+        elif current in LISTS and not written[-1].startswith('--'):
+            written[-1] += f',{option}'
+        else:
+            written.append(option)
     return written
 
 

@@ -86,9 +86,15 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
         _register_model(name, model, {**_MODELS[model], **arguments})
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which known name is nearest, as a part of a sentence; empty if none is."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Say which known name is nearest, as a part of a sentence; empty if none is.
+
+    Args:
+        name: The name that is not known.
+        known: Those that are.
+        cutoff: How alike it has to be, from 0 to 1; short names want less.
+    """
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
     return f', did you mean {near[0]!r}' if near else ''
 
 

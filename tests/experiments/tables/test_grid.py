@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from tests.experiments.tables.test_write import CONF, PRESET, fabricate
-from torchgeo_channelmae.cli import _joined, main
+from torchgeo_channelmae.cli import _spell_out, main
 from torchgeo_channelmae.experiments.tables import definitions
+from torchgeo_channelmae.experiments.tables.command import tables
 from torchgeo_channelmae.experiments.tables.grid import grid_lines, heat_map, sources
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
 from torchgeo_channelmae.experiments.tables.write import write_table
@@ -155,7 +156,8 @@ def test_the_reader_is_told_what_is_missing_and_files_are_equal_again(
     'given', [['--sensors', 's2', 'rgb', 's1'], ['--sensors', 's2,rgb', 's1']]
 )
 def test_sensors_may_have_spaces_between_them(given):
-    joined = _joined(['--table', 'matrix', *given, '--preset', 'sample'])
+    asked = ['--table', 'matrix', *given, '--preset', 'sample']
+    joined = _spell_out(asked, tables)
     assert joined[2:] == ['--sensors', 's2,rgb,s1', '--preset', 'sample']
 
 

@@ -1,11 +1,11 @@
 """The sensors of a table: overlays of bands, by name."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from ...models.registry import did_you_mean
 from ...sensors import find
 
 DEFAULT = ('s2', 'rgb', 's1')
@@ -39,8 +39,7 @@ def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
     path = folder / f'{sensor}.yaml'
     if not path.is_file() or sensor != sensor.lower():  # names of targets are capitals
         known = sorted(each.stem for each in folder.glob('*.yaml'))
-        near = difflib.get_close_matches(sensor.lower(), known, 1, 0.4)  # short names
-        hint = f', did you mean {near[0]!r}' if near else ''
+        hint = did_you_mean(sensor.lower(), known, 0.4)
         raise ValueError(
             f'There is no sensor {sensor!r}{hint}: the overlays in {folder} are '
             f'{", ".join(known)}; add one, named in small letters, for bands of your '
