@@ -1,6 +1,6 @@
 """How Sphinx builds the site.
 
-    uv run --group docs sphinx-build -W --keep-going docs docs/_build
+    uv run --group docs sphinx-build -W --keep-going docs docs/_build/html
 
 Needs no network. Where there is one, ``DOCS_INTERSPHINX=1`` links to the pages of other
 projects, and ``DOCS_REPOSITORY=https://...`` to files of this one. ``DOCS_EXECUTE=off``
