@@ -90,6 +90,7 @@ def test_parts_can_be_laid_over_every_fine_tuning(base, overlay):
     [
         (('paper/pretrain.yaml', 'paper/ratio90.yaml'), 'mask_ratio', 0.9),
         (('paper/pretrain.yaml', 'paper/sum.yaml'), 'spectral_loss', 'sum'),
+        (('paper/pretrain.yaml', 'paper/decode25.yaml'), 'decode_share', 0.25),
         (
             ('paper/pretrain.yaml', 'paper/patch8.yaml'),
             'model',

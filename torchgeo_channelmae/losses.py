@@ -41,20 +41,25 @@ def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
     return NormalizedTokens((tokens - mean) / std, mean, std)
 
 
-def token_to_token(prediction: Tensor, target: Tensor) -> Tensor:
+def token_to_token(
+    prediction: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Tensor:
     r"""Error of the target tokens, sample by sample.
 
     .. math::
         \frac{1}{T} \sum_{i \in \text{target}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
 
     Args:
-        prediction: (B, T, P^2), the target tokens only.
-        target: (B, T, P^2).
+        prediction: (B, S, P^2), the T target tokens alone, or among others.
+        target: (B, S, P^2).
+        weight: (B, S), what each token counts: 1 / T, or 0 for one that is no target.
+            None where all S tokens are targets.
 
     Returns:
         (B,) losses; their mean is the loss of the batch.
     """
-    return (prediction - target).square().mean(dim=(1, 2))
+    error = (prediction - target).square().mean(-1)
+    return error.mean(1) if weight is None else (error * weight).sum(1)
 
 
 def check_reduction(reduction: str) -> None:

@@ -228,8 +228,45 @@ def test_no_pixel_is_computed_that_no_loss_reads(masking, options, weight):
 
 
 @pytest.mark.parametrize(('masking', 'options'), MASKINGS.values(), ids=MASKINGS)
-def test_every_masking_trains_validates_and_draws(masking, options, tmp_path):
-    module = task(masking=masking, masking_options=options, plot_every_n_epochs=1)
+@torch.no_grad()
+def test_sampled_cells_are_all_that_the_decoder_carries_beside_what_is_visible(
+    masking, options
+):
+    module = task(masking=masking, masking_options=options, decode_share=0.5).train()
+    carried = []
+    module.decoder.blocks.register_forward_hook(
+        lambda layer, args, out: carried.append(out.shape[1])
+    )
+    image, keys = batch(3)
+    result = module.reconstruct(image, keys)
+    visible, hidden = result.mask.visible.shape[1], result.mask.hidden.shape[1]
+    num_bands = result.mask.bands.shape[1]
+    assert result.prediction.shape[1] == 2 * num_bands
+    assert carried == [1 + visible + min(hidden, 2 * num_bands)]
+    for loss in module.losses(result):
+        assert loss.shape == (3,)
+        assert loss.isfinite().all()
+
+
+@torch.no_grad()
+def test_validation_decodes_all_cells_whatever_training_does():
+    image, keys = batch()
+    few, every = (task(decode_share=share).eval() for share in (0.25, 1.0))
+    losses = [module.losses(module.reconstruct(image, keys)) for module in (few, every)]
+    assert torch.equal(torch.stack(losses[0]), torch.stack(losses[1]))
+
+
+@pytest.mark.parametrize(('masking', 'options'), MASKINGS.values(), ids=MASKINGS)
+@pytest.mark.parametrize('decode_share', [1.0, 0.25])
+def test_every_masking_trains_validates_and_draws(
+    masking, options, decode_share, tmp_path
+):
+    module = task(
+        masking=masking,
+        masking_options=options,
+        plot_every_n_epochs=1,
+        decode_share=decode_share,
+    )
     fitted = trainer(tmp_path, max_epochs=1)
     fitted.fit(module, datamodule=Data(batch_size=4))
     for name in ('train_loss', 'val_loss', 'val_spectral_loss', 'val_trivial_loss'):
@@ -463,6 +500,7 @@ def test_a_batch_without_index_is_refused(tmp_path):
         ({'model': 'resnet50'}, ["'resnet50'", 'channelmae_base_patch16']),
         ({'decoder_num_heads': 5}, ['width 32', '5 heads']),
         ({'decoder_depth': 0}, ['depth 0']),
+        ({'decode_share': 0.0}, ['decode_share 0.0', '0.25']),
     ],
 )
 def test_a_wrong_argument_is_raised_in_one_line_when_the_task_is_set_up(

@@ -1,7 +1,7 @@
 """Pretraining: a masked autoencoder over channel tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, override
+from typing import Any, Literal, override
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,44 +12,24 @@ from torchgeo.datasets.utils import Sample
 from torchgeo.tasks import BaseTask
 from torchvision.models import WeightsEnum
 
+from ..cell_sampling import count_cells, sample_cells
 from ..gather import PredictionStore
 from ..losses import (
-    NormalizedTokens,
     check_reduction,
     normalize_tokens,
     spectral_to_spectral,
     token_to_token,
     trivial_reconstruction,
 )
-from ..masking import TokenMask, make_masking
+from ..masking import make_masking
 from ..models.decoder import ChannelMAEDecoder
-from ..models.tokens import gather_tokens, patchify, unpatchify
+from ..models.tokens import gather_tokens, patchify
 from ..models.weights import load_decoder
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
-from ..token_numbers import locate, tokens_of
 from .mixins import ChannelTaskMixin, sample_keys
 from .optim import decay_groups, scaled_lr, schedule
-
-
-class Reconstruction(NamedTuple):
-    """What the autoencoder makes of a batch.
-
-    Attributes:
-        prediction: (B, T, P^2), pixels of the produced tokens.
-        produced: (B, T) int64, their numbers: all cells of the bands that the spectral
-            loss takes together, or the targets where it is not asked for.
-        target: (B, N, P^2), what all tokens are.
-        scale: Mean and standard deviation a token that undo the target's normalisation,
-            None where it is not normalised.
-        mask: Which tokens were visible, hidden and asked for.
-    """
-
-    prediction: Tensor
-    produced: Tensor
-    target: Tensor
-    scale: NormalizedTokens | None
-    mask: TokenMask
+from .reconstruction import Reconstruction, to_images
 
 
 class ChannelMAE(ChannelTaskMixin, BaseTask):
@@ -89,6 +69,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         norm_target: bool = False,
         spectral_loss: Literal['mean', 'sum'] = 'mean',
         spectral_weight: float = 1.0,
+        decode_share: float = 1.0,
         decoder_dim: int = 512,
         decoder_depth: int = 4,
         decoder_num_heads: int = 8,
@@ -123,6 +104,10 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
                 losses alike.
             spectral_loss: Take bands together by their mean or by their sum.
             spectral_weight: Weight of the spectral-to-spectral loss; 0 turns it off.
+            decode_share: Share of the grid cells that the decoder produces in
+                training, all bands of each, drawn at random for each sample. Less than
+                1 is faster; the losses are then estimates without bias of those of all
+                cells, see :mod:`~torchgeo_channelmae.cell_sampling`.
             decoder_dim: Width of the decoder.
             decoder_depth: Blocks of the decoder.
             decoder_num_heads: Attention heads of the decoder.
@@ -148,6 +133,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         )
         cells = self.model.patch_embed.num_patches
         self.masking.check(len(self.model.bands), cells)
+        count_cells(cells, hparams['decode_share'])
         self.decoder = ChannelMAEDecoder(
             bands=self.model.bands,
             grid_size=self.model.patch_embed.grid_size,
@@ -201,23 +187,30 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             (image.shape[-2], image.shape[-1])
         )
         target, scale = patchify(image, patch_size), None
-        cells = grid[0] * grid[1]
-        mask = self.masking(keys, shared, len(self.model.bands), cells)
+        bands, cells = len(self.model.bands), grid[0] * grid[1]
+        mask = self.masking(keys, shared, bands, cells)
         if self.hparams['norm_target']:
             scale = normalize_tokens(target)
             target = scale.tokens
-        needs_bands = self.hparams['spectral_weight'] != 0 or not self.training
-        produced = tokens_of(mask.bands, cells) if needs_bands else mask.target
-        encoded = self.model.encode(image, mask.visible)
+        share = self.hparams['decode_share'] if self.training else 1.0
+        sampled = sample_cells(mask, keys, share, bands, cells)
+        # The token loss of all cells, alone, reads the targets and no more.
+        alone = self.training and not self.hparams['spectral_weight'] and share == 1
+        produced = mask.target if alone else sampled.produced
         prediction = self.decoder(
-            encoded,
+            self.model.encode(image, mask.visible),
             mask.visible,
-            mask.hidden,
+            sampled.filled,
             grid,
-            None if produced is mask.hidden else produced,
+            None if produced is sampled.filled else produced,
         )
         return Reconstruction(
-            prediction.to(target.dtype), produced, target, scale, mask
+            prediction.to(target.dtype),
+            produced,
+            None if alone else sampled.weight,
+            target,
+            scale,
+            mask,
         )
 
     def losses(self, result: Reconstruction) -> tuple[Tensor, Tensor]:
@@ -230,18 +223,17 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             Token-to-token and spectral-to-spectral loss, each (B,); the latter is zeros
             where only the targets were produced.
         """
-        prediction, produced, every, _, mask = result
-        target = gather_tokens(every, mask.target)
-        if produced is mask.target:
-            token = token_to_token(prediction, target)
+        target = result.target
+        if result.produced.shape != target.shape[:2]:  # else it is all, in order
+            target = gather_tokens(target, result.produced)
+        token = token_to_token(result.prediction, target, result.weight)
+        if result.weight is None:
             return token, torch.zeros_like(token)
-        where = locate(mask.target, produced, every.shape[1])
-        token = token_to_token(gather_tokens(prediction, where), target)
-        num_bands = mask.bands.shape[1]
-        if num_bands < len(self.model.bands):
-            every = gather_tokens(every, produced)
         spectral = spectral_to_spectral(
-            prediction, every, num_bands, self.hparams['spectral_loss']
+            result.prediction,
+            target,
+            result.mask.bands.shape[1],
+            self.hparams['spectral_loss'],
         )
         return token, spectral
 
@@ -362,40 +354,15 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
 
     def _plot(self, batch: Sample, result: Reconstruction) -> None:
         """Draw input, masked input and reconstruction of the first samples."""
-        tokens, mask = result.target, result.mask
-        prediction = torch.full_like(tokens, torch.nan).scatter_(
-            1,
-            result.produced.unsqueeze(-1).expand_as(result.prediction),
-            result.prediction,
-        )
-        if result.scale is not None:  # back to the units of the input
-            prediction, tokens = (
-                part * result.scale.std + result.scale.mean
-                for part in (prediction, tokens)
-            )
-        image = batch['image']
-        grid = self.model.patch_embed.dynamic_feat_size(
-            (image.shape[-2], image.shape[-1])
-        )
-        num_bands = len(self.model.bands)
-
-        def among(numbers: Tensor) -> Tensor:
-            found = torch.zeros_like(tokens[..., :1], dtype=torch.bool)
-            return found.scatter_(1, numbers.unsqueeze(-1), True)
-
-        def to_image(part: Tensor) -> Tensor:
-            return unpatchify(part, num_bands, grid).float().cpu()
-
-        seen = tokens.masked_fill(~among(mask.visible), torch.nan)
-        # What was visible and no target is shown as it is; its loss is only spectral.
-        filled = to_image(torch.where(among(mask.target), prediction, seen))
-        masked = to_image(seen)
+        image = batch['image'].float().cpu()
+        grid = self.model.patch_embed.dynamic_feat_size(tuple(image.shape[-2:]))
+        masked, made = to_images(result, len(self.model.bands), grid)
         names: Sequence[Any] = batch.get('patch_id', _index(batch).tolist())
         for row in range(min(self.hparams['num_plots'], len(image))):
             figure = plot_reconstruction(
-                image[row].float().cpu(),
+                image[row],
                 masked[row],
-                filled[row],
+                made[row],
                 self.model.bands,
                 title=f'{names[row]}, epoch {self.current_epoch + 1}',
             )

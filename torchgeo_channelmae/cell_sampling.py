@@ -1,0 +1,92 @@
+"""Column-sampled decoding: produce a random share of the grid cells, all bands of each.
+
+A masked autoencoder over channel tokens has C times the tokens of an image, and its
+decoder carries them all. Both losses are means over grid cells, so a random part of the
+cells estimates them without bias; all bands of a cell are produced, as the
+spectral-to-spectral loss takes them together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .masking import TokenMask
+from .randomness import derive_seed
+from .token_numbers import choose
+
+
+class SampledCells(NamedTuple):
+    """What the decoder does for a share of the cells.
+
+    Attributes:
+        filled: (B, F) int64, hidden tokens that the decoder carries: those of the
+            sampled cells, and of further cells as many as bring every sample to the
+            same number.
+        produced: (B, K * S) int64, the K bands that a masking names at the S sampled
+            cells, band-major.
+        weight: (B, K * S), what the error of each counts in the token-to-token loss.
+    """
+
+    filled: Tensor
+    produced: Tensor
+    weight: Tensor
+
+
+def count_cells(num_cells: int, share: float) -> int:
+    """Count the cells that a share of them is: S, at least 1.
+
+    Raises:
+        ValueError: If the share is outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(
+            f'decode_share {share} is outside (0, 1]: it is the share of the grid '
+            f'cells that the decoder produces in training, 0.25 for example; 1 for all.'
+        )
+    return max(1, round(num_cells * share))
+
+
+def sample_cells(
+    mask: TokenMask, keys: Tensor, share: float, num_bands: int, num_cells: int
+) -> SampledCells:
+    """Choose the cells to decode, for each sample its own.
+
+    The sum of the weighted errors has the token-to-token loss for its expectation: a
+    target counts 1 / T, divided by the probability that its cell is sampled, whatever
+    number of targets the cell has.
+
+    Args:
+        mask: Tokens of each sample; its hidden and target tokens are of its bands.
+        keys: (B,) int64, the address of each sample's draw.
+        share: Share of the cells, in (0, 1].
+        num_bands: C.
+        num_cells: L.
+
+    Returns:
+        What to fill in, produce and count.
+
+    Raises:
+        ValueError: If the share is outside (0, 1].
+    """
+    count = count_cells(num_cells, share)
+    cells, _ = choose(keys ^ derive_seed('cells'), num_cells, count)
+    starts = mask.bands[:, :, None] * num_cells
+    produced = (starts + cells[:, None, :]).flatten(1)
+
+    filled = mask.hidden
+    if count < num_cells:
+        sampled = _among(cells, num_cells).gather(1, filled % num_cells)
+        # Stable, so that tokens of the sampled cells come first and stay in order.
+        order = sampled.argsort(dim=1, descending=True, stable=True)
+        filled = filled.gather(1, order[:, : produced.shape[1]])
+    is_target = _among(mask.target, num_bands * num_cells).gather(1, produced)
+    return SampledCells(
+        filled, produced, is_target * (num_cells / count / mask.target.shape[1])
+    )
+
+
+def _among(numbers: Tensor, count: int) -> Tensor:
+    """Say of each number below `count` whether it is there: (B, count), 1 or 0."""
+    found = torch.zeros(len(numbers), count, device=numbers.device)
+    return found.scatter_(1, numbers, 1.0)
