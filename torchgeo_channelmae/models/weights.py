@@ -186,6 +186,8 @@ def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors, also those that stand in a mapping of a module's own."""
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
+        if not isinstance(key, str):
+            continue
         inner = value.items() if isinstance(value, Mapping) else ()
         tensors |= {f'{key}.{name}': t for name, t in inner if torch.is_tensor(t)}
         if torch.is_tensor(value):

@@ -11,8 +11,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.weights import FreshBands, load_encoder, read_weights
-from ..normalization import KEY as NORMALIZATION
-from ..normalization import difference, normalization_of, read_normalization
+from ..normalization import difference, normalization_of, noted, read_normalization
 from ..provenance import KEY, Provenance, from_state, read_provenance
 from ..runs import checkpoint_of
 from .transfer import CrossModalClassification
@@ -169,7 +168,7 @@ class UnchangedHead(CrossModalClassification):
     def _note_past(self, content: Mapping[str, Any], is_lent: bool) -> None:
         """Note all that was read before as past, and warn of other normalisation."""
         past = Provenance().started_from(from_state(content.get(KEY)))
-        sources = {f'weights {self.weights}': content.get(NORMALIZATION)}
+        sources = {f'weights {self.weights}': noted(content)}
         if is_lent:
             past = past.started_from(read_provenance(self.embeddings))
             lender = f'embeddings {self.embeddings}'
