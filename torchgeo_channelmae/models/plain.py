@@ -14,6 +14,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from .peers.registry import PEERS
 from .peers.scaling import SCALING
 from .registry import did_you_mean
 from .tokens import check_size
@@ -36,14 +37,14 @@ def create_plain(
         The model, untrained.
 
     Raises:
-        ValueError: If timm has no such model, or it does not take these arguments.
+        ValueError: If there is no such model, or it does not take these arguments.
     """
     if not timm.is_model(name):
+        hint = did_you_mean(name, [*PEERS, *timm.list_models()])
         raise ValueError(
-            f'Model {name!r} is not known to timm'
-            f'{did_you_mean(name, timm.list_models())}: choose a channel-token encoder '
-            f'({", ".join(timm.list_models("channelmae_*"))}) or a model of '
-            f'timm.list_models().'
+            f'Model {name!r} is not known{hint}: choose a channel-token encoder '
+            f'({", ".join(timm.list_models("channelmae_*"))}), a foundation model '
+            f'({", ".join(PEERS)}) or a model of timm.list_models().'
         )
     arguments = {'in_chans': len(bands), 'num_classes': num_classes, **kwargs}
     config = get_pretrained_cfg(name)

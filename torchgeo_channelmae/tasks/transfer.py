@@ -12,7 +12,7 @@ from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
-from ..models.peers import check_name, create_peer, is_peer
+from ..models.peers import create_peer, is_peer
 from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
@@ -165,7 +165,6 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
                 f'in_channels is {hparams["in_channels"]}, but bands names '
                 f'{len(bands)} ({", ".join(bands)}): make them agree.'
             )
-        check_name(hparams['model'])
         create = create_peer if is_peer(hparams['model']) else create_plain
         return create(hparams['model'], bands, size=hparams['size'], **shared)
 
