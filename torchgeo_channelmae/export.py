@@ -157,9 +157,9 @@ def _from_checkpoint(
     past = content.get(PROVENANCE)
     told = None if past is None else from_state(past).state()
     provenance, patches = _without_tensors(told)
-    decoder = {name: hparams.get(name) for name in _DECODER}
+    decoder: dict[str, Any] | None = {name: hparams.get(name) for name in _DECODER}
     has_decoder = any(name.startswith('decoder.') for name in tensors)
-    if not has_decoder or None in decoder.values():
+    if not has_decoder or any(hparams.get(name) is None for name in _DECODER):
         tensors = {k: v for k, v in tensors.items() if k.startswith('model.')}
         decoder = None
     weight = tensors['model.patch_embed.proj.weight']

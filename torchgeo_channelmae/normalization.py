@@ -63,9 +63,8 @@ def noted(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         return None
     values = [found.get(name) for name in ('bands', 'mean', 'std')]
-    if not all(isinstance(v, list) and len(v) == len(values[0]) for v in values):
-        return None
-    return found
+    lengths = {len(value) if isinstance(value, list) else None for value in values}
+    return found if len(lengths) == 1 and None not in lengths else None
 
 
 def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:

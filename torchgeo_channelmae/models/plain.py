@@ -10,15 +10,15 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from .peers.registry import PEERS
 from .peers.scaling import SCALING
+from .positions import resample_positions
 from .registry import did_you_mean
+from .report import LoadReport
 from .tokens import check_size
-from .weights import LoadReport
 
 
 def create_plain(
@@ -147,11 +147,11 @@ def load_plain(
                 fresh[name] = f'of the bands {", ".join(bands)} in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name in positions and _is_square_grid(stored, tensor, prefix):
-            side = math.isqrt(tensor.shape[1] - prefix)
-            values[name] = resample_abs_pos_embed(
-                stored, [side, side], num_prefix_tokens=prefix
-            )
+        elif (
+            name in positions
+            and (moved := _resampled(stored, tensor, prefix)) is not None
+        ):
+            values[name] = moved
             resampled.append(name)
         else:
             shapes = ['x'.join(map(str, t.shape)) for t in (stored, tensor)]
@@ -201,9 +201,7 @@ def _prefix_tokens(model: nn.Module) -> int:
     return int(getattr(model, 'num_prefix_tokens', 0))
 
 
-def _is_square_grid(stored: Tensor, tensor: Tensor, prefix: int) -> bool:
-    """Whether these are positions of prefix tokens and a square grid."""
-    if stored.ndim != 3 or stored.shape[1] <= prefix:
-        return False
-    cells = stored.shape[1] - prefix
-    return stored.shape[2] == tensor.shape[2] and math.isqrt(cells) ** 2 == cells
+def _resampled(stored: Tensor, tensor: Tensor, prefix: int) -> Tensor | None:
+    """Return stored positions for the square grid of a model's, if they can be."""
+    side = math.isqrt(tensor.shape[1] - prefix) if tensor.ndim == 3 else 0
+    return resample_positions(stored, tensor.shape[-1], (side, side), prefix)

@@ -118,8 +118,8 @@ def register_weights(
 ) -> None:
     """Register weights as a pretrained tag of timm.
 
-    Then ``timm.create_model(tag, pretrained=True)`` makes the model with the bands and
-    image size of a file, unless others are given; TorchGeo's tasks find them with
+    Then ``timm.create_model(tag, pretrained=True)`` makes the model with the bands of a
+    file, unless others are given, and its image size; TorchGeo's tasks find them with
     ``model: TAG`` and ``weights: true``, which is the same, or with ``weights: TAG``;
     and so do those of this package with ``weights: TAG``.
 
@@ -313,9 +313,10 @@ def _builder(name: str) -> Callable[..., Any]:
         """Make the model, with weights if some are given.
 
         Args:
-            weights: See :func:`~.weights.read_weights`. The model has their bands and
-                image size, unless others are given.
-            **kwargs: Arguments of ``timm.create_model``.
+            weights: See :func:`~.weights.read_weights`. The model has their bands,
+                unless others are given.
+            **kwargs: Arguments of ``timm.create_model``. The grid of positions is
+                that of the weights anyway; any image size is taken.
         """
         from .weights import bands_of, read_weights  # which know this module
 
