@@ -191,7 +191,11 @@ def test_checkpointed_blocks_have_the_same_gradients(model):
         ({'drop_path': 1.0}, r'drop_path 1.0 is outside \[0, 1\)'),
         ({'fresh_bands': 'nearby'}, "fresh_bands 'nearby'"),
         ({'embed_std': 0.0}, 'embed_std is 0.0'),
-        ({'model': 'resnet51'}, "'resnet51' is not known to timm"),
+        ({'model': 'resnet51'}, "'resnet51' is not known, did you mean 'resnet51q'"),
+        ({'model': 'dofa_base'}, "not known, did you mean 'dofa_base_patch16_224'"),
+        ({'model': 'croma_bass'}, "not known, did you mean 'croma_base'"),
+        ({'model': 'panopticon'}, "not known, did you mean 'panopticon_vitb14'"),
+        ({'model': 'xyz'}, 'not known: choose .*croma_base.* timm.list_models'),
         ({'model': 'channelmae_giant'}, "'channelmae_giant' is no channel-token"),
         (
             {'model': 'channelmae_tiny_patch61'},

@@ -12,7 +12,7 @@ from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
-from ..models.peers import check_name, create_peer, is_peer
+from ..models.peers import create_peer, is_peer
 from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
@@ -113,7 +113,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             loss: Binary cross-entropy of every class.
             pos_weight: Weight of the positives of each class.
             fresh_bands: How bands start that the weights do not know, see
-                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+                :data:`~torchgeo_channelmae.models.fresh.FreshBands`.
             trainable: What learns: ``all``, or parts with ``+`` between them, of
                 ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
                 ``blocks`` and ``head``. The others are as in evaluation.
@@ -179,7 +179,6 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
                 f'in_channels is {hparams["in_channels"]}, but bands names '
                 f'{len(bands)} ({", ".join(bands)}): make them agree.'
             )
-        check_name(hparams['model'])
         create = create_peer if is_peer(hparams['model']) else create_plain
         return create(hparams['model'], bands, size=hparams['size'], **shared)
 

@@ -14,7 +14,8 @@ from torch import nn
 from torchgeo.datamodules import BaseDataModule
 from tqdm import tqdm
 
-from ...models.weights import FreshBands, read_weights
+from ...models.fresh import FreshBands
+from ...models.weights import read_weights
 from ..configuration import configured, read_datamodule
 from .classifiers import check_neighbors, hold_out
 from .encoders import (

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ...datamodules.base import ChannelDataModule
 from ...models import ChannelViT
-from ...models.weights import FreshBands
+from ...models.fresh import FreshBands
 from ...randomness import derive_seed
 from ..bands import band_names
 from ..configuration import read_datamodule
