@@ -365,6 +365,10 @@ def tensors_with(**tensors):
         (tensors_with(**{'model.pos_embed': 'x'}), 'holds the model'),
         (tensors_with(**{'model.extra': torch.zeros(3)}), r'extra is \[3\] instead of'),
         (lambda content: content['hyper_parameters'].update(bands=['B02']), 'instead'),
+        (
+            lambda content: content['state_dict']['model.norm.bias'].fill_(torch.nan),
+            r'numbers that are none \(NaN or infinite\) in model.norm.bias: .* earlier',
+        ),
     ],
 )
 def test_a_checkpoint_with_other_tensors_is_refused_in_a_sentence(

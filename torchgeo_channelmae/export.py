@@ -120,8 +120,8 @@ def _check(
     """Check that an encoder has the tensors of the model that it is said to be.
 
     Raises:
-        ValueError: If there is no such model, a tensor is missing or has another shape,
-            or there are others.
+        ValueError: If there is no such model, a tensor is missing, has another shape or
+            numbers that are none, or there are others.
     """
     if not timm.is_model(header['model']):
         raise _foreign(path, f'holds the unknown model {header["model"]!r}')
@@ -142,6 +142,12 @@ def _check(
                 f'{os.fspath(path)!r} does not hold the {header["model"]} that it '
                 f'names: {name.removeprefix("model.")} is {here} instead of {there}; '
                 f'give another checkpoint.'
+            )
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f'{os.fspath(path)!r} holds numbers that are none (NaN or infinite) in '
+                f'{name}: its training had broken; give an earlier checkpoint.'
             )
 
 
