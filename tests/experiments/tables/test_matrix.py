@@ -1,12 +1,18 @@
 """``channelmae tables matrix`` from the command line, with real trainings."""
 
 import itertools
+import re
 
 import pandas as pd
 from matplotlib.image import imread
 
 ROWS = ('scratch-p16', 'rgb-p16', 's1-p16')
 TARGETS = ('RGB', 'S1')
+
+
+def section(page, title):
+    _, _, rest = page.partition(title)
+    return rest.partition('\n## ')[0]
 
 
 def test_a_matrix_with_unchanged_heads_runs_from_the_data_to_its_page_and_picture(
@@ -51,8 +57,13 @@ def test_a_matrix_with_unchanged_heads_runs_from_the_data_to_its_page_and_pictur
     assert reasons.str.startswith('tests nothing, as neither the pretraining').all()
 
     page = (folder / 'table.md').read_text()
-    assert 'not run' not in page
-    assert 'failed' not in page
-    assert '## Gain over scratch in mAP micro, points' in page
-    assert '## The same head on other bands, without training' in page
+    gains = section(page, '## Gain over scratch in mAP micro, points')
+    assert len(re.findall(r'[+-]\d+\.\d\d \[', gains)) == 4
+    assert section(page, '## The same head on other bands').count(' -> ') == 4 + 1
+    missing = section(page, '## Not in this table')
+    assert re.findall(r'^- (.+): tests nothing', missing, re.MULTILINE) == [
+        'rgb-p16:RGB on s1',
+        's1-p16:S1 on rgb',
+    ]
+    assert missing.count('\n- ') == 2
     assert imread(folder / 'table.png').std() > 0
