@@ -4,8 +4,8 @@
 
 Times alternate between ours, two references with the same weights and loss, and the
 peers' own code where `--peer` names a checkout of it; medians are told. Without
---model, --patch, --bands, --mask, --batch, --precision, a set of rows that differ in one
-thing at a time; with some of them, all combinations.
+--model, --patch, --bands, --mask, --batch and --precision, a set of rows that differ in
+one thing at a time; with some of them, all combinations.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from . import memory, peak, report
 from .cases import PARTS, Case, default_cases, product_cases, quick_cases
 from .peers import MARKS, make_peer, name_of, recognise
 from .peers import PARTS as PEER_PARTS
-from .steps import OURS, Steps, make_steps
+from .steps import Steps, make_steps
 from .timing import alternate, autocast, median
 
 CHOICES = ('model', 'patch', 'bands', 'mask', 'batch', 'precision')
@@ -105,8 +105,8 @@ def check_losses(case: Case, steps: Steps) -> dict[str, float]:
     return found
 
 
-def measure(case: Case, options: argparse.Namespace, peaks: dict[str, Any]) -> Any:
-    """Measure one row."""
+def time_variants(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Time the variants of a row; what they hold is free again at the end."""
     if case.part == 'data':
         from .data import make_steps as data_steps
 
@@ -123,27 +123,32 @@ def measure(case: Case, options: argparse.Namespace, peaks: dict[str, Any]) -> A
             owners |= dict.fromkeys(theirs.run, path)
     rounds = 1 if options.quick else options.rounds
     taken = alternate(steps.run, rounds, case.device)
-    run = steps.run
-    steps.run = {}  # other processes need the memory
-    del run
-    held, facts = {}, list(steps.facts)
+    return {
+        'owners': owners,
+        'losses': losses,
+        'flops': steps.flops,
+        'facts': steps.facts,
+        'seconds': taken,
+        'median': {name: median(values) for name, values in taken.items()},
+    }
+
+
+def measure(case: Case, options: argparse.Namespace, peaks: dict[str, Any]) -> Any:
+    """Measure one row."""
+    row = time_variants(case, options)
+    owners, held = row.pop('owners'), {}
     if not options.no_memory and case.part in ('pretraining', 'finetuning'):
         for name, path in owners.items():
             try:
                 held[name] = memory.of_process(case, name, path)
             except RuntimeError as error:
-                facts.append(str(error))
-    row = {
+                row['facts'].append(str(error))
+    row |= {
         'name': case.name,
         'case': asdict(case),
         'batch': case.batch,
         'tokens': case.tokens,
-        'flops': steps.flops,
-        'losses': losses,
-        'seconds': taken,
-        'median': {name: median(values) for name, values in taken.items()},
         'memory': held,
-        'facts': facts,
         'peer_missing': missing_peer(case, owners),
     }
     row['columns'] = report.derive(row, peaks[case.precision]['measured'])

@@ -70,8 +70,8 @@ def by_tokens(case: Case, sides: tuple[int, ...] = SIDES) -> dict[str, object]:
 
     Returns:
         ``tokens`` and ``bytes``; ``bytes_per_token`` and ``fixed_bytes`` of the line;
-        ``bytes_per_further_token`` from one size to the next; ``largest_deviation`` of a
-        measurement from the line as a share of it.
+        ``bytes_per_further_token`` from one size to the next; ``largest_deviation`` of
+        a measurement from the line, as a share of the line.
     """
     cases = [replace(case, size=side, batch=1) for side in sides]
     tokens = [one.tokens for one in cases]

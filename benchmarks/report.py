@@ -77,8 +77,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         vendor = peak['vendor']
         beside = f'vendor {vendor / 1e12:.4g}' if vendor else 'vendor not known'
         lines.append(
-            f'Best square product in {precision}: {peak["measured"] / 1e12:.4g} TFLOP/s '
-            f'({beside}).'
+            f'Best square product in {precision}: '
+            f'{peak["measured"] / 1e12:.4g} TFLOP/s ({beside}).'
         )
     lines += ['', 'FLOP count for tokens that a loss needs alone.', '']
     lines += [
@@ -170,6 +170,7 @@ def read(path: Path) -> dict[str, Any]:
         report['rows'], report['machine']
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{path} is no report of python -m benchmarks ({error}): give a report.json.'
+            f'{path} is no report of python -m benchmarks ({error}): give a '
+            f'report.json.'
         ) from None
     return report

@@ -1,5 +1,6 @@
-"""What is timed: the steps of the tasks, their parts, and the references beside them."""
+"""What is timed: steps of the tasks, their parts, and the references beside them."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,8 +103,6 @@ def make_task(case: Case) -> tuple[Any, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leave out what Lightning says about trainers, loaders and logging."""
-    import logging
-
     logger = logging.getLogger('lightning.pytorch')
     level = logger.level
     logger.setLevel(logging.ERROR)
