@@ -11,7 +11,7 @@ import numpy as np
 from .cases import Case
 from .peers import make_peer
 from .steps import OURS, make_steps
-from .timing import peak_memory
+from .timing import held_memory, peak_memory
 
 #: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
 SIDES = (64, 128, 256, 512)
@@ -23,7 +23,7 @@ def steps_peak(case: Case, variant: str, peer: Path | None) -> int:
     Weights, gradients, optimizer and activations, in bytes: the peak less what the
     imports hold.
     """
-    before = peak_memory(case.device)
+    before = held_memory(case.device)
     steps = make_peer(peer, case) if peer else make_steps(case)
     for _ in range(2):  # the second has the optimizer's state beside the activations
         steps.run[variant]()

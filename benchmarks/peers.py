@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm import create_model
 from torch import Tensor, nn
+
+from torchgeo_channelmae.models.registry import _SIZES
 
 from .cases import Case
 from .steps import LABELS, Run, Steps, make_batch, train_with
@@ -74,15 +75,7 @@ def make_peer(path: Path, case: Case) -> Steps:
 
 def _sizes(case: Case) -> dict[str, int]:
     """Width, depth and heads of the row's encoder."""
-    name = f'channelmae_{case.model}_patch{case.patch}'
-    with torch.device('meta'):
-        ours = create_model(name, in_chans=case.bands, img_size=case.size)
-    heads = ours.blocks[0].attn.num_heads
-    return {
-        'embed_dim': ours.embed_dim,
-        'depth': len(ours.blocks),
-        'num_heads': heads,
-    }
+    return {name: int(size) for name, size in _SIZES[case.model].items()}
 
 
 def agree(**pairs: tuple[int, int]) -> str:

@@ -1,11 +1,10 @@
 """Times that alternate between variants, and the peak memory of a process."""
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,9 +68,32 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
+def resident(field: str) -> int:
+    """Read a memory figure of this process, in bytes.
+
+    Not ``ru_maxrss``, which a process inherits from the one that starts it.
+
+    Args:
+        field: ``VmRSS``, what is held now, or ``VmHWM``, the most so far.
+
+    Raises:
+        OSError: If the system is not Linux.
+    """
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise OSError(f'{field} is not in /proc/self/status: memory needs Linux.')
+
+
+def held_memory(device: str) -> int:
+    """Memory that this process holds, in bytes."""
+    if device == 'cuda':
+        return int(torch.cuda.memory_allocated())
+    return resident('VmRSS')
+
+
 def peak_memory(device: str) -> int:
     """Most memory that this process has held so far, in bytes."""
     if device == 'cuda':
         return int(torch.cuda.max_memory_allocated())
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == 'darwin' else held * 1024
+    return resident('VmHWM')

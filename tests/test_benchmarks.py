@@ -134,6 +134,13 @@ def test_memory_in_a_line_has_no_deviation_and_a_square_has():
     assert memory.fit(tokens, [n * n for n in tokens])['largest_deviation'] > 0.5
 
 
+def test_memory_is_that_of_a_process_of_its_own():
+    fill = torch.ones(2**28)  # 1 GiB that is not the other's
+    held = memory.of_process(TINY, OURS)
+    weights = 12 * 12 * 192**2 * 4
+    assert 4 * weights < held < fill.nbytes  # and gradients, and AdamW's two moments
+
+
 def test_a_folder_that_is_no_peer_is_refused(tmp_path):
     with pytest.raises(ValueError, match='SpectralGPT or ChannelViT'):
         peers.recognise(tmp_path)
