@@ -94,6 +94,8 @@ def make_task(case: Case) -> tuple[Any, Any]:
         trainer.fit(task, DataLoader([sample], batch_size=case.batch))
     optimizer = trainer.optimizers[0]
     optimizer.state.clear()  # it starts anew, on the device
+    for group in optimizer.param_groups:  # the cosine of one step ends at 0
+        group['lr'] = group['initial_lr']
     task.trainer = None  # so that log() does nothing
     if case.compile:
         CompileStep().on_fit_start(trainer, task)
