@@ -75,6 +75,12 @@ class ShardedStrategy(FSDPStrategy):
         )
 
     @property
+    def sharded(self) -> FullyShardedDataParallel:
+        """The task, shared out; there once the strategy is set up."""
+        assert isinstance(self.model, FullyShardedDataParallel)
+        return self.model
+
+    @property
     @override
     def precision_plugin(self) -> FSDPPrecision:
         """Precision of this strategy, in place of the one that Lightning would make."""
@@ -84,7 +90,7 @@ class ShardedStrategy(FSDPStrategy):
         return found
 
     @precision_plugin.setter
-    def precision_plugin(self, precision_plugin: FSDPPrecision | None) -> None:
+    def precision_plugin(self, precision_plugin: Any) -> None:
         self._precision_plugin = precision_plugin
 
     @override
@@ -111,8 +117,7 @@ class ShardedStrategy(FSDPStrategy):
         Args:
             trainer: The trainer.
         """
-        assert self.model is not None
-        with FullyShardedDataParallel.summon_full_params(self.model, writeback=False):
+        with FullyShardedDataParallel.summon_full_params(self.sharded, writeback=False):
             super().setup_optimizers(trainer)
 
     @override
@@ -127,7 +132,7 @@ class ShardedStrategy(FSDPStrategy):
         """
         optimizer = getattr(optimizer, 'optimizer', optimizer)  # Lightning's is a shell
         with self._whole(rank0_only=True):
-            state = FullyShardedDataParallel.optim_state_dict(self.model, optimizer)
+            state = FullyShardedDataParallel.optim_state_dict(self.sharded, optimizer)
             return self._renamed(state, OptimStateKeyType.PARAM_ID, optimizer)
 
     @override
@@ -143,9 +148,8 @@ class ShardedStrategy(FSDPStrategy):
         self, checkpoint: Mapping[str, Any], strict: bool = True
     ) -> None:
         """Share out the parameters of a checkpoint."""
-        assert self.model is not None
         with self._whole(rank0_only=False):
-            self.model.load_state_dict(checkpoint['state_dict'], strict=strict)
+            self.sharded.load_state_dict(checkpoint['state_dict'], strict=strict)
 
     @property
     @override
@@ -161,14 +165,14 @@ class ShardedStrategy(FSDPStrategy):
             with self._whole(rank0_only=False):
                 named = self._renamed(whole, OptimStateKeyType.PARAM_NAME, optimizer)
                 state = FullyShardedDataParallel.optim_state_dict_to_load(
-                    self.model, optimizer, named
+                    self.sharded, optimizer, named
                 )
             optimizer.load_state_dict(state)
 
     def _whole(self, rank0_only: bool) -> AbstractContextManager[Any]:
         """A context in which state dicts have whole tensors."""
         return FullyShardedDataParallel.state_dict_type(
-            self.model,
+            self.sharded,
             StateDictType.FULL_STATE_DICT,
             FullStateDictConfig(offload_to_cpu=True, rank0_only=rank0_only),
             FullOptimStateDictConfig(offload_to_cpu=True, rank0_only=rank0_only),
@@ -181,7 +185,7 @@ class ShardedStrategy(FSDPStrategy):
         if not state:  # on processes that save nothing
             return state
         return FullyShardedDataParallel.rekey_optim_state_dict(
-            state, keys, self.model, optim=optimizer
+            state, keys, self.sharded, optim=optimizer
         )
 
 
@@ -208,6 +212,4 @@ class _ShardedPrecision(FSDPPrecision):
 
     @override
     def clip_grad_by_norm(self, optimizer: Any, clip_val: float) -> None:
-        root = self._strategy.model
-        assert isinstance(root, FullyShardedDataParallel)
-        root.clip_grad_norm_(clip_val)
+        self._strategy.sharded.clip_grad_norm_(clip_val)
