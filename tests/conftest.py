@@ -69,7 +69,11 @@ def zygote() -> Iterator[subprocess.Popen]:
             'ignore::DeprecationWarning',
             str(Path(__file__).with_name('zygote.py')),
         ],
-        env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'},  # no threads before a fork
+        env={
+            **os.environ,
+            'OPENBLAS_NUM_THREADS': '1',  # no threads before a fork
+            'PYTHONPATH': str(PROJECT),  # for classes of tests that YAML names
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -83,7 +87,12 @@ def start(zygote) -> Callable[..., Command]:
     """Start ``torchgeo ARGS``, or another program, in a folder."""
     count = 0
 
-    def start_command(*args: str, folder: Path, program: str = 'torchgeo') -> Command:
+    def start_command(
+        *args: str,
+        folder: Path,
+        program: str = 'torchgeo',
+        env: dict[str, str] | None = None,
+    ) -> Command:
         nonlocal count
         count += 1
         log = folder / f'.output-{count}.txt'
@@ -92,6 +101,7 @@ def start(zygote) -> Callable[..., Command]:
             'args': [str(arg) for arg in args],
             'folder': str(folder),
             'output': str(log),
+            'env': env or {},
         }
         return Command(zygote, ask(zygote, request), log)
 

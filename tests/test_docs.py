@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -124,26 +126,35 @@ def test_the_example_of_an_own_dataset_yields_normalised_batches(lab):
     assert image.std(dim=(0, 2, 3)).numpy() == pytest.approx([1] * 4, abs=0.05)
 
 
-def test_commands_for_many_gpus_are_understood():
+@pytest.mark.parametrize('number', range(3))
+def test_commands_for_many_gpus_are_understood(number, tmp_path):
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser
 
+    for program in ('uv', 'srun', 'sbatch'):
+        stub = tmp_path / program  # sbatch runs the script, the others say their words
+        does = 'bash "$@"' if program == 'sbatch' else 'printf \'%s\\n\' "$@"'
+        stub.write_text(f'#!/bin/bash\n{does}\n')
+        stub.chmod(0o755)
+    job = {'SLURM_JOB_NUM_NODES': '2', 'SLURM_NTASKS_PER_NODE': '4'}
+    env = os.environ | job | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+    block = blocks((HOWTO / 'many-gpus.md').read_text(), 'bash')[number]
+    done = subprocess.run(
+        ['bash', '-c', block], cwd=PROJECT, env=env, stdout=subprocess.PIPE, text=True
+    )
+    words = done.stdout.split('\n')[:-1]
+    words = words[words.index('torchgeo') + 2 :]
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    configs = [value for key, value in pairs if key == '--config']
+    assert configs[-1] == 'conf/scale/ddp.yaml'
+    assert all((PROJECT / config).is_file() for config in configs)
+    assert any(key.startswith('--data.init_args.root') for key, _ in pairs)
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(Trainer, 'trainer')
-    shown = blocks((HOWTO / 'many-gpus.md').read_text(), 'bash')
-    assert len(shown) == 3
-    for block in shown:
-        [command] = [
-            line
-            for line in block.replace('\\\n', '').splitlines()
-            if 'torchgeo' in line
-        ]
-        words = shlex.split(command.partition('torchgeo fit ')[2])
-        options = dict(zip(words[::2], words[1::2], strict=True))
-        given = [f'{k}={v}' for k, v in options.items() if k.startswith('--trainer.')]
-        trainer = parser.parse_args(given).trainer
-        assert trainer.strategy == 'ddp'
-        assert trainer.devices == '4' or trainer.devices == 4
+    given = [f'{key}={value}' for key, value in pairs if key.startswith('--trainer.')]
+    trainer = parser.parse_args(given).trainer
+    where = (trainer.num_nodes, trainer.devices)
+    assert where == ((1, 'auto') if number == 0 else (2, '4'))
 
 
 def test_tutorials_are_kept_without_output():

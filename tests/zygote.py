@@ -18,9 +18,12 @@ import torchgeo_channelmae.runs
 import torchgeo_channelmae.tasks
 
 
-def run(program: str, args: list[str], folder: str, output: str) -> None:
+def run(
+    program: str, args: list[str], folder: str, output: str, env: dict[str, str]
+) -> None:
     """Become the command; never returns."""
     os.chdir(folder)
+    os.environ |= env
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -50,5 +53,5 @@ for line in sys.stdin:
     else:
         answer = os.fork()
         if answer == 0:
-            run(*(request[key] for key in ('program', 'args', 'folder', 'output')))
+            run(**request)
     print(json.dumps(answer), flush=True)

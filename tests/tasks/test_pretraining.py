@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from torchgeo_channelmae.masking import RandomTokens
@@ -560,64 +560,3 @@ def test_data_of_another_usable_size_are_taken(tmp_path):
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^weights 'no/such\.ckpt' is neither"):
         set_up(task(weights='no/such.ckpt'), tmp_path)
-
-
-class WriteMasks(Callback):
-    """Writes what the encoder saw of each sample, a file a process."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.seen = []
-
-    def on_train_start(self, trainer, task):
-        masking = task.masking
-
-        def watched(keys, *rest):
-            mask = masking(keys, *rest)
-            self.seen[-1].setdefault('visible', mask.visible.clone())  # not validation
-            return mask
-
-        task.__dict__['masking'] = watched
-
-    def on_train_batch_start(self, trainer, task, batch, batch_idx):
-        address = {'epoch': trainer.current_epoch, 'step': trainer.global_step}
-        self.seen.append(address | {'index': batch['index']})
-
-    def on_train_end(self, trainer, task):
-        torch.save(
-            self.seen, self.folder / f'{trainer.world_size}-{trainer.global_rank}'
-        )
-
-
-def masks(folder, processes, batch_size, **kwargs):
-    """Visible tokens of every epoch and sample, and bands seen at every step."""
-    strategy = 'auto' if processes == 1 else 'ddp_fork'
-    engine = trainer(
-        folder, devices=processes, strategy=strategy, callbacks=[WriteMasks(folder)]
-    )
-    engine.fit(task(**kwargs), Data(batch_size=batch_size))
-    samples, steps = {}, {}
-    for rank in range(processes):
-        for batch in torch.load(folder / f'{processes}-{rank}', weights_only=True):
-            for index, row in zip(batch['index'], batch['visible'], strict=True):
-                samples[batch['epoch'], index.item()] = row.tolist()
-                bands = tuple(sorted({token // CELLS for token in row.tolist()}))
-                steps.setdefault(batch['step'], set()).add(bands)
-    return samples, steps
-
-
-def test_a_sample_has_its_mask_in_one_process_and_in_two(tmp_path):
-    alone, _ = masks(tmp_path, 1, 4)
-    shared, _ = masks(tmp_path, 2, 2)
-    assert len(alone) == 16  # 8 samples, 2 epochs
-    assert alone == shared
-    assert alone[0, 3] != alone[1, 3]
-
-
-def test_two_processes_show_the_same_bands_at_a_step(tmp_path):
-    options = {'masking': 'cross_band', 'masking_options': {'bands': 1, 'shared': True}}
-    _, alone = masks(tmp_path, 1, 4, **options)
-    _, shared = masks(tmp_path, 2, 2, **options)
-    assert alone == shared
-    assert all(len(bands) == 1 for bands in shared.values())
-    assert len(shared) == 4

@@ -1,0 +1,57 @@
+"""Callbacks that write what happens at each training step, a file a process."""
+
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class WriteLosses(Callback):
+    """Writes ``losses-RANK.json``: losses and bands of batches, decay of parameters."""
+
+    def on_train_start(self, trainer, task):
+        self.losses, self.bands = [], []
+
+    def on_after_backward(self, trainer, task):
+        self.bands.append(task.model.chosen)
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        self.losses.append(outputs['loss'].item())
+
+    def on_train_end(self, trainer, task):
+        groups = trainer.optimizers[0].param_groups
+        decay = {id(p): g['weight_decay'] for g in groups for p in g['params']}
+        told = {
+            'losses': self.losses,
+            'bands': self.bands,
+            'decay': {
+                name.replace('_fsdp_wrapped_module.', ''): decay.get(id(p))
+                for name, p in task.named_parameters()
+            },
+        }
+        file = Path(trainer.default_root_dir) / f'losses-{trainer.global_rank}.json'
+        file.write_text(json.dumps(told))
+
+
+class WriteMasks(Callback):
+    """Writes ``masks-RANK.json``: what a pretraining's encoder saw of each sample."""
+
+    def on_train_start(self, trainer, task):
+        self.seen = []
+        masking = getattr(task, 'masking', None)
+
+        def watched(keys, *rest):
+            mask = masking(keys, *rest)
+            self.seen[-1].setdefault('visible', mask.visible.tolist())  # not validation
+            return mask
+
+        if masking is not None:
+            task.__dict__['masking'] = watched
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        address = {'epoch': trainer.current_epoch, 'step': trainer.global_step}
+        self.seen.append(address | {'index': batch['index'].tolist()})
+
+    def on_train_end(self, trainer, task):
+        file = Path(trainer.default_root_dir) / f'masks-{trainer.global_rank}.json'
+        file.write_text(json.dumps(self.seen))
