@@ -228,8 +228,8 @@ def test_a_sample_has_its_mask_in_one_process_and_in_two(trained):
     alone, _ = masks(trained('pretrain', 8))
     shared, _ = masks(trained('pretrain', 4, strategy='ddp'))
     assert alone == shared
-    assert len({index for _, index in alone}) == 23  # patches of the sample
-    assert alone[0, 3] != alone[1, 3]
+    assert len(alone) == 8 * STEPS
+    assert len({tuple(row) for row in alone.values()}) > 0.9 * len(alone)
 
 
 def test_two_processes_show_the_same_bands_at_a_step(trained):
@@ -286,18 +286,11 @@ def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
         assert both[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
-WRONG_MOMENTS = pytest.mark.xfail(
-    reason='A sharded checkpoint has the right weights but wrong moments on CPUs.',
-    strict=True,
-)
-
-
 @pytest.mark.parametrize(
     ('task', 'before', 'after'),
     [
-        # It has a group of parameters for each layer.
-        pytest.param('finetune', 'fsdp', 'fsdp', marks=WRONG_MOMENTS),
-        pytest.param('finetune', 'fsdp', None, marks=WRONG_MOMENTS),
+        ('finetune', 'fsdp', 'fsdp'),  # it has a group of parameters for each layer
+        ('finetune', 'fsdp', None),
         ('finetune', None, 'fsdp'),
         ('pretrain', None, 'fsdp'),
     ],

@@ -42,7 +42,7 @@ class ShardedStrategy(FSDPStrategy):
     ``last.ckpt`` is one file with whole tensors, as any other strategy writes it, and
     checkpoints of other strategies can be resumed; Lightning's class numbers the
     optimizer's state in another order than torch, so that moments would reach other
-    parameters. Known to be wrong: on CPUs, the moments that this strategy saves.
+    parameters.
 
     Example::
 
@@ -172,11 +172,14 @@ class ShardedStrategy(FSDPStrategy):
 
     def _whole(self, rank0_only: bool) -> AbstractContextManager[Any]:
         """A context in which state dicts have whole tensors."""
+        # What is on the CPU already is copied only where it is not to be moved there:
+        # without a copy, all moments would share the memory they were gathered in.
+        offload = self.root_device.type != 'cpu'
         return FullyShardedDataParallel.state_dict_type(
             self.sharded,
             StateDictType.FULL_STATE_DICT,
             FullStateDictConfig(offload_to_cpu=True, rank0_only=rank0_only),
-            FullOptimStateDictConfig(offload_to_cpu=True, rank0_only=rank0_only),
+            FullOptimStateDictConfig(offload_to_cpu=offload, rank0_only=rank0_only),
         )
 
     def _renamed(
