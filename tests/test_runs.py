@@ -12,7 +12,6 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 from torchgeo.main import main
 
@@ -492,17 +491,19 @@ def test_a_run_needs_a_folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def two_processes(root: Path, *callbacks: Callback) -> Trainer:
-    engine = trainer(root, devices=2, strategy='ddp_fork')
-    engine.callbacks[:0] = callbacks
-    return engine
+def train_in_two(root: str, folder: str) -> None:
+    engine = trainer(Path(root), devices=2, strategy='ddp_fork')
+    engine.callbacks.insert(0, WhereAmI(Path(folder)))
+    engine.fit(Line(), loader())
 
 
-def test_two_processes_share_one_folder(tmp_path):
+def test_two_processes_share_one_folder(tmp_path, start):
     root = tmp_path / 'runs/two'
     (root / 'fit').mkdir(parents=True)
     (root / 'fit/old.txt').touch()
-    two_processes(root, WhereAmI(tmp_path)).fit(Line(), loader())
+    call = ('tests.test_runs:train_in_two', root, tmp_path)
+    command = start(*call, folder=tmp_path, program='call').wait()
+    assert command.code == 0, command.output
     for rank in range(2):
         assert (tmp_path / f'rank{rank}').read_text() == f'{root} {root}/fit'
     assert (tmp_path / 'runs/two.1/fit/old.txt').is_file()
@@ -510,7 +511,10 @@ def test_two_processes_share_one_folder(tmp_path):
     assert len(list((tmp_path / 'runs').iterdir())) == 2
 
 
-def test_two_processes_fail_together_where_one_cannot_write(tmp_path):
+def test_two_processes_fail_together_where_one_cannot_write(tmp_path, start):
     (tmp_path / 'runs').touch()
-    with pytest.raises(ProcessRaisedException, match='Cannot write to the run folder'):
-        two_processes(tmp_path / 'runs/two').fit(Line(), loader())
+    call = ('tests.test_runs:train_in_two', tmp_path / 'runs/two', tmp_path)
+    command = start(*call, folder=tmp_path, program='call').wait()
+    assert command.code == 1
+    assert 'ProcessRaisedException' in command.output
+    assert 'Cannot write to the run folder' in command.output

@@ -7,6 +7,7 @@ arguments, output and exit code.
 
 import json
 import os
+import pkgutil
 import sys
 
 import torchgeo.main
@@ -32,6 +33,9 @@ def run(
         sys.argv = [program, *args]
         if program == 'channelmae':
             code = torchgeo_channelmae.cli.main()
+        elif program == 'call':  # a function, MODULE:NAME
+            pkgutil.resolve_name(args[0])(*args[1:])
+            code = 0
         else:
             torchgeo.main.main()
             code = 0

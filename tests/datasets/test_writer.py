@@ -79,7 +79,9 @@ def in_a_fork(target: Callable[[], object]) -> multiprocessing.Process:
 
 def written_so_far(folder):
     partial_folder = folder.with_name(folder.name + '.partial')
-    return contents(partial_folder) if (partial_folder / 'data.mdb').exists() else {}
+    file = partial_folder / 'data.mdb'
+    is_begun = file.exists() and file.stat().st_size > 0  # else it can't be read yet
+    return contents(partial_folder) if is_begun else {}
 
 
 # What is written
