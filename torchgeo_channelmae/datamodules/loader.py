@@ -19,7 +19,7 @@ class EpochLoader(DataLoader[dict[str, Any]]):
     batches_done: Callable[[], int] = int
 
     @override
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Iterate over the rest of the epoch; the length is that of the whole."""
         start = self.batches_done() * (self.batch_size or 1)
         self.sampler.start = start  # type: ignore[attr-defined]
