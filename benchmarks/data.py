@@ -30,6 +30,9 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datamodules.collate import collate
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.patches import BigEarthNetPatches
+from torchgeo_channelmae.sensors import SENTINEL2_L2A
+
+from .steps import OURS, Steps
 
 SIZE = 128
 
@@ -50,6 +53,26 @@ def rate(step: Callable[[], Any], size: int, seconds: float) -> float:
         step()
         count += size
     return count / (time.perf_counter() - start)
+
+
+def make_steps(batch: int, bands: int) -> Steps:
+    """Make a row of `python -m benchmarks`: normalised batches of the sample.
+
+    Args:
+        batch: Samples a batch.
+        bands: Bands of optical images that are read.
+    """
+    names = [band.name for band in SENTINEL2_L2A][:bands]
+    data = BigEarthNetS1S2DataModule(None, bands=names, size=SIZE, batch_size=1)
+    data.setup('fit')
+    loop = batches(data.train_dataset, batch, collate)
+    return Steps(
+        {OURS: lambda: data.finish(next(loop), training=False)['image']},
+        facts=[
+            f'bundled sample, {bands} bands, one process, page cache warm; '
+            f"python -m benchmarks.data has TorchGeo's beside it"
+        ],
+    )
 
 
 def main() -> None:

@@ -14,13 +14,14 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor
 
 import torchgeo_channelmae  # noqa: F401
+
+from .timing import resident
 
 BATCH, BANDS, SIZE, TOKENS = 8, 12, 128, 768
 
@@ -40,14 +41,6 @@ def step(model: torch.nn.Module, image: Tensor, visible: int) -> float:
     start = time.perf_counter()
     model.encode(image, tokens).square().mean().backward()
     return time.perf_counter() - start
-
-
-def resident(field: str) -> int:
-    """Read a memory figure of this process, in bytes."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise OSError(f'{field} is not in /proc/self/status: memory needs Linux.')
 
 
 def activation_memory(visible: int) -> int:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+# As many processes test as there are cores; more threads would stand in their way.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import lmdb
 import pandas as pd
 import pytest

@@ -55,9 +55,20 @@ def test_help_of_a_command_explains_every_option(capsys, name):
     text = ''.join(capsys.readouterr().out.split())  # wrapped at blanks and hyphens
     assert f'channelmae{name}' in text
     module, _ = COMMANDS[name]
+    assert f'valueof--{next(documented(module, name))[0]}maycomefirst' in text
     for option, purpose in documented(module, name):
         assert f'--{option}' in text, option
         assert ''.join(purpose.split()) in text, option
+
+
+def test_help_of_a_command_starts_with_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        main(['why', '--help'])
+    words = ' '.join(capsys.readouterr().out.split())
+    does = "Compare an encoder's features of two sensors that look at the same places."
+    assert words.index(does) < words.index('--out OUT The folder to make')
+    assert "often a place's other image is found." in words  # the whole of it
+    assert 'Raises' not in words
 
 
 def documented(module, name):

@@ -48,6 +48,13 @@ def test_every_command_that_a_page_shows_is_one(page):
     assert used <= set(COMMANDS) | {'COMMAND'}
 
 
+@pytest.mark.parametrize('page', PAGES)
+def test_every_command_that_a_page_shows_runs_without_activating_anything(page):
+    shown = [shlex.split(line) for line in commands((PROJECT / page).read_text())]
+    own = {'channelmae', 'torchgeo', 'torchgeo-bench', 'python', 'pytest'}
+    assert [words for words in shown if words[0] in own] == []
+
+
 def class_paths(node):
     if isinstance(node, dict):
         own = node.get('class_path')

@@ -15,6 +15,7 @@ from torchgeo.tasks import Classification
 
 from torchgeo_channelmae import cli
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.export import read_run
 from torchgeo_channelmae.models import (
     ChannelMAE_Weights,
     register_torchgeo,
@@ -23,8 +24,10 @@ from torchgeo_channelmae.models import (
 )
 from torchgeo_channelmae.models.exported import KEY, read_file, read_header, write_file
 from torchgeo_channelmae.models.weights import read_weights
+from torchgeo_channelmae.normalization import KEY as NORMALIZATION
 from torchgeo_channelmae.normalization import read_normalization
-from torchgeo_channelmae.provenance import read_provenance
+from torchgeo_channelmae.provenance import KEY as PROVENANCE
+from torchgeo_channelmae.provenance import UNKNOWN, read_provenance
 from torchgeo_channelmae.register import RegisterModels
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
@@ -341,6 +344,87 @@ def test_a_notably_different_normalisation_is_warned_of(exported, tmp_path):
     )
     with pytest.warns(UserWarning, match='normalised notably differently.*B02 9000 ±'):
         fit(task, tmp_path, ['B02', 'VV'])
+
+
+def changed(pretrained, path, change):
+    """Write a checkpoint that is not as a task of this package writes it."""
+    content = torch.load(pretrained, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def tensors_with(**tensors):
+    return lambda content: content['state_dict'].update(tensors)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (tensors_with(**{'model.pos_embed': torch.zeros(3)}), 'holds the model'),
+        (tensors_with(**{'model.pos_embed': 'x'}), 'holds the model'),
+        (tensors_with(**{'model.extra': torch.zeros(3)}), r'extra is \[3\] instead of'),
+        (lambda content: content['hyper_parameters'].update(bands=['B02']), 'instead'),
+        (
+            lambda content: content['state_dict']['model.norm.bias'].fill_(torch.nan),
+            r'numbers that are none \(NaN or infinite\) in model.norm.bias: .* earlier',
+        ),
+    ],
+)
+def test_a_checkpoint_with_other_tensors_is_refused_in_a_sentence(
+    pretrained, tmp_path, change, words
+):
+    path = changed(pretrained, tmp_path / 'other.ckpt', change)
+    for use in (
+        lambda: read_run(path),
+        lambda: register_weights('channelmae_tiny_patch16.other', str(path)),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            use()
+        assert '\n' not in str(error.value)
+
+
+def notes(content):
+    content[PROVENANCE] = {'x': 1}
+    content[NORMALIZATION] = {'bands': ['B02']}
+    content['hyper_parameters'].update(size='big')
+    del content['hyper_parameters']['decoder_dim']
+    content['state_dict'][5] = torch.zeros(1)
+
+
+def test_notes_of_another_form_count_as_not_known(pretrained, tmp_path):
+    path = changed(pretrained, tmp_path / 'notes.ckpt', notes)
+    with pytest.warns(UserWarning, match='counts as unknown'):
+        header, tensors = read_run(path)
+    assert header['provenance'] == UNKNOWN.state()
+    assert header['normalization'] is None
+    assert header['size'] == 32  # of the positions
+    assert header['decoder'] is None
+    assert all(name.startswith('model.') for name in tensors)
+    assert read_normalization(str(path)) is None
+    assert 'decoder.mask_token' in read_weights(str(path))
+
+
+def test_a_task_of_torchgeo_that_started_from_a_tag_is_of_the_tags_model(
+    exported, pretrained, tmp_path
+):
+    def started_from_a_tag(content):
+        content['hyper_parameters'] = {'model': 'channelmae_tiny_patch16.lab-1'}
+
+    path = changed(pretrained, tmp_path / 'stock.ckpt', started_from_a_tag)
+    assert read_run(path)[0]['model'] == 'channelmae_tiny_patch16'
+
+
+def test_a_tag_for_a_tampered_file_is_refused(exported, tmp_path):
+    content = bytearray(Path(exported).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / 'tampered.safetensors').write_bytes(content)
+    for use in (
+        lambda path: register_weights('channelmae_tiny_patch16.tampered', path),
+        lambda path: weights_entry('https://host.example/a', path),
+    ):
+        with pytest.raises(ValueError, match='is not as it was exported'):
+            use(str(tmp_path / 'tampered.safetensors'))
 
 
 # Names of weights

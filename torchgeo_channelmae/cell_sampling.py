@@ -15,6 +15,8 @@ from .masking import TokenMask
 from .randomness import derive_seed
 from .token_numbers import choose
 
+_CELLS = derive_seed('cells')
+
 
 class SampledCells(NamedTuple):
     """What the decoder does for a share of the cells.
@@ -70,7 +72,7 @@ def sample_cells(
         ValueError: If the share is outside (0, 1].
     """
     count = count_cells(num_cells, share)
-    cells, _ = choose(keys ^ derive_seed('cells'), num_cells, count)
+    cells, _ = choose(keys ^ _CELLS, num_cells, count)
     starts = mask.bands[:, :, None] * num_cells
     produced = (starts + cells[:, None, :]).flatten(1)
 

@@ -43,8 +43,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f'channelmae: no command {name!r}.\n\n{_usage()}', file=sys.stderr)
         return 2
     module = importlib.import_module(f'.{COMMANDS[name][0]}', __package__)
-    parser = jsonargparse.ArgumentParser(prog=f'channelmae {name}')
     function = getattr(module, name)
+    parser = jsonargparse.ArgumentParser(
+        prog=f'channelmae {name}',
+        description=_purpose(function),
+        epilog=_spelling(function),
+    )
     parser.add_function_arguments(function, as_group=False, skip={'config'})
     own = 'config' in inspect.signature(function).parameters
     if own:  # configurations of `torchgeo fit`, which are none of these options
@@ -117,6 +121,20 @@ def _several(options: Sequence[str], lists: Collection[str]) -> list[str]:
         else:
             written.append(option)
     return written
+
+
+def _purpose(function: Callable[..., Any]) -> str:
+    """What a function's docstring says before it comes to the arguments."""
+    text, _, _ = inspect.cleandoc(function.__doc__ or '').partition('\n\nArgs:')
+    return text.replace('``', '`')
+
+
+def _spelling(function: Callable[..., Any]) -> str:
+    first = next(iter(inspect.signature(function).parameters))
+    return (
+        f'Hyphens may stand for underscores, and --SWITCH for --SWITCH=true. The value '
+        f'of --{first} may come first, without its name.'
+    )
 
 
 def _underscored(option: str) -> str:

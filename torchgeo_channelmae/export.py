@@ -13,8 +13,9 @@ from torch import Tensor
 
 from .model_card import model_card
 from .models.exported import VERSION, content_hash, read_file, write_file
-from .normalization import KEY as NORMALIZATION
+from .normalization import noted
 from .provenance import KEY as PROVENANCE
+from .provenance import from_state
 from .sensors import default_names
 
 _DECODER = ('decoder_dim', 'decoder_depth', 'decoder_num_heads')
@@ -98,11 +99,17 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = content.get('state_dict') if isinstance(content, Mapping) else None
     if not isinstance(hparams, Mapping) or not isinstance(state, Mapping):
         raise _foreign(path, 'holds no task')
-    model = str(hparams.get('model'))
-    has_encoder = {'model.pos_embed', 'model.patch_embed.proj.weight'} <= set(state)
+    state = {
+        name: value
+        for name, value in state.items()
+        if isinstance(name, str) and torch.is_tensor(value)
+    }
+    model = str(hparams.get('model')).partition('.')[0]  # what follows names weights
+    shapes = {'model.pos_embed': 3, 'model.patch_embed.proj.weight': 4}
+    has_encoder = all(n in state and state[n].ndim == d for n, d in shapes.items())
     if not model.startswith('channelmae_') or not has_encoder:
         raise _foreign(path, f'holds the model {model!r}')
-    header, tensors = _from_checkpoint(content, hparams, state)
+    header, tensors = _from_checkpoint(content, {**hparams, 'model': model}, state)
     _check(path, header, tensors)
     return header, tensors
 
@@ -110,10 +117,11 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _check(
     path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Check that an encoder has all tensors of the model that it is said to be.
+    """Check that an encoder has the tensors of the model that it is said to be.
 
     Raises:
-        ValueError: If there is no such model, one is missing or has another shape.
+        ValueError: If there is no such model, a tensor is missing, has another shape or
+            numbers that are none, or there are others.
     """
     if not timm.is_model(header['model']):
         raise _foreign(path, f'holds the unknown model {header["model"]!r}')
@@ -125,14 +133,21 @@ def _check(
             img_size=cells * header['patch_size'],
             num_classes=0,
         )
-    for name, tensor in model.state_dict().items():
-        stored = tensors.get(f'model.{name}')
-        if stored is None or stored.shape != tensor.shape:
-            found = 'missing' if stored is None else list(stored.shape)
+    expected = {f'model.{k}': list(v.shape) for k, v in model.state_dict().items()}
+    found = {k: list(v.shape) for k, v in tensors.items() if k.startswith('model.')}
+    for name in (*expected, *found):
+        here, there = found.get(name, 'missing'), expected.get(name, 'none')
+        if here != there:
             raise ValueError(
                 f'{os.fspath(path)!r} does not hold the {header["model"]} that it '
-                f'names: {name} is {found} instead of {list(tensor.shape)}; give '
-                f'another checkpoint.'
+                f'names: {name.removeprefix("model.")} is {here} instead of {there}; '
+                f'give another checkpoint.'
+            )
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f'{os.fspath(path)!r} holds numbers that are none (NaN or infinite) in '
+                f'{name}: its training had broken; give an earlier checkpoint.'
             )
 
 
@@ -145,32 +160,41 @@ def _from_checkpoint(
         if name.startswith(('model.', 'decoder.'))
         and not name.startswith('model.head.')
     }
-    provenance, patches = _without_tensors(content.get(PROVENANCE))
+    past = content.get(PROVENANCE)
+    told = None if past is None else from_state(past).state()
+    provenance, patches = _without_tensors(told)
+    decoder: dict[str, Any] | None = {name: hparams.get(name) for name in _DECODER}
     has_decoder = any(name.startswith('decoder.') for name in tensors)
+    if not has_decoder or any(hparams.get(name) is None for name in _DECODER):
+        tensors = {k: v for k, v in tensors.items() if k.startswith('model.')}
+        decoder = None
     weight = tensors['model.patch_embed.proj.weight']
     start = 'model.spectral_embed.'
     found = [name.removeprefix(start) for name in tensors if name.startswith(start)]
     positions = tensors['model.pos_embed']
+    size = hparams.get('size')
     side = math.isqrt(positions.shape[1]) * weight.shape[-1]
     header = {
         'version': VERSION,
         'model': hparams['model'],
         'bands': list(hparams.get('bands') or found or default_names(12)),
         'patch_size': weight.shape[-1],
-        'size': hparams.get('size') or side,
+        'size': size if isinstance(size, int) else side,
         'embed_dim': weight.shape[0],
         'embed_std': hparams.get('embed_std'),
-        'normalization': content.get(NORMALIZATION),
-        'decoder': {name: hparams[name] for name in _DECODER} if has_decoder else None,
+        'normalization': noted(content),
+        'decoder': decoder,
         'provenance': provenance,
         'versions': {name: version(name) for name in _PACKAGES},
     }
     return header, {**tensors, **patches}
 
 
-def _without_tensors(state: Any) -> tuple[Any, dict[str, Tensor]]:
+def _without_tensors(
+    state: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """Take the hashes of patches out of a provenance; numbers stand in their place."""
-    if not isinstance(state, Mapping):
+    if state is None:
         return None, {}
     patches: dict[str, Tensor] = {}
 

@@ -29,6 +29,8 @@ from torch import Tensor
 from .randomness import derive_seed
 from .token_numbers import choose, tokens_of
 
+_BANDS = derive_seed('bands')
+
 
 class TokenMask(NamedTuple):
     """What happens to the N = C * L tokens of each sample of a batch.
@@ -61,14 +63,15 @@ class Masking(Protocol):
         """
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask the tokens of a batch.
 
         Args:
             keys: (B,) int64, the address of each sample's draw: equal keys, equal
                 masks.
-            shared_key: Address of what is drawn for the whole batch.
+            shared_key: Address of what is drawn for the whole batch, a number or ()
+                int64.
             num_bands: C.
             num_cells: L.
 
@@ -120,7 +123,7 @@ class RandomTokens:
         count_visible(num_bands * num_cells, self.mask_ratio)
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask a batch; both losses read all bands."""
         num_tokens = num_bands * num_cells
@@ -158,7 +161,7 @@ class SameBand:
             count_visible(num_cells, self.mask_ratio)
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask a batch; both losses read the one band."""
         bands, _ = _choose_bands(keys, shared_key, num_bands, 1, self.shared)
@@ -195,7 +198,7 @@ class CrossBand:
             )
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask a batch; both losses read the bands that are not shown."""
         shown, others = _choose_bands(
@@ -220,7 +223,7 @@ class Columns:
         count_visible(num_cells, self.mask_ratio)
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask a batch; both losses read all bands."""
         count = count_visible(num_cells, self.mask_ratio)
@@ -267,7 +270,7 @@ class ChannelsAndPatches:
         return min(max(round(num_bands * self.hidden_bands), 1), num_bands - 1)
 
     def __call__(
-        self, keys: Tensor, shared_key: int, num_bands: int, num_cells: int
+        self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
         """Mask a batch; both losses read all bands."""
         out, shown = _choose_bands(
@@ -330,11 +333,11 @@ def make_masking(
 
 
 def _choose_bands(
-    keys: Tensor, shared_key: int, num_bands: int, count: int, shared: bool
+    keys: Tensor, shared_key: int | Tensor, num_bands: int, count: int, shared: bool
 ) -> tuple[Tensor, Tensor]:
     """Choose bands independently of what the same keys choose otherwise."""
-    keys = torch.full_like(keys, shared_key) if shared else keys
-    return choose(keys ^ derive_seed('bands'), num_bands, count)
+    keys = torch.zeros_like(keys) + shared_key if shared else keys
+    return choose(keys ^ _BANDS, num_bands, count)
 
 
 def _all_bands(keys: Tensor, num_bands: int) -> Tensor:

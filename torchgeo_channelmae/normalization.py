@@ -47,8 +47,24 @@ def read_normalization(weights: object) -> dict[str, Any] | None:
     if path.endswith('.safetensors'):
         header = read_header(path)
         return None if header is None else header['normalization']
-    found = read_checkpoint(path).get(KEY)
-    return found if isinstance(found, dict) else None
+    return noted(read_checkpoint(path))
+
+
+def noted(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how the images of a checkpoint were normalised, as it notes that.
+
+    Args:
+        checkpoint: Its content.
+
+    Returns:
+        As :func:`normalization_of`; None where it is not told, or in another form.
+    """
+    found = checkpoint.get(KEY)
+    if not isinstance(found, dict):
+        return None
+    values = [found.get(name) for name in ('bands', 'mean', 'std')]
+    lengths = {len(value) if isinstance(value, list) else None for value in values}
+    return found if len(lengths) == 1 and None not in lengths else None
 
 
 def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:

@@ -7,9 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from .models import ChannelViT, register_weights
+from .models.fresh import FreshBands
 from .models.registry import register_variant
 from .models.smp import PyramidEncoder
-from .models.weights import FreshBands, load_encoder, read_weights
+from .models.weights import load_encoder, read_weights
 from .runs import checkpoint_of
 
 _HUB = 'hf-hub:'
@@ -163,6 +164,5 @@ class LoadWeights(Callback):
             )
         tensors = read_weights(self.weights)
         for encoder in encoders:
-            encoder.take_grid(tensors.get('pos_embed'))
-            report = load_encoder(encoder, tensors, self.fresh_bands)
+            report = load_encoder(encoder, tensors, self.fresh_bands, takes_grid=True)
         rank_zero_info(f'Weights {self.weights}: {report}')

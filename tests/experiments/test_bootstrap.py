@@ -63,6 +63,13 @@ def test_no_gain_is_recovered_where_there_is_no_room():
     assert np.isnan(share.high)
 
 
+def test_no_gain_is_recovered_where_the_ceiling_is_below_the_base(found):
+    below = found.difference('scratch', 'ceiling', 'mAP_micro')
+    assert below.excludes_zero  # so that it is not for want of certainty
+    share = found.recovered('better', 'ceiling', 'scratch', 'mAP_micro')
+    assert np.isnan([share.low, share.high]).all()
+
+
 def test_draws_are_decided_by_the_seed_alone_whatever_else_is_compared():
     models = {'a': runs(0.5), 'b': runs(1.0), 'c': runs(1.5)}
     first = bootstrap(models, 100)

@@ -29,7 +29,7 @@ def test_an_unknown_model_is_named_beside_what_there_is():
     [('channelmea_tiny_patch16', 'channelmae_tiny_patch16'), ('resnet5O', 'resnet50')],
 )
 def test_an_unknown_model_is_named_beside_the_nearest(name, nearest):
-    with pytest.raises(ValueError, match=f'timm, did you mean {nearest!r}: choose'):
+    with pytest.raises(ValueError, match=f'known, did you mean {nearest!r}: choose'):
         create_plain(name, BANDS, 19, 64)
 
 

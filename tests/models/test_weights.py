@@ -139,6 +139,24 @@ def test_positions_of_another_grid_are_resampled_as_timm_does(trained, size, gri
     assert 'resampled: pos_embed' in str(report)
 
 
+def test_the_grid_of_the_weights_is_taken_where_asked(trained):
+    model = encoder(RADAR, img_size=64)
+    report = load_encoder(model, trained, takes_grid=True)
+    assert torch.equal(model.pos_embed, trained['pos_embed'])
+    assert model.patch_embed.grid_size == (4, 4)
+    assert report.resampled == ()
+    assert 'pos_embed' in report.loaded
+
+
+def test_weights_that_are_refused_leave_the_grid_as_it_was(trained):
+    model = encoder(RADAR, img_size=64)
+    before = model.pos_embed.detach().clone()
+    some = {'pos_embed': trained['pos_embed']}
+    with pytest.raises(ValueError, match='another model'):
+        load_encoder(model, some, takes_grid=True)
+    assert torch.equal(model.pos_embed, before)
+
+
 def test_positions_of_the_same_grid_are_not_reported_as_resampled(trained):
     report = load_encoder(encoder(), trained)
     assert report.resampled == ()
@@ -253,7 +271,7 @@ def test_weights_without_bands_start_all_bands_at_random(trained, policy):
 
 def test_an_unknown_policy_is_refused_with_the_known_ones(trained):
     with pytest.raises(ValueError, match=r"^fresh_bands 'mean' is not known") as error:
-        load_encoder(encoder(RADAR), trained, 'mean')
+        load_encoder(encoder(), trained, 'mean')  # also where no band is fresh
     assert all(policy in str(error.value) for policy in POLICIES)
 
 

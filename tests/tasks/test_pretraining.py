@@ -319,6 +319,25 @@ def test_every_parameter_that_is_trained_gets_a_gradient_but_the_head():
     assert still == []
 
 
+def test_checkpointed_blocks_have_the_same_gradients_and_run_twice():
+    image, keys = batch(4)
+    found, runs = [], []
+    for checkpointed in (False, True):
+        module = task(grad_checkpointing=checkpointed).train()
+        count = []
+        for blocks in (module.model.blocks, module.decoder.blocks):
+            blocks[0].register_forward_pre_hook(
+                lambda *given, count=count: count.append(1)
+            )
+        token, spectral = module.compute(image, keys, 0)
+        (token + spectral).backward()
+        found.append([parameter.grad for parameter in module.parameters()])
+        runs.append(len(count))
+    assert runs == [2, 4]
+    for plain, anew in zip(*found, strict=True):
+        torch.testing.assert_close(anew, plain)
+
+
 @torch.no_grad()
 def test_an_image_of_another_size_than_the_positions_is_reconstructed():
     module = task().eval()

@@ -168,6 +168,20 @@ def test_lower_layers_learn_slower(trainer):
     assert rates.keys() == set(task.model.parameters())
 
 
+@pytest.mark.parametrize('model', ['channelmae_tiny_patch16', 'resnet18'])
+def test_checkpointed_blocks_have_the_same_gradients(model):
+    image = torch.randn(2, 2, 32, 32)
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        task = make_task(model=model, drop_path=0.0, grad_checkpointing=checkpointed)
+        assert task.model.grad_checkpointing == checkpointed
+        task.compute(image).square().sum().backward()
+        found.append([parameter.grad for parameter in task.model.parameters()])
+    for plain, anew in zip(*found, strict=True):
+        torch.testing.assert_close(anew, plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
@@ -177,7 +191,11 @@ def test_lower_layers_learn_slower(trainer):
         ({'drop_path': 1.0}, r'drop_path 1.0 is outside \[0, 1\)'),
         ({'fresh_bands': 'nearby'}, "fresh_bands 'nearby'"),
         ({'embed_std': 0.0}, 'embed_std is 0.0'),
-        ({'model': 'resnet51'}, "'resnet51' is not known to timm"),
+        ({'model': 'resnet51'}, "'resnet51' is not known, did you mean 'resnet51q'"),
+        ({'model': 'dofa_base'}, "not known, did you mean 'dofa_base_patch16_224'"),
+        ({'model': 'croma_bass'}, "not known, did you mean 'croma_base'"),
+        ({'model': 'panopticon'}, "not known, did you mean 'panopticon_vitb14'"),
+        ({'model': 'xyz'}, 'not known: choose .*croma_base.* timm.list_models'),
         ({'model': 'channelmae_giant'}, "'channelmae_giant' is no channel-token"),
         (
             {'model': 'channelmae_tiny_patch61'},
@@ -196,6 +214,10 @@ def test_lower_layers_learn_slower(trainer):
         ({'in_channels': 12}, 'in the same order'),
         ({'in_channels': 2, 'bands': ['VH', 'VV']}, 'VH, VV'),
         ({'size': 40}, '40 px is not a multiple'),
+        (
+            {'model': 'croma_base', 'drop_path': 0.0, 'grad_checkpointing': True},
+            "'croma_base' has no gradient checkpointing: leave",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_when_fitting_starts(

@@ -1,7 +1,10 @@
 """Augmentations in training, whatever the datamodule."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from kornia.augmentation import RandomHorizontalFlip
 from lightning.pytorch import Callback, Trainer
 from torchgeo.datamodules import EuroSATDataModule
@@ -145,9 +148,51 @@ def test_the_overlay_trains_over_either_configuration(
     assert (tmp_path / 'runs' / name / 'last.ckpt').exists()
 
 
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'told'),
+    [
+        ('RandomBandGain', {'gain': [-0.5, 1.2]}, 'gain of RandomBandGain is'),
+        ('RandomSpeckle', {'looks': [0, 5]}, 'looks of RandomSpeckle is'),
+        ('RandomBandGain', {'loss': 1}, "unexpected keyword argument 'loss'"),
+        ('RandomBandGian', {}, "'RandomBandGian', the class of augmentations, is none"),
+    ],
+)
+def test_a_wrong_augmentation_of_a_configuration_is_one_sentence(
+    name, arguments, told, conf, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    spec = {'class_path': name, 'init_args': arguments}
+    kind = 'torchgeo_channelmae.transforms.AugmentBatches'
+    callback = {'class_path': kind, 'init_args': {'augmentations': [spec]}}
+    overlay = {'trainer': {'callbacks+': [callback]}}
+    Path('augment.yaml').write_text(yaml.safe_dump(overlay))
+    configs = [conf / 'finetune.yaml', 'augment.yaml']
+    asked = [part for path in configs for part in ('--config', str(path))]
+    with pytest.raises(ValueError, match=told) as error:
+        main(['fit', *asked, '--model.init_args.weights=null'])
+    assert '\n' not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_augmentations_of_a_configuration_are_found_by_short_or_dotted_name(tmp_path):
+    callback = AugmentBatches(
+        [
+            {'class_path': 'RandomBandGain', 'init_args': {'gain': [2, 2]}},
+            {'class_path': 'torchgeo_channelmae.transforms.RandomHaze'},
+            {'class_path': 'RandomHorizontalFlip', 'init_args': {'p': 1.0}},
+        ]
+    )
+    callback.setup(trainer_of(tmp_path), None, 'fit')
+    one, two, three = callback.augmentations
+    assert isinstance(one, RandomBandGain)
+    assert one.gain == (2, 2)
+    assert isinstance(two, RandomHaze)
+    assert isinstance(three, RandomHorizontalFlip)
+
+
 def test_bad_input_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r'empty: name one, or leave it out'):
-        AugmentBatches([])
+        AugmentBatches([]).setup(trainer_of(tmp_path), None, 'fit')
     with pytest.raises(ValueError, match=r"finds no 'image' in the batch, which has x"):
         AugmentBatches().on_train_batch_start(trainer_of(tmp_path), None, {'x': 1}, 0)
     with pytest.raises(ValueError, match=r'is for the bands B02, but the data have VV'):

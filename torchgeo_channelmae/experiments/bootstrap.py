@@ -78,12 +78,12 @@ class Bootstrap:
 
         Returns:
             (model - base) / (ceiling - base); NaN at both ends of the interval where
-            that of the denominator holds zero, as the share is then not defined.
+            that of the denominator is not above zero, as there is then no way to go.
         """
         gain = self.difference(model, base, score)
         room = self.difference(ceiling, base, score)
         estimate = gain.estimate / room.estimate if room.estimate else np.nan
-        if not room.excludes_zero:
+        if not room.low > 0:
             return Interval(estimate, np.nan, np.nan)
         above, _ = self._draws({model: 1.0, base: -1.0}, score)
         below, _ = self._draws({ceiling: 1.0, base: -1.0}, score)

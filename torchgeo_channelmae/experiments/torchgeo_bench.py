@@ -16,7 +16,8 @@ from torchgeo_bench.models import BenchModel
 
 from .. import sensors
 from ..models import ChannelViT
-from ..models.weights import FreshBands, load_encoder, read_weights
+from ..models.fresh import FreshBands
+from ..models.weights import load_encoder, read_weights
 from ..randomness import derive_seed
 from .probes.encoders import check_policy
 from .probes.features import Pool, check_pool, pooled_depths

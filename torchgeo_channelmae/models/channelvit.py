@@ -303,8 +303,7 @@ class ChannelViT(VisionTransformer):
         from .weights import load_encoder  # which knows this class
 
         own = {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
-        self.take_grid(own.get('pos_embed'))
-        return str(load_encoder(self, own))
+        return str(load_encoder(self, own, takes_grid=True))
 
     @override
     @torch.jit.ignore
@@ -346,7 +345,9 @@ class ChannelViT(VisionTransformer):
         Args:
             positions: (1, L, D), for a square grid; anything else changes nothing.
         """
-        if positions is None or positions.shape[1:] == self.pos_embed.shape[1:]:
+        if positions is None or positions.ndim != 3:
+            return
+        if positions.shape[1:] == self.pos_embed.shape[1:]:
             return
         cells = math.isqrt(positions.shape[1])
         if cells**2 == positions.shape[1] and positions.shape[2] == self.embed_dim:

@@ -6,6 +6,7 @@ from typing import override
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -83,7 +84,12 @@ class ChannelMAEDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.pixels = nn.Linear(embed_dim, patch_size**2)
+        self.grad_checkpointing = False
         self.init_weights()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Say whether blocks compute anew what they would keep for their gradients."""
+        self.grad_checkpointing = enable
 
     def init_weights(self) -> None:
         """Initialise as MAE does: Xavier for matrices, zero biases, a small token.
@@ -137,7 +143,10 @@ class ChannelMAEDecoder(nn.Module):
         seen = tokens[:, prefix:] + F.embedding(visible, table)
         filled = self.mask_token + F.embedding(hidden, table)
         tokens = torch.cat([tokens[:, :prefix], seen, filled.to(seen.dtype)], dim=1)
-        tokens = self.blocks(tokens)
+        if self.grad_checkpointing and self.training:
+            tokens = checkpoint_seq(self.blocks, tokens)
+        else:
+            tokens = self.blocks(tokens)
         if produce is None:
             wanted = tokens[:, prefix + visible.shape[1] :]
         else:

@@ -10,14 +10,15 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from .peers.registry import PEERS
 from .peers.scaling import SCALING
+from .positions import resample_positions
 from .registry import did_you_mean
+from .report import LoadReport
 from .tokens import check_size
-from .weights import LoadReport
 
 
 def create_plain(
@@ -36,14 +37,14 @@ def create_plain(
         The model, untrained.
 
     Raises:
-        ValueError: If timm has no such model, or it does not take these arguments.
+        ValueError: If there is no such model, or it does not take these arguments.
     """
     if not timm.is_model(name):
+        hint = did_you_mean(name, [*PEERS, *timm.list_models()])
         raise ValueError(
-            f'Model {name!r} is not known to timm'
-            f'{did_you_mean(name, timm.list_models())}: choose a channel-token encoder '
-            f'({", ".join(timm.list_models("channelmae_*"))}) or a model of '
-            f'timm.list_models().'
+            f'Model {name!r} is not known{hint}: choose a channel-token encoder '
+            f'({", ".join(timm.list_models("channelmae_*"))}), a foundation model '
+            f'({", ".join(PEERS)}) or a model of timm.list_models().'
         )
     arguments = {'in_chans': len(bands), 'num_classes': num_classes, **kwargs}
     config = get_pretrained_cfg(name)
@@ -146,11 +147,11 @@ def load_plain(
                 fresh[name] = f'of the bands {", ".join(bands)} in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name in positions and _is_square_grid(stored, tensor, prefix):
-            side = math.isqrt(tensor.shape[1] - prefix)
-            values[name] = resample_abs_pos_embed(
-                stored, [side, side], num_prefix_tokens=prefix
-            )
+        elif (
+            name in positions
+            and (moved := _resampled(stored, tensor, prefix)) is not None
+        ):
+            values[name] = moved
             resampled.append(name)
         else:
             shapes = ['x'.join(map(str, t.shape)) for t in (stored, tensor)]
@@ -200,9 +201,7 @@ def _prefix_tokens(model: nn.Module) -> int:
     return int(getattr(model, 'num_prefix_tokens', 0))
 
 
-def _is_square_grid(stored: Tensor, tensor: Tensor, prefix: int) -> bool:
-    """Whether these are positions of prefix tokens and a square grid."""
-    if stored.ndim != 3 or stored.shape[1] <= prefix:
-        return False
-    cells = stored.shape[1] - prefix
-    return stored.shape[2] == tensor.shape[2] and math.isqrt(cells) ** 2 == cells
+def _resampled(stored: Tensor, tensor: Tensor, prefix: int) -> Tensor | None:
+    """Return stored positions for the square grid of a model's, if they can be."""
+    side = math.isqrt(tensor.shape[1] - prefix) if tensor.ndim == 3 else 0
+    return resample_positions(stored, tensor.shape[-1], (side, side), prefix)

@@ -89,12 +89,16 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Say which known name is nearest, as a part of a sentence; empty if none is.
 
+    One that goes on where `name` ends is nearer than one that is spelled alike.
+
     Args:
         name: The name that is not known.
         known: Those that are.
         cutoff: How alike it has to be, from 0 to 1; short names want less.
     """
-    near = difflib.get_close_matches(name, list(known), 1, cutoff)
+    listed = list(known)
+    near = [each for each in listed if name and each.startswith(f'{name}_')]
+    near = near or difflib.get_close_matches(name, listed, 1, cutoff)
     return f', did you mean {near[0]!r}' if near else ''
 
 

@@ -192,8 +192,7 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
 
         from .weights import load_encoder
 
-        self.take_grid(state_dict.get('pos_embed'))
-        report = load_encoder(self, state_dict)
+        report = load_encoder(self, state_dict, takes_grid=True)
         rank_zero_info(f'Weights of encoder {self.name}: {report}')
         return super().load_state_dict(self.state_dict())
 

@@ -21,7 +21,7 @@ from timm.models import _registry as registry
 from torchgeo.models import api
 from torchvision.models import Weights, WeightsEnum
 
-from .exported import read_header
+from .exported import read_file, read_header
 
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]*')
 
@@ -77,7 +77,7 @@ def weights_entry(url: str, export: str, **meta: Any) -> Weights:
 
     Args:
         url: Where the export can be downloaded.
-        export: A copy of it, whose header is read.
+        export: A copy of it, which is checked and whose header is read.
         **meta: What else is to be told, such as ``publication`` and ``repo``.
 
     Returns:
@@ -85,16 +85,20 @@ def weights_entry(url: str, export: str, **meta: Any) -> Weights:
         ``model``, ``publication``, ``repo``, ``ssl_method`` and ``bands``.
 
     Raises:
-        ValueError: If the file is no export.
+        ValueError: If the file is no export, or not as it was exported.
     """
-    header = read_header(export)
+    header = read_file(export)[0] if export.endswith('.safetensors') else None
     if header is None:
         raise ValueError(f'{export!r} is no export: make one with channelmae export.')
+    return _entry(url, _meta(header) | meta)
+
+
+def _meta(header: Mapping[str, Any]) -> dict[str, Any]:
     provenance = header['provenance'] or {'inherited': [], 'own': []}
     trainings = provenance['inherited'] + provenance['own']
     records = [each['record'] for each in trainings if each['record'] is not None]
     supervised = any(each['supervised'] is not False for each in trainings)
-    told = {
+    return {
         'dataset': ', '.join(dict.fromkeys(record['dataset'] for record in records)),
         'in_chans': len(header['bands']),
         'model': header['model'],
@@ -103,7 +107,6 @@ def weights_entry(url: str, export: str, **meta: Any) -> Weights:
         'ssl_method': None if supervised else 'channelmae',
         'bands': header['bands'],
     }
-    return _entry(url, told | meta)
 
 
 def _entry(url: str, meta: dict[str, Any]) -> Weights:
@@ -115,8 +118,8 @@ def register_weights(
 ) -> None:
     """Register weights as a pretrained tag of timm.
 
-    Then ``timm.create_model(tag, pretrained=True)`` makes the model with the bands and
-    image size of a file, unless others are given; TorchGeo's tasks find them with
+    Then ``timm.create_model(tag, pretrained=True)`` makes the model with the bands of a
+    file, unless others are given, and its image size; TorchGeo's tasks find them with
     ``model: TAG`` and ``weights: true``, which is the same, or with ``weights: TAG``;
     and so do those of this package with ``weights: TAG``.
 
@@ -129,7 +132,8 @@ def register_weights(
 
     Raises:
         ValueError: If the model is not known, the tag can't be one or has another
-            source, both or no source is given, or the file is of another model.
+            source, both or no source is given, or the file is damaged or of another
+            model.
         FileNotFoundError: If the file is missing.
     """
     model, _, name = tag.partition('.')
@@ -157,7 +161,18 @@ def register_weights(
             f'Tag {tag!r} stands for {known.file or known.hf_hub_id!r} already: choose '
             f'another one for {file or hf_hub_id!r}.'
         )
-    told = {} if file is None else _checked(tag, model, file)
+    told: dict[str, Any] = {}
+    meta: dict[str, Any] = {'model': model}
+    if file is not None:
+        from ..export import read_run  # which knows this package
+
+        header, _ = read_run(Path(file))
+        if header['model'] != model:
+            raise ValueError(
+                f'Tag {tag!r} is of {model}, but the file {file!r} has weights of '
+                f'{header["model"]}: name the tag after that.'
+            )
+        told, meta = _config(header), _meta(header)
     default = timm.get_pretrained_cfg(model).to_dict()
     config = PretrainedCfg(
         **{
@@ -176,34 +191,17 @@ def register_weights(
     if tag not in registry._model_with_tags[model]:
         registry._model_with_tags[model].append(tag)
     url = f'hf-hub:{hf_hub_id}' if file is None else Path(file).as_uri()
-    members = {name: _entry(url, {'model': model})}
-    if file is not None and read_header_of(file) is not None:
-        members = {name: weights_entry(url, file)}
+    members = {name: _entry(url, meta)}
     weights = getattr(api, '_model_weights', None)
     if isinstance(weights, dict):  # its name is that of the model: str(member) is tag
         weights[tag] = ChannelMAE_Weights(model, members, module=__name__)
 
 
-def read_header_of(file: str) -> dict[str, Any] | None:
-    """Return the header of an export, None of another file."""
-    return read_header(file) if file.endswith('.safetensors') else None
-
-
-def _checked(tag: str, model: str, file: str) -> dict[str, Any]:
-    """Check that a file has weights of the model that its tag names.
-
-    Returns:
-        What timm is told of it.
-    """
-    found = _described(file)
-    if found['model'] != model:
-        raise ValueError(
-            f'Tag {tag!r} is of {model}, but the file {file!r} has weights of '
-            f'{found["model"]}: name the tag after that.'
-        )
-    side = found['size']
-    told: dict[str, Any] = {'input_size': (len(found['bands']), side, side)}
-    statistics = found['normalization']
+def _config(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what timm is told of weights."""
+    side = header['size']
+    told: dict[str, Any] = {'input_size': (len(header['bands']), side, side)}
+    statistics = header['normalization']
     if statistics is not None:
         told |= {name: tuple(statistics[name]) for name in ('mean', 'std')}
     return told
@@ -211,7 +209,7 @@ def _checked(tag: str, model: str, file: str) -> dict[str, Any]:
 
 def _described(file: str) -> dict[str, Any]:
     """Return the header of an export, or the one that a checkpoint would have."""
-    header = read_header_of(file)
+    header = read_header(file) if file.endswith('.safetensors') else None
     if header is None:
         from ..export import read_run  # which knows this package
 
@@ -315,9 +313,10 @@ def _builder(name: str) -> Callable[..., Any]:
         """Make the model, with weights if some are given.
 
         Args:
-            weights: See :func:`~.weights.read_weights`. The model has their bands and
-                image size, unless others are given.
-            **kwargs: Arguments of ``timm.create_model``.
+            weights: See :func:`~.weights.read_weights`. The model has their bands,
+                unless others are given.
+            **kwargs: Arguments of ``timm.create_model``. The grid of positions is
+                that of the weights anyway; any image size is taken.
         """
         from .weights import bands_of, read_weights  # which know this module
 

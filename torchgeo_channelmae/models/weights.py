@@ -4,104 +4,28 @@ Nothing is dropped in silence: a load returns a report of what arrived, what was
 resampled, what started fresh and how, and what was left over.
 """
 
-import math
 import os
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
 from .. import sensors
-from ..randomness import generator
 from .channelvit import ChannelViT
 from .decoder import ChannelMAEDecoder
 from .exported import read_file
+from .fresh import FreshBands, check_policy, start_band
+from .positions import resample_positions
+from .report import LoadReport
 from .tags import ChannelMAE_Weights, file_of
-
-FreshBands = Literal['sample', 'index', 'nearest', 'random']
-"""How the embedding of a band starts that the weights do not know.
-
-* ``sample``: drawn around the mean of the pretrained embeddings with their spread.
-* ``index``: the embedding at the same position, as SpectralGPT's family of code does.
-* ``nearest``: that of the band nearest in wavelength, where both have one.
-* ``random``: as in a model from scratch.
-
-Where ``index`` or ``nearest`` has nothing to give, ``sample`` steps in. Draws are
-seeded by the band's name: no two drawn bands start alike, and each starts alike in
-every run. Copies may be alike: the same band can be nearest to two.
-"""
 
 _SPECTRAL = 'spectral_embed.'
 _HEAD = ('head.',)
 _ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What a load did, by names of tensors and bands.
-
-    Attributes:
-        loaded: Tensors that arrived bit for bit.
-        resampled: Tensors that were resampled to another grid.
-        kept_bands: Bands whose embedding came with the weights.
-        fresh_bands: Each band that the weights do not know, and how it started.
-        fresh: Other tensors of the model that nothing was loaded into, and why.
-        left_over: Tensors of the weights that the model has no place for.
-    """
-
-    loaded: tuple[str, ...]
-    resampled: tuple[str, ...]
-    kept_bands: tuple[str, ...]
-    fresh_bands: dict[str, str]
-    fresh: dict[str, str]
-    left_over: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        parts = [f'{len(self.loaded)} tensors loaded']
-        if self.resampled:
-            parts.append(f'resampled: {", ".join(self.resampled)}')
-        if self.kept_bands:
-            parts.append(f'bands with their weights: {", ".join(self.kept_bands)}')
-        for title, told in (
-            ('fresh bands', self.fresh_bands),
-            ('other fresh tensors', self.fresh),
-        ):
-            if told:
-                parts.append(f'{title}: {_reasons(told)}')
-        if self.left_over:
-            parts.append(f'left over: {_summary(self.left_over)}')
-        return '; '.join(parts) + '.'
-
-
-def _summary(names: Sequence[str]) -> str:
-    """Count names by their first part, e.g. ``decoder (62), head.bias``."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.split('.')[0], []).append(name)
-    return ', '.join(
-        group[0] if len(group) == 1 else f'{start} ({len(group)} tensors)'
-        for start, group in groups.items()
-    )
-
-
-def _reasons(told: Mapping[str, str]) -> str:
-    """Say each name with how it started, many of one part and one reason together."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name, how in told.items():
-        groups.setdefault((name.split('.')[0], how), []).append(name)
-    return ', '.join(
-        f'{start} ({len(names)} tensors, {how})'
-        if len(names) > 4
-        else ', '.join(f'{name} ({how})' for name in names)
-        for (start, how), names in groups.items()
-    )
 
 
 def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
@@ -186,6 +110,8 @@ def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors, also those that stand in a mapping of a module's own."""
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
+        if not isinstance(key, str):
+            continue
         inner = value.items() if isinstance(value, Mapping) else ()
         tensors |= {f'{key}.{name}': t for name, t in inner if torch.is_tensor(t)}
         if torch.is_tensor(value):
@@ -212,24 +138,33 @@ def _in_band_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_encoder(
-    model: ChannelViT, state_dict: Mapping[str, Tensor], policy: FreshBands = 'sample'
+    model: ChannelViT,
+    state_dict: Mapping[str, Tensor],
+    policy: FreshBands = 'sample',
+    *,
+    takes_grid: bool = False,
 ) -> LoadReport:
     """Load pretrained tensors into an encoder, bands by name, in place.
 
-    The head is never loaded. Positions are resampled if the grids differ.
+    The head is never loaded.
 
     Args:
         model: The encoder.
         state_dict: Tensors by name, as :func:`read_weights` returns them.
         policy: How bands start that the weights do not know.
+        takes_grid: Where the grids differ, whether the encoder takes over that of the
+            weights, with its image size, and resamples to each input from there.
+            Otherwise the positions are resampled once, to the encoder's own.
 
     Returns:
         What was done.
 
     Raises:
         ValueError: If fewer than half of the encoder's tensors find their counterpart,
-            or the policy is unknown.
+            or the policy is unknown. The encoder is as it was then.
     """
+    check_policy(policy)
+    grid = model.patch_embed.grid_size
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(_HEAD)}
     values: dict[str, Tensor] = {}
     resampled: list[str] = []
@@ -243,10 +178,13 @@ def load_encoder(
             fresh[name] = 'not in the weights'
         elif stored.shape == tensor.shape:
             values[name] = stored
-        elif name == 'pos_embed' and _is_square_grid(stored, tensor.shape[2]):
-            grid = list(model.patch_embed.grid_size)
-            values[name] = resample_abs_pos_embed(stored, grid, num_prefix_tokens=0)
-            resampled.append(name)
+        elif (
+            name == 'pos_embed'
+            and (moved := resample_positions(stored, model.embed_dim, grid)) is not None
+        ):
+            values[name] = stored if takes_grid else moved
+            if not takes_grid:
+                resampled.append(name)
         else:
             fresh[name] = f'{_shape(stored)} in the weights, {_shape(tensor)} here'
     expected = [name for name in own if not name.startswith(_SPECTRAL)]
@@ -265,10 +203,12 @@ def load_encoder(
     }
     for position, band in enumerate(model.bands):
         if _SPECTRAL + band not in values:
-            row, how = _start_band(band, position, rows, model, policy)
+            row, how = start_band(
+                band, position, rows, model.embed_dim, model.embed_std, policy
+            )
             values[_SPECTRAL + band] = row
             fresh_bands[band] = how
-    model.load_state_dict(values, strict=False)
+    model.load_state_dict(values, strict=False)  # which takes the grid of positions
     return LoadReport(
         loaded=tuple(name for name in own if name in used and name not in resampled),
         resampled=tuple(resampled),
@@ -306,9 +246,12 @@ def load_decoder(
             continue
         if found.shape == tensor.shape:
             values[name] = found
-        elif name == 'pos_embed' and _is_square_grid(found, tensor.shape[2]):
-            grid = list(decoder.grid_size)
-            values[name] = resample_abs_pos_embed(found, grid, num_prefix_tokens=0)
+        elif (
+            name == 'pos_embed'
+            and (moved := resample_positions(found, tensor.shape[2], decoder.grid_size))
+            is not None
+        ):
+            values[name] = moved
             resampled.append(name)
     bands = [name for name in own if name.startswith(_SPECTRAL)]
     if any(name not in values for name in own if name not in bands):
@@ -326,15 +269,6 @@ def load_decoder(
     )
 
 
-def _is_square_grid(positions: Tensor, dim: int) -> bool:
-    """Whether these are (1, L, D) positions of a square grid, so that L tells it."""
-    return (
-        positions.ndim == 3
-        and positions.shape[2] == dim
-        and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]
-    )
-
-
 def _shape(tensor: Tensor) -> str:
     return 'x'.join(map(str, tensor.shape))
 
@@ -342,51 +276,3 @@ def _shape(tensor: Tensor) -> str:
 def _first_difference(fresh: Mapping[str, str]) -> str:
     name, why = next(iter(fresh.items()))
     return f'The first difference is {name} ({why}).'
-
-
-def _start_band(
-    band: str,
-    position: int,
-    rows: Mapping[str, Tensor],
-    model: ChannelViT,
-    policy: FreshBands,
-) -> tuple[Tensor, str]:
-    """Start the embedding of a band that the weights do not know.
-
-    Returns:
-        The (D,) embedding and how it came about, in words.
-
-    Raises:
-        ValueError: If the policy is unknown.
-    """
-    if policy not in ('sample', 'index', 'nearest', 'random'):
-        raise ValueError(
-            f"fresh_bands {policy!r} is not known: choose 'sample', 'index', 'nearest' "
-            f"or 'random'."
-        )
-    dim, small = model.embed_dim, model.embed_std
-    noise = torch.randn(dim, generator=generator('fresh band', band))
-    if policy == 'random' or not rows:
-        return small * noise, 'random'
-    if policy == 'index' and position < len(rows):
-        name = list(rows)[position]
-        return rows[name].clone(), f'index: as {name}'
-    if policy == 'nearest' and (nearest := _nearest(band, rows)):
-        return rows[nearest].clone(), f'nearest: as {nearest}'
-    stack = torch.stack(list(rows.values())).float()
-    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), small)
-    how = f'sample: around the mean of {len(rows)} bands'
-    return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
-
-
-def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
-    """Name the band nearest in wavelength, or None where wavelengths are not known."""
-    own = sensors.find(band)
-    if own is None or own.wavelength is None:
-        return None
-    distances = {
-        name: abs(known.wavelength - own.wavelength)
-        for name in rows
-        if (known := sensors.find(name)) is not None and known.wavelength is not None
-    }
-    return min(distances, key=distances.__getitem__) if distances else None

@@ -17,7 +17,7 @@ from ..models.peers import (
 )
 from ..models.peers.scaling import SCALING
 from ..models.plain import load_plain
-from ..models.weights import LoadReport
+from ..models.report import LoadReport
 from ..published import input_bands
 
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.channelvit import ChannelViT
+from ..models.fresh import FreshBands
 from ..models.peers import Peer, check_published
 from ..models.plain import check_image, load_plain
 from ..models.registry import did_you_mean
-from ..models.weights import FreshBands, LoadReport, load_encoder, read_weights
+from ..models.report import LoadReport
+from ..models.weights import load_encoder, read_weights
 from ..normalization import KEY as NORMALIZATION
 from ..normalization import difference, normalization_of, read_normalization
 from ..provenance import (

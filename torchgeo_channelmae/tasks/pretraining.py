@@ -73,6 +73,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         decoder_dim: int = 512,
         decoder_depth: int = 4,
         decoder_num_heads: int = 8,
+        grad_checkpointing: bool = False,
         base_lr: float = 1.5e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
@@ -111,6 +112,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             decoder_dim: Width of the decoder.
             decoder_depth: Blocks of the decoder.
             decoder_num_heads: Attention heads of the decoder.
+            grad_checkpointing: Compute what a block kept for its gradient anew, in
+                encoder and decoder: less memory, more time.
             base_lr: Learning rate at a global batch of 256; it grows with the batch.
             betas: AdamW's betas.
             weight_decay: AdamW's weight decay, not on norms, biases and embeddings.
@@ -144,6 +147,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             num_heads=hparams['decoder_num_heads'],
             embed_std=hparams['embed_std'],
         )
+        for part in (self.model, self.decoder):
+            part.set_grad_checkpointing(hparams['grad_checkpointing'])
 
     @override
     def load_further(
@@ -170,7 +175,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
     def reconstruct(
-        self, image: Tensor, keys: Tensor, shared: int = 0
+        self, image: Tensor, keys: Tensor, shared: int | Tensor = 0
     ) -> Reconstruction:
         """Hide tokens and produce them.
 
@@ -237,6 +242,13 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         )
         return token, spectral
 
+    def compute(
+        self, image: Tensor, keys: Tensor, shared: int | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute both losses of a training batch, see :meth:`reconstruct`."""
+        token, spectral = self.losses(self.reconstruct(image, keys, shared))
+        return token.mean(), spectral.mean()
+
     @override
     def training_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
@@ -253,9 +265,10 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         """
         epoch = self.current_epoch
         keys = sample_keys(_index(batch), global_seed(), 'mask', epoch)
-        shared = shared_key('bands', self.global_step)
-        token, spectral = self.losses(self.reconstruct(batch['image'], keys, shared))
-        token, spectral = token.mean(), spectral.mean()
+        # As a tensor: a number that changes would be compiled again and again.
+        step = shared_key('bands', self.global_step)
+        shared = torch.full((), step, device=keys.device)
+        token, spectral = self.compute(batch['image'], keys, shared)
         loss: Tensor = token + self.hparams['spectral_weight'] * spectral
         self.log_dict(
             {

@@ -12,7 +12,7 @@ from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
-from ..models.peers import check_name, create_peer, is_peer
+from ..models.peers import create_peer, is_peer
 from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
@@ -81,6 +81,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         reinit: list[str] | None = None,
         global_pool: Literal['avg', 'token'] = 'avg',
         drop_path: float = 0.1,
+        grad_checkpointing: bool = False,
         layer_decay: float = 0.75,
         base_lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -112,13 +113,15 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             loss: Binary cross-entropy of every class.
             pos_weight: Weight of the positives of each class.
             fresh_bands: How bands start that the weights do not know, see
-                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+                :data:`~torchgeo_channelmae.models.fresh.FreshBands`.
             trainable: What learns: ``all``, or parts with ``+`` between them, of
                 ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
                 ``blocks`` and ``head``. The others are as in evaluation.
             reinit: Parts that start afresh, after weights are loaded.
             global_pool: Feature of an image: mean over tokens, or the class token.
             drop_path: Stochastic depth rate of the last block.
+            grad_checkpointing: Compute what a block kept for its gradient anew, where
+                the model can: less memory, more time.
             layer_decay: Factor of the learning rate from one layer to the next below,
                 where all parts learn; parts that learn alone learn like the head.
             base_lr: Learning rate of the head at a global batch of 256; it grows with
@@ -150,6 +153,17 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         self.model = self._create_model()
         self.parts = trainable_parts(hparams['trainable'], self.model)
         check_parts(hparams['reinit'] or (), self.model, 'reinit')
+        if hparams['grad_checkpointing']:
+            self._checkpoint_blocks()
+
+    def _checkpoint_blocks(self) -> None:
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):  # none, or timm's that refuses
+            raise ValueError(
+                f'Model {self.hparams["model"]!r} has no gradient checkpointing: leave '
+                f'grad_checkpointing false.'
+            ) from None
 
     def _create_model(self) -> Any:
         hparams = self.hparams
@@ -165,7 +179,6 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
                 f'in_channels is {hparams["in_channels"]}, but bands names '
                 f'{len(bands)} ({", ".join(bands)}): make them agree.'
             )
-        check_name(hparams['model'])
         create = create_peer if is_peer(hparams['model']) else create_plain
         return create(hparams['model'], bands, size=hparams['size'], **shared)
 
@@ -228,6 +241,11 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']), fused=True)
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
+    def compute(self, image: Tensor) -> Tensor:
+        """Compute the logits of a training batch, (B, C, H, W) to (B, K)."""
+        logits: Tensor = self(image)
+        return logits
+
     @override
     def training_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
@@ -242,7 +260,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         Returns:
             The loss tensor.
         """
-        logits = self(batch['image'])
+        logits = self.compute(batch['image'])
         loss: Tensor = self.criterion(logits, batch['label'].to(logits.dtype))
         self.log(
             'train_loss',

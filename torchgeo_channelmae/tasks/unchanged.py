@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ..models.weights import FreshBands, load_encoder, read_weights
-from ..normalization import KEY as NORMALIZATION
-from ..normalization import difference, normalization_of, read_normalization
+from ..models.fresh import FreshBands
+from ..models.weights import load_encoder, read_weights
+from ..normalization import difference, normalization_of, noted, read_normalization
 from ..provenance import KEY, Provenance, from_state, read_provenance
 from ..runs import checkpoint_of
 from .transfer import CrossModalClassification
@@ -67,7 +67,7 @@ class UnchangedHead(CrossModalClassification):
             embeddings: Weights that know bands which the checkpoint lacks: its
                 pretraining, as a checkpoint or an export. None for none.
             fresh_bands: How bands start that neither knows, see
-                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+                :data:`~torchgeo_channelmae.models.fresh.FreshBands`.
         """
         self.embeddings = embeddings
         super().__init__(
@@ -123,8 +123,8 @@ class UnchangedHead(CrossModalClassification):
         model = {k.removeprefix('model.'): v for k, v in state.items()}
         own = [band for band in self.model.bands if _SPECTRAL + band in model]
         lent = self._embeddings(model)
-        self.model.take_grid(model['pos_embed'])
-        report = load_encoder(self.model, model | lent, self.hparams['fresh_bands'])
+        policy = self.hparams['fresh_bands']
+        report = load_encoder(self.model, model | lent, policy, takes_grid=True)
         if report.fresh:
             raise ValueError(
                 f'weights {self.weights!r} lacks {", ".join(report.fresh)}: it is no '
@@ -169,7 +169,7 @@ class UnchangedHead(CrossModalClassification):
     def _note_past(self, content: Mapping[str, Any], is_lent: bool) -> None:
         """Note all that was read before as past, and warn of other normalisation."""
         past = Provenance().started_from(from_state(content.get(KEY)))
-        sources = {f'weights {self.weights}': content.get(NORMALIZATION)}
+        sources = {f'weights {self.weights}': noted(content)}
         if is_lent:
             past = past.started_from(read_provenance(self.embeddings))
             lender = f'embeddings {self.embeddings}'

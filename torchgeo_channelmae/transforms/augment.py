@@ -1,12 +1,15 @@
 """Augmentations in the training of any datamodule, ours and TorchGeo's."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import kornia.augmentation
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from ..datamodules.building import ClassSpec, build, find_class
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .atmosphere import RandomHaze
@@ -31,7 +34,7 @@ class AugmentBatches(Callback):
 
     def __init__(
         self,
-        augmentations: list[nn.Module] | None = None,
+        augmentations: list[ClassSpec | nn.Module] | None = None,
         bands: list[str] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -41,7 +44,8 @@ class AugmentBatches(Callback):
 
         Args:
             augmentations: What to do, in this order: those of this package, or any of
-                Kornia's that takes the bands. Defaults to
+                Kornia's that takes the bands; each as it is, or as ``class_path``,
+                short for those, and ``init_args``. Defaults to
                 :func:`spectral_augmentations`.
             bands: Names of the bands. Defaults to those of the datamodule or the
                 model, or to those that the number of channels stands for.
@@ -50,21 +54,34 @@ class AugmentBatches(Callback):
             key: Which images of a batch: one draw serves one image, so bands of several
                 sensors have to be in one.
 
-        Raises:
-            ValueError: If there is none.
         """
-        if augmentations is not None and not augmentations:
-            raise ValueError(
-                'augmentations of AugmentBatches is empty: name one, or leave it out '
-                'for the default ones.'
-            )
-        self.augmentations = (
-            spectral_augmentations() if augmentations is None else augmentations
+        self.augmentations: list[ClassSpec | nn.Module] = (
+            [*spectral_augmentations()] if augmentations is None else augmentations
         )
         self.bands = bands
         self.mean = mean
         self.std = std
         self.key = key
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Build the augmentations, so that what is wrong with one is told in a line.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The task.
+            stage: Either 'fit', 'validate', 'test' or 'predict'.
+
+        Raises:
+            ValueError: If there is none, or one can not be made.
+        """
+        if stage != 'fit':
+            return
+        if not self.augmentations:
+            raise ValueError(
+                'augmentations of AugmentBatches is empty: name one, or leave it out '
+                'for the default ones.'
+            )
+        self.augmentations = [_built(each) for each in self.augmentations]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the augmentations what is known of the bands.
@@ -116,7 +133,7 @@ class AugmentBatches(Callback):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
             for augmentation in self.augmentations:
-                images = augmentation(images)
+                images = _built(augmentation)(images)
         batch[self.key] = images
 
 
@@ -137,6 +154,16 @@ def spectral_augmentations(radar: bool = True) -> list[nn.Module]:
         RandomBandDropout(count=(0, 1)),
     ]
     return [*steps, RandomSpeckle(p=0.5)] if radar else steps
+
+
+def _built(augmentation: Mapping[str, Any] | nn.Module) -> nn.Module:
+    """Return an augmentation, built if it is only named."""
+    if isinstance(augmentation, nn.Module):
+        return augmentation
+    folders = (sys.modules[__package__], kornia.augmentation)
+    kind = find_class(augmentation, 'augmentations', folders)
+    made: nn.Module = build(augmentation, 'augmentations', kind)
+    return made
 
 
 def _names(owner: object) -> tuple[str, ...] | None:

@@ -41,7 +41,7 @@ class RandomBandDropout(BandAugmentation):
                 f'count of RandomBandDropout is {list(count)}: give whole numbers.'
             )
         self.count = int(low), int(high)
-        self.protect = tuple(protect)
+        self.protect = tuple(dict.fromkeys(protect))
         super().__init__(**kwargs)
 
     def check_bands(self, bands: tuple[str, ...]) -> None:

@@ -27,19 +27,11 @@ def normal_field(images: Tensor, seeds: Tensor) -> Tensor:
     Returns:
         (B, C, H, W); a sample's noise depends on its seed alone, on one kind of device.
     """
-    field = torch.empty_like(images, memory_format=torch.contiguous_format)
-    generator = torch.Generator(device=images.device)
-    for row, seed in zip(field, seeds.tolist(), strict=True):
-        generator.manual_seed(seed)
-        row.normal_(generator=generator)
-    return field
+    return _field(images, seeds, [_standard()] * len(images))
 
 
 def speckle_field(images: Tensor, seeds: Tensor, looks: Sequence[float]) -> Tensor:
     """Make speckle in decibels: 10 log10 of gamma noise of mean 1.
-
-    Each pixel looks up one of 65,536 quantiles in the middle of slices of equal
-    probability.
 
     Args:
         images: (B, C, H, W), whose shape, device and type the field gets.
@@ -51,24 +43,42 @@ def speckle_field(images: Tensor, seeds: Tensor, looks: Sequence[float]) -> Tens
         (B, C, H, W); a sample's speckle depends on its seed and looks alone, on one
         kind of device.
     """
+    return _field(images, seeds, [_decibels(number) for number in looks])
+
+
+def _field(images: Tensor, seeds: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    """Let each pixel look up one of a sample's 65,536 quantiles.
+
+    They are those in the middle of slices of equal probability. To draw 16 bits a pixel
+    and look up is faster than to draw from the distribution.
+    """
     field = torch.empty_like(images, memory_format=torch.contiguous_format)
-    tables = {n: _decibels(n).to(images.device, images.dtype) for n in {*looks}}
+    there = {id(table): table.to(images.device, images.dtype) for table in tables}
     generator = torch.Generator(device=images.device)
     pixels = field[0].numel()
     words = torch.empty(-(-pixels // 4), dtype=torch.int64, device=images.device)
     low, high = torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max
-    for row, seed, number in zip(field, seeds.tolist(), looks, strict=True):
+    for row, seed, table in zip(field, seeds.tolist(), tables, strict=True):
         generator.manual_seed(seed)
         words.random_(low, high, generator=generator)
         rank = words.view(torch.uint16)[:pixels].to(torch.int32)
-        torch.index_select(tables[number], 0, rank, out=row.view(-1))
+        torch.index_select(there[id(table)], 0, rank, out=row.view(-1))
     return field
+
+
+_MIDDLES = (torch.arange(65536, dtype=torch.float64) + 0.5) / 65536
+
+
+@cache
+def _standard() -> Tensor:
+    """Quantiles of the normal distribution, (65536,) float32 of variance 1."""
+    quantiles = torch.special.ndtri(_MIDDLES)
+    return (quantiles / quantiles.std(correction=0)).float()  # a little below 1
 
 
 @cache
 def _decibels(looks: float) -> Tensor:
     """Quantiles of gamma noise, (65536,) float32 in dB; their mean power is 1."""
-    middles = (torch.arange(65536, dtype=torch.float64) + 0.5) / 65536
-    power = torch.from_numpy(gamma.ppf(middles.numpy(), looks, scale=1 / looks))
+    power = torch.from_numpy(gamma.ppf(_MIDDLES.numpy(), looks, scale=1 / looks))
     power /= power.mean()  # of the slices' middles it is a little less
     return (10 * power.log10()).float()

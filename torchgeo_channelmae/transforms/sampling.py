@@ -32,12 +32,7 @@ class SampleBands(Callback):
         Args:
             min_bands: The fewest bands of a step.
             protect: Names of bands that are there at every step.
-
-        Raises:
-            ValueError: If the least number is not positive.
         """
-        if min_bands < 1:
-            raise ValueError(f'min_bands is {min_bands}: give 1 or more.')
         self.min_bands = min_bands
         self.protect = tuple(protect)
 
@@ -115,12 +110,13 @@ def sample_bands(
         (k,) int64, their numbers in order.
 
     Raises:
-        ValueError: If there are fewer bands, or a protected one does not exist.
+        ValueError: If there are fewer bands, or none is to stay, or a protected one
+            does not exist.
     """
-    if min_bands > len(bands):
+    if not 1 <= min_bands <= len(bands):
         raise ValueError(
             f'min_bands is {min_bands}, but there are {len(bands)} bands '
-            f'({", ".join(bands)}).'
+            f'({", ".join(bands)}): give 1 to {len(bands)}.'
         )
     for name in protect:
         if name not in bands:

@@ -241,6 +241,7 @@ def test_a_datamodule_without_labels_is_told(small, eurosat, tmp_path, capsys):
         (['--neighbors', '24'], 'neighbors is 24, but there are 23 training samples'),
         (['--depth', '13'], "depth is '13': this encoder has 0 to 12, out or all"),
         (['--pool', 'max'], "pool is 'max'"),
+        (['--samples', '-5'], 'samples is -5: give at least 1'),
         (['--split', 'train'], "split is 'train': use test or val"),
         (['--fresh-bands', 'any'], "fresh_bands is 'any'"),
         (['--precision', '8'], "precision is '8': use 32 or bf16"),

@@ -157,7 +157,9 @@ STOCK = {
         (['--neighbors', '21'], 'neighbors is 21 and there are 21 test places'),
         (['--samples', '3'], 'there are 3 test places: give more'),
         (['--second', 'B99'], "'B99' is no band: give s2, s1 or rgb"),
-        (['--pool', 'bands'], "pool is 'bands': use test or val, and mean or token"),
+        (['--samples', '-5'], 'samples is -5: give at least 1'),
+        (['--split', 'train'], "split is 'train': use test or val"),
+        (['--pool', 'bands'], "pool is 'bands': use one of mean, token"),
         (['--depth', '13'], "depth is '13': this encoder has 0 to 12"),
     ],
 )

@@ -1,12 +1,10 @@
 """``channelmae tables`` from the command line, with real trainings of seconds."""
 
-import shutil
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from torchgeo_channelmae.cli import main
 
@@ -15,19 +13,8 @@ CELLS = 's2-p16:S1,scratch-p16:S1'
 
 
 @pytest.fixture
-def conf(tmp_path):
-    """Configurations whose trainings are shorter still."""
-    folder = tmp_path / 'conf'
-    shutil.copytree(CONF, folder)
-    for name, epochs in (('pretrain', 3), ('finetune', 2)):
-        path = folder / 'tables' / 'sample' / f'{name}.yaml'
-        values = yaml.safe_load(path.read_text())
-        values['data']['init_args'] |= {'samples_per_epoch': 32}
-        values['trainer']['max_epochs'] = epochs
-        values.setdefault('model', {}).setdefault('init_args', {})['size'] = 32
-        values['data']['init_args']['size'] = 32
-        path.write_text(yaml.safe_dump(values))
-    return folder
+def conf(short_conf):
+    return short_conf(pretrain=3, finetune=2)
 
 
 def arguments(conf, out, *options):

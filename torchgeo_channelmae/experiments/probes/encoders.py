@@ -9,9 +9,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from ...models import ChannelViT
+from ...models.fresh import FreshBands
 from ...models.plain import load_plain
+from ...models.report import LoadReport
 from ...models.tokens import spectral_parameters
-from ...models.weights import FreshBands, LoadReport, load_encoder, read_weights
+from ...models.weights import load_encoder, read_weights
 from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'

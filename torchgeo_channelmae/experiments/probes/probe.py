@@ -2,34 +2,40 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 from torchgeo.datamodules import BaseDataModule
 from tqdm import tqdm
 
-from ...models.weights import FreshBands, read_weights
-from ..configuration import configured, read_datamodule
-from .classifiers import check_neighbors, hold_out
+from ...models.fresh import FreshBands
+from ...models.weights import read_weights
+from ..configuration import read_datamodule
+from .classifiers import check_neighbors
 from .encoders import (
     UNTRAINED,
     build_encoder,
-    check_policy,
     load,
     short_names,
     weights_to_probe,
 )
-from .features import Features, check_pool, depths_of, extract, split_size
+from .features import Features, check_pool, extract
 from .protocol import Protocol
 from .report import write_probe
+from .request import (
+    check_request,
+    chosen_depths,
+    fresh_policy,
+    learners,
+    learning_splits,
+    set_up,
+    where,
+)
 
-_PRECISIONS = ('32', 'bf16')
 _POOLED = {
     'mean': 'mean over the tokens',
     'bands': "mean over each band's tokens",
@@ -82,10 +88,7 @@ def probe(
             have no labels or too few samples.
     """
     start = time.monotonic()
-    if out.exists():
-        raise FileExistsError(f'{out} exists: give another out, or move it away.')
-    if split not in ('test', 'val'):
-        raise ValueError(f'split is {split!r}: use test or val.')
+    check_request(out, split, samples)
     policy = fresh_policy(config, fresh_bands)
     place, autocast = where(device, precision)
     paths = weights_to_probe(config, weights)
@@ -96,25 +99,19 @@ def probe(
     check_bands(models[UNTRAINED], datamodule)
     set_up(datamodule, split)
     check_neighbors(neighbors, learners(datamodule, split, samples))
-    splits = ('train', 'val', 'test') if split == 'test' else ('train', 'val')
-    for model in models.values():
-        model.to(place)
-    found = {
-        part: extract(
-            {name: (model, None) for name, model in models.items()},
-            datamodule,
-            part,
-            depths,
-            pool,  # type: ignore[arg-type]
-            samples,
-            seed,
-            place,
-            autocast,
-        )
-        for part in splits
-        if part != 'val' or split == 'val' or split_size(datamodule, 'val')
-    }
-    extracted = time.monotonic() - start
+    read = partial(
+        extract,
+        {name: (model.to(place), None) for name, model in models.items()},
+        datamodule,
+        depths=depths,
+        pool=pool,  # type: ignore[arg-type]
+        samples=samples,
+        seed=seed,
+        device=place,
+        precision=autocast,
+    )
+    parts = [*learning_splits(datamodule, split), split]
+    found = {part: read(split=part) for part in parts}
     extracted = time.monotonic() - start
     whose = type(datamodule).__name__
     table, classes = measure(found, split, whose, neighbors, groups_of(datamodule))
@@ -159,8 +156,8 @@ def measure(
     """
     train = found['train']
     labels = {part: next(iter(rows.values())).labels for part, rows in found.items()}
-    smallest = min(len(rows[next(iter(rows))]) for rows in (found[split],))
-    if groups is not None and groups[0] > smallest:
+    scored = next(iter(found[split].values()))
+    if groups is not None and groups[0] > len(scored):
         groups = None
     protocol = Protocol(labels, split, whose, neighbors, groups)
     rows: list[dict[str, Any]] = [
@@ -199,57 +196,6 @@ def encoders(
     return models, seed
 
 
-def fresh_policy(config: Sequence[str | Path], given: str | None) -> FreshBands:
-    """Return how bands start that weights do not know.
-
-    Raises:
-        ValueError: If there is no such policy.
-    """
-    policy = given or configured(config, 'model', 'fresh_bands') or 'sample'
-    check_policy(policy)
-    return policy  # type: ignore[return-value]
-
-
-def where(
-    device: str, precision: str
-) -> tuple[torch.device, Callable[[], AbstractContextManager[Any]]]:
-    """Return the device to compute on, and what makes the context to compute in.
-
-    Raises:
-        ValueError: If there is no such device or precision.
-    """
-    if precision not in _PRECISIONS:
-        raise ValueError(f'precision is {precision!r}: use 32 or bf16.')
-    try:
-        place = torch.device('cpu' if device == 'auto' else device)
-        if device == 'auto' and torch.accelerator.is_available():
-            place = torch.accelerator.current_accelerator() or place
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip('.')
-        raise ValueError(f'device {device!r} can not be used: {reason}.') from None
-    if precision == '32':
-        return place, nullcontext
-    return place, partial(torch.autocast, place.type, torch.bfloat16)
-
-
-def chosen_depths(model: nn.Module, asked: str) -> list[str]:
-    """Return the depths that a user asks for.
-
-    Raises:
-        ValueError: If the encoder has not got one of them.
-    """
-    known = depths_of(model)
-    if asked == 'all':
-        return known
-    wanted = [part.strip() for part in asked.split(',')]
-    for depth in wanted:
-        if depth not in known:
-            listed = f'0 to {known[-2]}, out' if len(known) > 1 else 'out'
-            raise ValueError(f'depth is {depth!r}: this encoder has {listed} or all.')
-    return list(dict.fromkeys(wanted))
-
-
 def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
     """Check that an encoder takes the bands of the data.
 
@@ -263,22 +209,6 @@ def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
             f'{", ".join(bands)}: name the same in model.init_args.bands and '
             f'data.init_args.bands.'
         )
-
-
-def learners(datamodule: BaseDataModule, split: str, samples: int | None) -> int:
-    """Return how many samples a probe learns from, see :class:`Protocol`."""
-    count = split_size(datamodule, 'train')
-    count = min(samples or count, count)
-    held = split == 'val' or not split_size(datamodule, 'val')
-    return int((~hold_out(count)).sum()) if held else count
-
-
-def set_up(datamodule: BaseDataModule, *splits: str) -> None:
-    """Make the datasets of the splits, beside those of training and validation."""
-    datamodule.prepare_data()
-    datamodule.setup('fit')
-    if 'test' in splits:
-        datamodule.setup('test')
 
 
 def groups_of(datamodule: BaseDataModule) -> tuple[int, Sequence[int]]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from ...datamodules.base import ChannelDataModule
 from ...models import ChannelViT
-from ...models.weights import FreshBands
+from ...models.fresh import FreshBands
 from ...randomness import derive_seed
 from ..bands import band_names
 from ..configuration import read_datamodule
@@ -25,9 +26,19 @@ from .encoders import (
     with_known_bands,
 )
 from .features import Features, check_pool, extract, split_size
-from .probe import chosen_depths, fresh_policy, learners, set_up, where
 from .protocol import Protocol
+from .request import (
+    check_request,
+    chosen_depths,
+    fresh_policy,
+    learners,
+    learning_splits,
+    set_up,
+    where,
+)
 from .why_page import figure, page
+
+_POOLS = ('mean', 'token')  # bands of two sensors are not of one number
 
 RECALLS = (1, 10)
 """Among how many nearest a partner is looked for."""
@@ -86,13 +97,9 @@ def why(
         ValueError: If an option does not fit, weights are of another model, or the data
             have not both sensors.
     """
-    if out.exists():
-        raise FileExistsError(f'{out} exists: give another out, or move it away.')
-    if split not in ('test', 'val') or pool not in ('mean', 'token'):
-        raise ValueError(
-            f'split is {split!r} and pool is {pool!r}: use test or val, and mean or '
-            f'token.'
-        )
+    check_request(out, split, samples)
+    if pool not in _POOLS:
+        raise ValueError(f'pool is {pool!r}: use one of {", ".join(_POOLS)}.')
     policy = fresh_policy(config, fresh_bands)
     place, autocast = where(device, precision)
     sensors = {'first': band_names(first), 'second': band_names(second)}
@@ -106,37 +113,30 @@ def why(
     set_up(datamodule, split)
     count = split_size(datamodule, split)
     _check_count(min(samples or count, count), neighbors, split)
-    seen = {
-        name: (model.to(place), [union.index(b) for b in model.bands])
-        for name, model in models.items()
-    }
-    found: dict[str, dict[str, Features]] = {}
-
-    def read(part: str) -> None:
-        found[part] = extract(
-            seen,  # type: ignore[arg-type]
-            datamodule,
-            part,
-            depths,
-            pool,  # type: ignore[arg-type]
-            samples,
-            seed,
-            place,
-            autocast,
-        )
-
-    read(split)
+    read = partial(
+        extract,
+        {
+            name: (model.to(place), [union.index(b) for b in model.bands])
+            for name, model in models.items()
+        },
+        datamodule,
+        depths=depths,
+        pool=pool,  # type: ignore[arg-type]
+        samples=samples,
+        seed=seed,
+        device=place,
+        precision=autocast,
+    )
+    found = {split: read(split=split)}
     labelled = next(iter(found[split].values())).labels is not None
     if probes and labelled:
-        learners_ = learners(datamodule, split, samples)
-        if learners_ < neighbors:
+        learning = learners(datamodule, split, samples)
+        if learning < neighbors:
             raise ValueError(
-                f'neighbors is {neighbors}, but there are {learners_} training '
-                f'samples: give fewer, or --probes=false.'
+                f'neighbors is {neighbors}, but there are {learning} training samples: '
+                f'give fewer, or --probes=false.'
             )
-        read('train')
-        if split == 'test' and split_size(datamodule, 'val'):
-            read('val')
+        found |= {part: read(split=part) for part in learning_splits(datamodule, split)}
     titles = {'first': first.upper(), 'second': second.upper()}
     table = compare(found, split, neighbors, seed, type(datamodule).__name__)
     note = getattr(datamodule, 'note', None)

@@ -201,7 +201,7 @@ def _recovered(results: Results, cells: list[Cell]) -> list[str]:
         if share is None:
             continue
         if math.isnan(share.low):
-            why = 'not defined, as the interval of the ceiling - scratch holds 0'
+            why = 'not defined, as the ceiling is not surely above scratch'
             text = f'{why} (the estimates would give {share.estimate:.2f})'
         else:
             text = f'{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]'

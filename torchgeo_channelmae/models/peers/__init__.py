@@ -1,7 +1,7 @@
 """Foundation models of TorchGeo, which take the same bands in the same protocol."""
 
 from .base import Peer
-from .registry import PEERS, check_name, check_published, create_peer, is_peer
+from .registry import PEERS, check_published, create_peer, is_peer
 from .scaling import Expected, InputScaling, attach_scaling, standardisation
 from .transforms import expected_by
 
@@ -11,7 +11,6 @@ __all__ = (
     'InputScaling',
     'Peer',
     'attach_scaling',
-    'check_name',
     'check_published',
     'create_peer',
     'expected_by',

@@ -1,12 +1,10 @@
 """TorchGeo's foundation models by name, and which published weights are whose."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import timm
 from torchgeo.models import (
     CopernicusFM_Base_Weights,
     CROMABase_Weights,
@@ -62,20 +60,6 @@ PEERS: dict[str, Entry] = {
     'scalemae_large_patch16': Entry(ScaleMAEPeer, ScaleMAELarge16_Weights),
 }
 """The models by TorchGeo's own names."""
-
-
-def check_name(name: str) -> None:
-    """Check that a name is not that of a foundation model but for a slip.
-
-    Raises:
-        ValueError: If it is one's almost.
-    """
-    near = difflib.get_close_matches(name, PEERS, n=1, cutoff=0.7)
-    if near and name not in PEERS and not timm.is_model(name):
-        raise ValueError(
-            f'Model {name!r} is not known, did you mean {near[0]!r}? The foundation '
-            f'models are {", ".join(PEERS)}.'
-        )
 
 
 def is_peer(name: str) -> bool:

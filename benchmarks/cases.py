@@ -1,0 +1,134 @@
+"""What is measured: one case is one row of the report."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+PARTS = (
+    'pretraining',
+    'finetuning',
+    'encoder',
+    'decoder',
+    'masking',
+    'losses',
+    'data',
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Attributes:
+        part: One of :data:`PARTS`.
+        model: ``tiny``, ``small``, ``base`` or ``large``.
+        patch: P, patch side in pixels.
+        bands: C.
+        mask: Share of the tokens hidden from the encoder.
+        batch: B, samples a step.
+        precision: ``fp32``, or ``bf16`` for autocast as Lightning's bf16-mixed.
+        compile: Whether the blocks of every variant are compiled.
+        device: ``cpu`` or ``cuda``.
+        size: Side of the image in pixels.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        options: Further arguments of the pretraining task, by name.
+    """
+
+    part: str = 'pretraining'
+    model: str = 'base'
+    patch: int = 16
+    bands: int = 12
+    mask: float = 0.9
+    batch: int = 8
+    precision: str = 'fp32'
+    compile: bool = False
+    device: str = 'cpu'
+    size: int = 128
+    decoder_dim: int = 512
+    decoder_depth: int = 4
+    decoder_heads: int = 8
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """L, grid cells of an image."""
+        return (self.size // self.patch) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of an image."""
+        return self.bands * self.cells
+
+    @property
+    def name(self) -> str:
+        """What tells the row from others, in words."""
+        words = [
+            self.part,
+            f'ViT-{self.model[0].upper()}',
+            f'{self.bands} x {self.size} px',
+            f'patch {self.patch}',
+            f'batch {self.batch}',
+        ]
+        if self.part not in ('finetuning', 'data'):
+            words.append(f'mask {self.mask:g}')
+        words.append(self.precision)
+        words += ['compiled'] if self.compile else []
+        return ', '.join([*words, *(f'{key} {value}' for key, value in self.options)])
+
+
+def default_cases(shared: Case) -> list[Case]:
+    """Make the rows of a full report: one thing at a time differs from the first two.
+
+    Args:
+        shared: What all rows have in common (device, decoder, options).
+    """
+    large = replace(shared, model='base', patch=16, mask=0.9, batch=8)
+    small = replace(shared, model='small', patch=8, mask=0.9, batch=1)
+    steps = [
+        large,
+        replace(large, mask=0.75),
+        replace(large, bands=3),
+        replace(large, bands=2),
+        replace(large, model='small'),
+        small,
+        replace(small, mask=0.75),
+        replace(large, part='finetuning', batch=2),
+        replace(large, part='finetuning', bands=2),
+    ]
+    both = [
+        replace(step, precision=precision)
+        for step, precision in itertools.product(steps, ('fp32', 'bf16'))
+    ]
+    parts = [
+        replace(one, part=part)
+        for one in (large, small)
+        for part in ('encoder', 'decoder', 'masking', 'losses')
+    ]
+    return [*both, *parts, replace(large, part='data', batch=32)]
+
+
+def product_cases(shared: Case, values: Mapping[str, Sequence[Any]]) -> list[Case]:
+    """Make a row for every combination of values, in their order."""
+    return [
+        replace(shared, **dict(zip(values, combination, strict=True)))
+        for combination in itertools.product(*values.values())
+    ]
+
+
+def quick_cases(shared: Case) -> list[Case]:
+    """Make one tiny row a part, of seconds in all."""
+    tiny = replace(
+        shared,
+        model='tiny',
+        bands=3,
+        batch=2,
+        mask=0.75,
+        size=32,
+        decoder_dim=64,
+        decoder_depth=1,
+        decoder_heads=2,
+    )
+    return [replace(tiny, part=part) for part in PARTS]

@@ -1,0 +1,94 @@
+"""Peak memory, each variant in a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from .cases import Case
+from .peers import make_peer
+from .steps import OURS, make_steps
+from .timing import held_memory, peak_memory
+
+#: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
+SIDES = (64, 128, 256, 512)
+
+
+def steps_peak(case: Case, variant: str, peer: Path | None) -> int:
+    """Make a variant in this process, run two steps, and return what they took.
+
+    Weights, gradients, optimizer and activations, in bytes: the peak less what the
+    imports hold.
+    """
+    before = held_memory(case.device)
+    steps = make_peer(peer, case) if peer else make_steps(case)
+    for _ in range(2):  # the second has the optimizer's state beside the activations
+        steps.run[variant]()
+    return peak_memory(case.device) - before
+
+
+def of_process(case: Case, variant: str, peer: Path | None = None) -> int:
+    """Measure the peak of a variant in a process of its own, in bytes.
+
+    Raises:
+        RuntimeError: If the process fails, out of memory for example.
+    """
+    asked = {
+        'case': asdict(case),
+        'variant': variant,
+        'peer': None if peer is None else str(peer),
+    }
+    done = subprocess.run(
+        [sys.executable, '-m', 'benchmarks', '--memory-of', json.dumps(asked)],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ['killed'])[-1]
+        raise RuntimeError(f'Memory of {variant}, {case.name}: {last}')
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def answer(asked: str) -> None:
+    """Do what :func:`of_process` asks, in the new process."""
+    request = json.loads(asked)
+    options = tuple((key, value) for key, value in request['case'].pop('options'))
+    case = Case(**request['case'], options=options)
+    peer = request['peer']
+    print(steps_peak(case, request['variant'], None if peer is None else Path(peer)))
+
+
+def by_tokens(case: Case, sides: tuple[int, ...] = SIDES) -> dict[str, object]:
+    """Measure a step for images of growing size and fit a line.
+
+    Args:
+        case: A row; its size is replaced, its batch is 1.
+        sides: Sides of the images in pixels.
+
+    Returns:
+        ``tokens`` and ``bytes``; ``bytes_per_token`` and ``fixed_bytes`` of the line;
+        ``bytes_per_further_token`` from one size to the next; ``largest_deviation`` of
+        a measurement from the line, as a share of the line.
+    """
+    cases = [replace(case, size=side, batch=1) for side in sides]
+    tokens = [one.tokens for one in cases]
+    return fit(tokens, [of_process(one, OURS) for one in cases])
+
+
+def fit(tokens: list[int], held: list[int]) -> dict[str, object]:
+    """Fit bytes by tokens with a line, see :func:`by_tokens`."""
+    x, y = np.array(tokens, float), np.array(held, float)
+    slope, fixed = np.polyfit(x, y, 1, w=1 / y)
+    line = slope * x + fixed
+    steps = np.diff(y) / np.diff(x)
+    return {
+        'tokens': tokens,
+        'bytes': held,
+        'bytes_per_token': float(slope),
+        'fixed_bytes': float(fixed),
+        'bytes_per_further_token': steps.tolist(),
+        'largest_deviation': float(np.max(np.abs(y - line) / line)),
+    }
