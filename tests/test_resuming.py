@@ -36,8 +36,13 @@ class SaveEachBatch(Checkpoint):
         trainer.save_checkpoint(self.folder / f'{done}.ckpt')
 
 
+def shallow(task):
+    task.model.blocks = task.model.blocks[-1:]  # of twelve, the one with most drop path
+    return task
+
+
 def pretraining():
-    return ChannelMAE(
+    task = ChannelMAE(
         'channelmae_tiny_patch16',
         in_channels=2,
         bands=['VV', 'VH'],
@@ -49,10 +54,11 @@ def pretraining():
         warmup_epochs=1,
         plot_every_n_epochs=0,
     )
+    return shallow(task)
 
 
 def finetuning():
-    return CrossModalClassification(
+    task = CrossModalClassification(
         'channelmae_tiny_patch16',
         in_channels=2,
         bands=['VV', 'VH'],
@@ -61,6 +67,7 @@ def finetuning():
         base_lr=0.01,
         warmup_epochs=1,
     )
+    return shallow(task)
 
 
 def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
