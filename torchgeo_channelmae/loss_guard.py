@@ -15,7 +15,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch that was trained on, with its loss left on the device."""
+    """A batch that was trained on, with its loss left on the device.
+
+    Steps count from 1, so that a checkpoint of ``step - 1`` knows nothing of the batch;
+    epochs and their batches count from 0, as Lightning's do.
+    """
 
     step: int
     epoch: int
@@ -75,6 +79,7 @@ class LossGuard(Callback):
         self._losses: deque[float] = deque(maxlen=window)
         self._above: list[tuple[Batch, Tensor]] = []
         self._unread: list[Batch] = []
+        self._step = 0
         self._problem: str | None = None
 
     @override
@@ -82,6 +87,13 @@ class LossGuard(Callback):
         """Start anew: what a resumed training lost before is not known."""
         self._losses.clear()
         self._above, self._unread, self._problem = [], [], None
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step that the batch is of."""
+        self._step = trainer.global_step + 1
 
     @override
     def on_train_batch_end(
@@ -101,8 +113,8 @@ class LossGuard(Callback):
         if not torch.is_tensor(loss):
             return
         loss = loss.detach() * trainer.accumulate_grad_batches  # Lightning divided it
-        epoch, step = trainer.current_epoch, trainer.global_step
-        self._unread.append(Batch(step, epoch, batch_idx, _samples(batch), loss))
+        epoch, samples = trainer.current_epoch, _samples(batch)
+        self._unread.append(Batch(self._step, epoch, batch_idx, samples, loss))
         if len(self._unread) >= self.every_n_batches:
             self._read(trainer, pl_module)
 
@@ -175,7 +187,7 @@ class LossGuard(Callback):
         ranked = losses.nan_to_num(math.inf, math.inf, math.inf)
         worst = int(ranked.argmax())
         samples = trainer.strategy.broadcast(_listed(batch.samples), worst)
-        where = _write(trainer, samples)
+        where = trainer.strategy.broadcast(_write(trainer.log_dir, samples, trainer))
         shown = ', '.join(samples[:4]) + (' and others' if len(samples) > 4 else '')
         process = f' of process {worst}' if trainer.world_size > 1 else ''
         self._stop(
@@ -216,17 +228,15 @@ def _listed(samples: Any) -> list[str]:
     return [str(value) for value in values] or ['not known']
 
 
-def _write(trainer: Trainer, samples: list[str]) -> str:
+def _write(folder: str | None, samples: list[str], trainer: Trainer) -> str:
     """Write the names of all samples beside the logs, if that is possible."""
-    folder = trainer.log_dir
-    if folder is None:
+    if folder is None or not trainer.is_global_zero:
         return ''
     path = Path(folder) / 'bad_batch.txt'
-    if trainer.is_global_zero:
-        try:
-            path.write_text('\n'.join([*samples, '']))
-        except OSError:
-            return ''
+    try:
+        path.write_text('\n'.join([*samples, '']))
+    except OSError:
+        return ''
     return f' (all in {os.path.relpath(path)})'
 
 
@@ -253,13 +263,18 @@ def _last_before(trainer: Trainer, step: int) -> tuple[str, int] | None:
         if isinstance(callback, ModelCheckpoint):
             paths |= {callback.best_model_path, callback.last_model_path}
             paths |= set(callback.best_k_models)
-    found: list[tuple[int, str]] = []
-    for path in paths:
-        if path and Path(path).is_file():
-            saved = torch.load(path, map_location='meta', weights_only=True, mmap=True)
-            found.append((int(saved['global_step']), path))
-    fitting = [one for one in found if one[0] <= step]
-    if not fitting:
+    steps = {path: _step_of(path) for path in paths if path}
+    good = [(n, path) for path, n in steps.items() if n is not None and n <= step]
+    if not good:
         return None
-    number, path = max(fitting)
+    number, path = max(good)
     return os.path.relpath(path), number
+
+
+def _step_of(path: str) -> int | None:
+    """Return a checkpoint's number of steps, None where it can't be read."""
+    try:
+        saved = torch.load(path, map_location='meta', weights_only=True, mmap=True)
+        return int(saved['global_step'])
+    except Exception:  # whatever it is, the other processes wait for an answer
+        return None
