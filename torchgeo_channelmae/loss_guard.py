@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from .checkpoint_io import step_of
+
 
 class Batch(NamedTuple):
     """A batch that was trained on, with its loss left on the device.
@@ -263,18 +265,9 @@ def _last_before(trainer: Trainer, step: int) -> tuple[str, int] | None:
         if isinstance(callback, ModelCheckpoint):
             paths |= {callback.best_model_path, callback.last_model_path}
             paths |= set(callback.best_k_models)
-    steps = {path: _step_of(path) for path in paths if path}
+    steps = {path: step_of(path) for path in paths if path}
     good = [(n, path) for path, n in steps.items() if n is not None and n <= step]
     if not good:
         return None
     number, path = max(good)
     return os.path.relpath(path), number
-
-
-def _step_of(path: str) -> int | None:
-    """Return a checkpoint's number of steps, None where it can't be read."""
-    try:
-        saved = torch.load(path, map_location='meta', weights_only=True, mmap=True)
-        return int(saved['global_step'])
-    except Exception:  # whatever it is, the other processes wait for an answer
-        return None
