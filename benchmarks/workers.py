@@ -8,6 +8,7 @@ Pages of the memory-mapped LMDB are the page cache's and don't count.
 """
 
 import argparse
+import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ def main() -> None:
     for epoch in range(args.epochs):
         loader.sampler.set_epoch(epoch)
         batches, start = iter(loader), time.perf_counter()
-        workers = [worker.pid for worker in batches._workers]
         next(batches)
+        workers = [worker.pid for worker in multiprocessing.active_children()]
         if not epoch:
             first = ', '.join(f'{unique_memory(pid):.0f}' for pid in workers)
             print(f'| after a batch | | {first} |')

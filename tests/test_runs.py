@@ -1,10 +1,6 @@
 """What is on disk after commands that succeed, fail, resume or are killed."""
 
 import hashlib
-import itertools
-import multiprocessing
-import os
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchgeo.main import main
 
 from torchgeo_channelmae.folders import move_aside, run_of
-from torchgeo_channelmae.runs import AtomicCheckpointIO, RunFolder
+from torchgeo_channelmae.runs import RunFolder
 
 TASKS = """
 import torch
@@ -405,45 +401,6 @@ def test_a_trainer_without_the_command_line_does_the_same(tmp_path):
     assert resumed.global_step == 4
     assert (root / 'fit.1').is_dir()
     assert not (tmp_path / 'run.2').exists()
-
-
-def test_a_save_that_fails_keeps_the_old_checkpoint(tmp_path):
-    path = tmp_path / 'last.ckpt'
-    files = AtomicCheckpointIO()
-    files.save_checkpoint({'step': 1}, path)
-    with pytest.raises((AttributeError, TypeError, RuntimeError, ValueError)):
-        files.save_checkpoint({'step': 2, 'bad': (i for i in ())}, path)
-    assert torch.load(path) == {'step': 1}
-    assert [file.name for file in tmp_path.iterdir()] == ['last.ckpt']
-
-
-def save_forever(path: Path, saved: int, states: list[dict]) -> None:
-    """Save one state after another, and say so, until killed."""
-    for state in itertools.cycle(states):
-        AtomicCheckpointIO().save_checkpoint(state, path)
-        os.write(saved, b'.')
-
-
-def test_a_kill_during_saving_leaves_a_whole_checkpoint(tmp_path):
-    path = tmp_path / 'last.ckpt'
-    states = [{'step': i, 'weights': torch.full((500_000,), i)} for i in (1, 2)]
-    parts = 0
-    for attempt in range(12):
-        done, saved = os.pipe()
-        process = multiprocessing.get_context('fork').Process(
-            target=save_forever, args=(path, saved, states)
-        )
-        process.start()
-        os.read(done, 1)
-        time.sleep(attempt * 0.003)
-        process.kill()
-        process.join()
-        state = torch.load(path)
-        assert torch.equal(state['weights'], states[state['step'] - 1]['weights'])
-        parts += (tmp_path / 'last.ckpt.part').exists()
-    assert parts  # at least one kill came while the file was being written
-    AtomicCheckpointIO().save_checkpoint({'step': 0}, path)
-    assert [file.name for file in tmp_path.iterdir()] == ['last.ckpt']
 
 
 def test_numbers_follow_the_order_of_age_even_after_one_is_deleted(tmp_path):

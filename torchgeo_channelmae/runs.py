@@ -8,9 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, override
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
@@ -18,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from .checkpoint_io import AtomicCheckpointIO
 from .folders import OpenedFolder, run_of
 
 
@@ -31,9 +30,9 @@ class RunFolder(Callback):
     ``root/test.1``. Given a checkpoint of an older run, commands other than ``fit``
     write beside it, in ``root.1/test``.
 
-    Checkpoint callbacks without a ``dirpath`` save in the run, through
-    :class:`AtomicCheckpointIO`. A command that fails before it has trained or written
-    anything leaves the disk as it was. ``fast_dev_run`` turns all of it off.
+    Checkpoint callbacks without a ``dirpath`` save in the run, each file whole or not
+    at all. A command that fails before it has trained or written anything leaves the
+    disk as it was. ``fast_dev_run`` turns all of it off.
 
     Give the trainer ``logger: false``, as the loggers are made here; other loggers that
     it has are kept.
@@ -237,45 +236,6 @@ class RunFolder(Callback):
             self._put_back(trainer, opened)
             return
         rank_zero_info(f'Results are in {where}')
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all.
-
-    The file is written under another name in the same folder, flushed to the disk and
-    renamed, so that a kill at any moment leaves the old checkpoint or the new one. A
-    killed write leaves a ``.part`` file, which the next save overwrites.
-    """
-
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None
-    ) -> None:
-        """Save a checkpoint.
-
-        Args:
-            checkpoint: What to save.
-            path: Where to; anything but a local path is left to Lightning.
-            storage_options: Refused, as by Lightning.
-
-        Raises:
-            OSError: If the disk refuses; an older checkpoint is then still there.
-        """
-        if storage_options is not None or '://' in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f'{target.name}.part')
-        try:
-            with part.open('wb') as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
 
 def checkpoint_of(trainer: Trainer) -> tuple[str | None, str | None]:

@@ -29,7 +29,12 @@ class EpochSampler(DistributedSampler[Any]):
 
     A :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it in
     place and tells it the epoch.
+
+    Attributes:
+        start: How many samples of this rank's share an iteration leaves out at first.
     """
+
+    start: int = 0
 
     def __init__(
         self,
@@ -84,11 +89,15 @@ class EpochSampler(DistributedSampler[Any]):
 
     @override
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's share of the epoch's order."""
-        order = self.order()
+        """Iterate over this rank's share of the epoch's order, from ``start`` on."""
+        order = self.fill(self.order())
+        return iter(self.share(order[: self.total_size])[self.start :])
+
+    def fill(self, order: list[int]) -> list[int]:
+        """Return at least as many numbers as the ranks can share evenly."""
         while len(order) < self.total_size:
             order += order[: self.total_size - len(order)]
-        return iter(self.share(order[: self.total_size]))
+        return order
 
     def share(self, order: list[int]) -> list[int]:
         """Return this rank's share of numbers that the ranks can share evenly."""
@@ -241,13 +250,10 @@ class LandCoverBalancedSampler(EpochSampler):
             )
 
     @override
-    def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's share of the epoch's order."""
-        order = self.order()
+    def fill(self, order: list[int]) -> list[int]:
+        """Return at least as many numbers as the ranks can share evenly."""
         missing = self.total_size - len(order)
-        if missing > 0:
-            order += self._more(order, missing)
-        return iter(self.share(order[: self.total_size]))
+        return order + self._more(order, missing) if missing > 0 else order
 
     @override
     def share(self, order: list[int]) -> list[int]:

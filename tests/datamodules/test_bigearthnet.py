@@ -644,15 +644,8 @@ def test_ranks_share_an_epoch():
     for rank in range(2):
         datamodule = BigEarthNetS1S2DataModule(bands=['VV'], batch_size=11)
         datamodule.setup('fit')
-        progress = SimpleNamespace(current=SimpleNamespace(processed=0))
         datamodule.trainer = SimpleNamespace(
-            global_rank=rank,
-            world_size=2,
-            fit_loop=SimpleNamespace(
-                epoch_progress=progress,
-                update_restart_stage=lambda: None,
-                restarted_mid_epoch=False,
-            ),
+            global_rank=rank, world_size=2, train_dataloader=None
         )
         (batch,) = datamodule.train_dataloader()
         seen += batch['index'].tolist()

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, override
 
 import kornia.augmentation as K
@@ -17,6 +18,7 @@ from ..provenance import DataRecord
 from ..randomness import derive_seed, global_seed
 from ..samplers import EpochSampler, Visits
 from .collate import collate
+from .loader import EpochLoader
 from .skipped import list_skipped
 
 _SIZE_BY = ('resize', 'pad', 'crop')
@@ -81,6 +83,7 @@ class ChannelDataModule(NonGeoDataModule):
         self.samples_per_epoch = samples_per_epoch
         self.augment = augment
         self.skipped: dict[str, str] = {}
+        self._resumed: dict[str, int] | None = None
 
     @property
     def num_patches(self) -> dict[str, int]:
@@ -225,9 +228,9 @@ class ChannelDataModule(NonGeoDataModule):
         sampler = None
         if split == 'train':
             sampler = self.make_sampler(dataset, **self.shared())
-            sampler.set_epoch(self._next_epoch())
             dataset = self.visits(dataset)
-        return DataLoader(
+        kind = EpochLoader if split == 'train' else DataLoader
+        loader = kind(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -237,6 +240,9 @@ class ChannelDataModule(NonGeoDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+        if isinstance(loader, EpochLoader):
+            loader.batches_done = partial(self._batches_done, loader)
+        return loader
 
     def rank(self) -> tuple[int, int]:
         """Return this process's rank and the number of processes."""
@@ -244,23 +250,40 @@ class ChannelDataModule(NonGeoDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _next_epoch(self) -> int:
-        """Return the epoch that training will start with.
-
-        Lightning makes the first iterator of a resumed run before it tells the sampler
-        the epoch, and counts an epoch whose checkpoint was written in its validation
-        only later (``_FitLoop.reset``).
-        """
-        if self.trainer is None:
+    def _batches_done(self, loader: EpochLoader) -> int:
+        """Return how many batches of this epoch the trainer had from its loader."""
+        trainer = self.trainer
+        if trainer is None or trainer.train_dataloader is not loader:
             return 0
-        loop = self.trainer.fit_loop
-        loop.update_restart_stage()
-        counted_later = (
-            loop.restarted_mid_epoch
-            and loop.epoch_loop.restarted_on_train_batch_end
-            and loop.epoch_loop.batch_progress.is_last_batch
-        )
-        return int(loop.epoch_progress.current.processed) + int(counted_later)
+        done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        if done and self._resumed not in (None, self._order()):
+            was = ', '.join(f'{name} {value}' for name, value in self._resumed.items())
+            now = ', '.join(f'{name} {value}' for name, value in self._order().items())
+            raise ValueError(
+                f'Training was stopped after batch {done} of an epoch with {was}, but '
+                f'now has {now}: resume with what it was, or from a checkpoint of the '
+                f'end of an epoch.'
+            )
+        return done
+
+    def _order(self) -> dict[str, int]:
+        """What decides which samples are in the batches of an epoch that are left."""
+        loader: Any = None if self.trainer is None else self.trainer.train_dataloader
+        return {
+            'seed': global_seed(),
+            'global batch size': self.batch_size * self.rank()[1],
+            'batches': 0 if loader is None else len(loader),
+        }
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint inside an epoch relies on."""
+        return {'order': self._order()}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Note what the checkpoint relies on; it matters only inside an epoch."""
+        self._resumed = state_dict.get('order')
 
     def check_arguments(self) -> None:
         """Check what the constructor was given.

@@ -1,6 +1,7 @@
 """Samples of any dataset, as named bands, each visit with an address of its own."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, override
 
 import numpy as np
@@ -135,7 +136,12 @@ class EpochNumbers(DistributedSampler[Any]):
     A dataset that draws needs an address that is new in each epoch, which its workers
     don't know. Number n of epoch e becomes ``n + e * 2**20 * len(dataset)``, the same
     sample under :class:`NamedBands`.
+
+    Attributes:
+        start: How many numbers an iteration leaves out at first.
     """
+
+    start: int = 0
 
     def __init__(self, sampler: DistributedSampler[Any], size: int) -> None:
         """Initialise the sampler.
@@ -160,5 +166,6 @@ class EpochNumbers(DistributedSampler[Any]):
 
     @override
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's share of the epoch."""
-        return (int(n) + self.epoch * _PASSES * self.size for n in self.sampler)
+        """Iterate over this rank's share of the epoch, from ``start`` on."""
+        rest = islice(self.sampler, self.start, None)
+        return (int(n) + self.epoch * _PASSES * self.size for n in rest)

@@ -2,12 +2,12 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
@@ -30,6 +30,7 @@ from ..provenance import (
     read_provenance,
 )
 from ..randomness import derive_seed, global_seed
+from ..resuming import ResumeInsideEpoch
 from ..runs import checkpoint_of
 from .inputs import load_own, load_published, look_at_data, restore_scaling
 
@@ -101,6 +102,10 @@ class ChannelTaskMixin(LightningModule):
             self.build_models()
         except ValueError as error:
             self.argument_error = error
+
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Bring what makes a resume inside an epoch exact."""
+        return [ResumeInsideEpoch()]
 
     def setup(self, stage: str) -> None:
         """Check the arguments against each other and the data, then load weights.

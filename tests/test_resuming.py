@@ -1,0 +1,190 @@
+"""A training stopped inside an epoch and resumed is the one that was never stopped."""
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
+from torchgeo_channelmae.transforms import AugmentBatches
+
+EPOCHS, BATCHES = 2, 5
+
+
+class Seen(Callback):
+    """Remembers what was trained on."""
+
+    def __init__(self):
+        self.batches = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        where = trainer.current_epoch, batch_idx
+        self.batches[where] = list(batch['visit']), batch['image'].clone()
+
+
+class SaveEachBatch(Checkpoint):
+    """Saves where a kill could find any checkpoint: after each batch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        trainer.save_checkpoint(self.folder / f'{done}.ckpt')
+
+
+def shallow(task):
+    task.model.blocks = task.model.blocks[-1:]  # of twelve, the one with most drop path
+    return task
+
+
+def pretraining():
+    task = ChannelMAE(
+        'channelmae_tiny_patch16',
+        in_channels=2,
+        bands=['VV', 'VH'],
+        size=32,
+        decoder_dim=32,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        base_lr=0.01,
+        warmup_epochs=1,
+        plot_every_n_epochs=0,
+    )
+    return shallow(task)
+
+
+def finetuning():
+    task = CrossModalClassification(
+        'channelmae_tiny_patch16',
+        in_channels=2,
+        bands=['VV', 'VH'],
+        size=32,
+        drop_path=0.3,
+        base_lr=0.01,
+        warmup_epochs=1,
+    )
+    return shallow(task)
+
+
+def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
+    end = ModelCheckpoint(folder, filename='end', save_on_train_epoch_end=True)
+    seen = Seen()
+    callbacks = [AugmentBatches(), seen, end, SaveEachBatch(folder)]
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=EPOCHS,
+        accelerator='cpu',
+        logger=CSVLogger(folder, name='', version=0),
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        **kwargs,
+    )
+    data = BigEarthNetS1S2DataModule(
+        bands=['VV', 'VH'],
+        size=32,
+        size_by='crop',
+        batch_size=batch,
+        samples_per_epoch=4 * BATCHES,
+        num_workers=workers,
+    )
+    trainer.fit(task, data, ckpt_path=checkpoint)
+    ended = torch.load(folder / 'end.ckpt', weights_only=True)
+    return seen.batches, pd.read_csv(folder / 'version_0/metrics.csv'), ended
+
+
+def assert_same(one, other):
+    if torch.is_tensor(one):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+def rows(table, name):
+    if name not in table:
+        return []
+    return table[['epoch', 'step', name]].dropna().values.tolist()
+
+
+def assert_resumes(folder, make, stops, again=None, **kwargs):
+    """Check resumes after some batches, that go on with the batch `again`."""
+    seen, table, expected = fit(folder / 'whole', make(), **kwargs)
+    assert len(seen) == EPOCHS * BATCHES
+    for stop in stops:
+        rest, tail, ended = fit(
+            folder / f'{stop}', make(), folder / f'whole/{stop}.ckpt', **kwargs
+        )
+        for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step'):
+            assert_same(expected[key], ended[key])
+        first = stop if again is None else again[stop]
+        assert list(rest) == list(seen)[first:]
+        for where, (visits, images) in rest.items():
+            assert seen[where][0] == visits
+            assert torch.equal(seen[where][1], images)
+        for name in ('train_loss', 'val_loss'):
+            found = rows(tail, name)
+            assert len(found) == EPOCHS - (stop - 1) // BATCHES
+            assert found == rows(table, name)[-len(found) :]
+        steps = rows(tail, 'lr')
+        assert steps == rows(table, 'lr')[len(rows(table, 'lr')) - len(steps) :]
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('make', [pretraining, finetuning])
+def test_any_stop_is_as_none(tmp_path, make):
+    """Inside both epochs, and after the last batch of each, before its validation."""
+    assert_resumes(tmp_path, make, (2, BATCHES, 8, 2 * BATCHES))
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_stop_is_as_none_with_workers(tmp_path):
+    assert_resumes(tmp_path, pretraining, (8,), workers=2)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_batches_of_an_incomplete_step_are_trained_on_again(tmp_path):
+    again = {1: 0, 4: 4, 8: 7, BATCHES: BATCHES}  # an epoch ends with a step of one
+    assert_resumes(tmp_path, finetuning, tuple(again), again, accumulate_grad_batches=2)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_an_epoch_without_validation_is_finished_too(tmp_path):
+    _, table, _ = fit(tmp_path / 'whole', pretraining(), limit_val_batches=0)
+    checkpoint = tmp_path / f'whole/{BATCHES}.ckpt'
+    _, tail, _ = fit(tmp_path / 'rest', pretraining(), checkpoint, limit_val_batches=0)
+    assert rows(tail, 'train_loss') == rows(table, 'train_loss')
+    assert rows(tail, 'lr') == rows(table, 'lr')[BATCHES:]
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_another_order_of_the_rest_of_the_epoch_is_refused(tmp_path):
+    fit(tmp_path / 'whole', pretraining())
+    with pytest.raises(ValueError, match=r'after batch 2 of an epoch with .* size 4'):
+        fit(tmp_path / 'rest', pretraining(), tmp_path / 'whole/2.ckpt', batch=2)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_second_stop_in_the_same_epoch_is_as_none(tmp_path):
+    options = {'accumulate_grad_batches': 3}
+    _, table, expected = fit(tmp_path / 'whole', pretraining(), **options)
+    stopped = tmp_path / 'whole/1.ckpt'
+    for stop in (2, 4, 5):
+        folder = tmp_path / f'to {stop}'
+        _, tail, ended = fit(folder, pretraining(), stopped, **options)
+        assert_same(ended['state_dict'], expected['state_dict'])
+        assert rows(tail, 'train_loss') == rows(table, 'train_loss')
+        stopped = folder / f'{stop}.ckpt'
