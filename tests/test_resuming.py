@@ -71,7 +71,9 @@ def finetuning():
 
 
 def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
-    end = ModelCheckpoint(folder, filename='end', save_on_train_epoch_end=True)
+    end = ModelCheckpoint(
+        folder, filename='{epoch}', save_top_k=-1, save_on_train_epoch_end=True
+    )
     seen = Seen()
     callbacks = [AugmentBatches(), seen, end, SaveEachBatch(folder)]
     trainer = Trainer(
@@ -95,7 +97,7 @@ def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
         num_workers=workers,
     )
     trainer.fit(task, data, ckpt_path=checkpoint)
-    ended = torch.load(folder / 'end.ckpt', weights_only=True)
+    ended = torch.load(folder / f'epoch={EPOCHS - 1}.ckpt', weights_only=True)
     return seen.batches, pd.read_csv(folder / 'version_0/metrics.csv'), ended
 
 
@@ -153,6 +155,20 @@ def test_any_stop_is_as_none(tmp_path, make):
 @pytest.mark.filterwarnings('ignore')
 def test_a_stop_is_as_none_with_workers(tmp_path):
     assert_resumes(tmp_path, pretraining, (8,), workers=2)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('make', [pretraining, finetuning])
+def test_workers_read_the_order_of_the_epoch_that_a_resumed_run_begins(tmp_path, make):
+    """Also where a task asks for its loader before Lightning knows the epoch."""
+    seen, _, expected = fit(tmp_path / 'whole', make(), workers=2)
+    saved = tmp_path / 'whole/epoch=0.ckpt'
+    rest, _, ended = fit(tmp_path / 'rest', make(), saved, workers=2)
+    visits = {where: visited for where, (visited, _) in seen.items()}
+    second = {where: visited for where, visited in visits.items() if where[0] == 1}
+    assert {where: visited for where, (visited, _) in rest.items()} == second
+    assert list(second.values()) != list(visits.values())[:BATCHES]
+    assert_same(ended['state_dict'], expected['state_dict'])
 
 
 @pytest.mark.filterwarnings('ignore')
