@@ -2,13 +2,13 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tests.small_tasks import Data, pretraining
@@ -142,14 +142,19 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, what):
     assert last(tmp_path)['global_step'] == 15
 
 
-@pytest.mark.filterwarnings('ignore')
-def test_two_processes_stop_together_on_the_loss_of_one(tmp_path):
+def train_in_two(folder):
+    fit(Path(folder), {5: math.nan}, rank=1, devices=2, strategy='ddp_fork')
+
+
+def test_two_processes_stop_together_on_the_loss_of_one(tmp_path, start):
     one, other = list(DistributedSampler(range(200), 2, 1))[10:12]
     said = (
         rf'process 1\) is not finite; its patches are patch {one}, patch {other} \(all'
     )
-    with pytest.raises(ProcessRaisedException, match=said):
-        fit(tmp_path, {5: math.nan}, rank=1, devices=2, strategy='ddp_fork')
+    call = ('tests.test_loss_guard:train_in_two', tmp_path)
+    command = start(*call, folder=tmp_path, program='call').wait()
+    assert command.code == 1
+    assert re.search(said, command.output), command.output
     assert last(tmp_path)['global_step'] == 5
 
 
