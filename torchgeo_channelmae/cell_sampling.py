@@ -8,12 +8,11 @@ spectral-to-spectral loss takes them together.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .masking import TokenMask
 from .randomness import derive_seed
-from .token_numbers import choose
+from .token_numbers import choose, membership, tokens_of
 
 _CELLS = derive_seed('cells')
 
@@ -72,23 +71,15 @@ def sample_cells(
         ValueError: If the share is outside (0, 1].
     """
     count = count_cells(num_cells, share)
-    cells, _ = choose(keys ^ _CELLS, num_cells, count)
-    starts = mask.bands[:, :, None] * num_cells
-    produced = (starts + cells[:, None, :]).flatten(1)
-
-    filled = mask.hidden
+    cells, filled = None, mask.hidden
     if count < num_cells:
-        sampled = _among(cells, num_cells).gather(1, filled % num_cells)
+        cells, _ = choose(keys ^ _CELLS, num_cells, count)
+        sampled = membership(cells, num_cells).gather(1, filled % num_cells)
         # Stable, so that tokens of the sampled cells come first and stay in order.
         order = sampled.argsort(dim=1, descending=True, stable=True)
-        filled = filled.gather(1, order[:, : produced.shape[1]])
-    is_target = _among(mask.target, num_bands * num_cells).gather(1, produced)
+        filled = filled.gather(1, order[:, : mask.bands.shape[1] * count])
+    produced = tokens_of(mask.bands, num_cells, cells)
+    is_target = membership(mask.target, num_bands * num_cells).gather(1, produced)
     return SampledCells(
         filled, produced, is_target * (num_cells / count / mask.target.shape[1])
     )
-
-
-def _among(numbers: Tensor, count: int) -> Tensor:
-    """Say of each number below `count` whether it is there: (B, count), 1 or 0."""
-    found = torch.zeros(len(numbers), count, device=numbers.device)
-    return found.scatter_(1, numbers, 1.0)

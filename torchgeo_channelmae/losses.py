@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .token_numbers import membership
+
 
 class NormalizedTokens(NamedTuple):
     """Tokens standardised each by its own pixels, and what undoes that.
@@ -127,7 +129,7 @@ def trivial_reconstruction(tokens: Tensor, visible: Tensor, num_bands: int) -> T
         visible pixels where its band has none.
     """
     means = tokens.mean(-1)
-    seen = torch.zeros_like(means).scatter_(1, visible, 1.0)
+    seen = membership(visible, means.shape[1]).to(means.dtype)
     overall = (means * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)
     by_band = (means * seen).unflatten(1, (num_bands, -1)).sum(2)
     counts = seen.unflatten(1, (num_bands, -1)).sum(2)

@@ -228,9 +228,8 @@ class Columns:
         """Mask a batch; both losses read all bands."""
         count = count_visible(num_cells, self.mask_ratio)
         bands = _all_bands(keys, num_bands)
-        starts = bands[:, :, None] * num_cells
         visible, hidden = (
-            (starts + cells[:, None, :]).flatten(1)
+            tokens_of(bands, num_cells, cells)
             for cells in choose(keys, num_cells, count)
         )
         return TokenMask(visible, hidden, hidden, bands)

@@ -21,10 +21,34 @@ def choose(keys: Tensor, of: int, count: int) -> tuple[Tensor, Tensor]:
     return order[:, :count].sort(dim=1).values, order[:, count:].sort(dim=1).values
 
 
-def tokens_of(bands: Tensor, num_cells: int) -> Tensor:
-    """All tokens of some bands, (B, K) to (B, K * L), band-major."""
-    cells = torch.arange(num_cells, device=bands.device)
-    return (bands[:, :, None] * num_cells + cells).flatten(1)
+def tokens_of(bands: Tensor, num_cells: int, cells: Tensor | None = None) -> Tensor:
+    """Number the tokens of some bands at some cells.
+
+    Args:
+        bands: (B, K) int64.
+        num_cells: L.
+        cells: (B, S) int64. Defaults to all L.
+
+    Returns:
+        (B, K * S) int64, band-major, in the order of bands and cells.
+    """
+    if cells is None:
+        cells = torch.arange(num_cells, device=bands.device).expand(len(bands), -1)
+    return (bands[:, :, None] * num_cells + cells[:, None, :]).flatten(1)
+
+
+def membership(tokens: Tensor, num_tokens: int) -> Tensor:
+    """Say of each number whether it is in a list.
+
+    Args:
+        tokens: (B, T) int64.
+        num_tokens: N, more than the largest.
+
+    Returns:
+        (B, N) bool.
+    """
+    found = torch.zeros(len(tokens), num_tokens, dtype=torch.bool, device=tokens.device)
+    return found.scatter_(1, tokens, True)
 
 
 def locate(tokens: Tensor, among: Tensor, num_tokens: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..losses import NormalizedTokens
 from ..masking import TokenMask
 from ..models.tokens import unpatchify
+from ..token_numbers import membership
 
 
 class Reconstruction(NamedTuple):
@@ -58,9 +59,7 @@ def to_images(
             part * result.scale.std + result.scale.mean for part in (prediction, tokens)
         )
     visible, target = (
-        torch.zeros_like(tokens[..., :1], dtype=torch.bool).scatter_(
-            1, numbers.unsqueeze(-1), True
-        )
+        membership(numbers, tokens.shape[1]).unsqueeze(-1)
         for numbers in (mask.visible, mask.target)
     )
     seen = tokens.masked_fill(~visible, torch.nan)
