@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.same import assert_same
 from torchgeo_channelmae.checkpoint_io import step_of
 
 STEPWISE = Path(__file__).with_name('conf') / 'stepwise.yaml'
@@ -33,19 +34,6 @@ def kill_after(command, checkpoint, step):
         time.sleep(0.002)
     command.kill()
     return step_of(checkpoint)
-
-
-def assert_equal(one, other):
-    if torch.is_tensor(one):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert_equal(dict(enumerate(one)), dict(enumerate(other)))
-    else:
-        assert one == other
 
 
 @pytest.mark.timeout(300 + 100 * KILLS)
@@ -79,4 +67,4 @@ def test_a_run_killed_at_random_steps_ends_as_one_left_alone(
 
     ended = torch.load(killed / last, weights_only=True)
     for part in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step'):
-        assert_equal(ended[part], alone[part])
+        assert_same(ended[part], alone[part])

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from tests.same import assert_same
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 from torchgeo_channelmae.transforms import AugmentBatches
@@ -99,21 +100,6 @@ def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
     trainer.fit(task, data, ckpt_path=checkpoint)
     ended = torch.load(folder / f'epoch={EPOCHS - 1}.ckpt', weights_only=True)
     return seen.batches, pd.read_csv(folder / 'version_0/metrics.csv'), ended
-
-
-def assert_same(one, other):
-    if torch.is_tensor(one):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert one == other
 
 
 def rows(table, name):
