@@ -10,6 +10,7 @@ one thing at a time; with some of them, all combinations.
 
 import argparse
 import json
+import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from .cases import PARTS, Case, default_cases, product_cases, quick_cases
 from .peers import MARKS, make_peer, name_of, recognise
 from .peers import PARTS as PEER_PARTS
 from .steps import Steps, make_steps
-from .timing import alternate, autocast, median
+from .timing import alternate, autocast
 
 CHOICES = ('model', 'patch', 'bands', 'mask', 'batch', 'precision')
 TOLERANCE = {'fp32': 1e-4, 'bf16': 2e-2}
@@ -129,7 +130,7 @@ def time_variants(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         'flops': steps.flops,
         'facts': steps.facts,
         'seconds': taken,
-        'median': {name: median(values) for name, values in taken.items()},
+        'median': {name: statistics.median(values) for name, values in taken.items()},
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from sklearn.metrics import average_precision_score
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
@@ -28,6 +28,8 @@ from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import CrossModalClassification
 from torchgeo_channelmae.transforms import SampleBands
 from torchgeo_channelmae.transforms.sampling import sample_bands
+
+from .trainer import make_trainer
 
 BANDS = names(SENTINEL2_L2A)
 SUBSETS = {
@@ -66,16 +68,11 @@ def train(arguments: argparse.Namespace, sampled: bool, seed: int) -> Any:
     )
     callbacks: list[Callback] = [SampleBands()] if sampled else []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            accelerator='cpu',
+        trainer = make_trainer(
             max_epochs=arguments.epochs,
             limit_val_batches=0,
             default_root_dir=folder,
             callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         trainer.fit(task, data)
     return task.eval(), data

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.multioutput import MultiOutputClassifier
@@ -29,6 +29,8 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.register import register_variant
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import ChannelMAE
+
+from .trainer import make_trainer
 
 BANDS = names(SENTINEL2_L2A)
 MODEL = 'channelmae_shallow_patch8'
@@ -54,16 +56,11 @@ def pretrain(arguments: argparse.Namespace, share: float, seed: int) -> dict[str
         arguments.root, bands=list(BANDS), size=arguments.size, batch_size=32
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            accelerator='cpu',
+        trainer = make_trainer(
             max_epochs=arguments.epochs,
             check_val_every_n_epoch=arguments.epochs,
             num_sanity_val_steps=0,
             default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         start = time.perf_counter()
         trainer.fit(task, data)

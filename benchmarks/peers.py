@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgeo_channelmae.models.registry import _SIZES
+from torchgeo_channelmae.models.registry import SIZES
 
 from .cases import Case
 from .steps import LABELS, Run, Steps, make_batch, train_with
@@ -75,7 +75,7 @@ def make_peer(path: Path, case: Case) -> Steps:
 
 def _sizes(case: Case) -> dict[str, int]:
     """Width, depth and heads of the row's encoder."""
-    return {name: int(size) for name, size in _SIZES[case.model].items()}
+    return {name: int(size) for name, size in SIZES[case.model].items()}
 
 
 def agree(**pairs: tuple[int, int]) -> str:

@@ -27,6 +27,8 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import ChannelMAE
 
+from .trainer import make_trainer
+
 CASES: dict[str, dict[str, Any] | None] = {
     'one process': None,
     'DDP as it is': {},
@@ -87,8 +89,7 @@ def samples_per_second(
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'step'
-        trainer = Trainer(
-            accelerator='cpu',
+        trainer = make_trainer(
             devices=processes,
             strategy='auto'
             if options is None
@@ -97,10 +98,6 @@ def samples_per_second(
             limit_val_batches=0,
             default_root_dir=folder,
             callbacks=[Clock(file, arguments.steps // 4)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         trainer.fit(task, data)
         return arguments.batch / float(file.read_text())

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,6 +20,7 @@ from torchgeo_channelmae.tasks.mixins import sample_keys
 from . import flops, reference
 from .cases import Case
 from .timing import autocast
+from .trainer import make_trainer
 
 LABELS = 19
 OURS, EAGER, FUSED = 'ours', 'eager reference', 'fused reference'
@@ -83,13 +83,8 @@ def make_task(case: Case) -> tuple[Any, Any]:
     image = torch.zeros(case.bands, 2 * case.patch, 2 * case.patch)
     sample = {'image': image, 'label': torch.zeros(LABELS), 'index': 0}
     with quiet():
-        trainer = Trainer(
-            accelerator='cpu',
+        trainer = make_trainer(
             max_steps=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         trainer.fit(task, DataLoader([sample], batch_size=case.batch))
     optimizer = trainer.optimizers[0]

@@ -1,6 +1,5 @@
 """Times that alternate between variants, and the peak memory of a process."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -61,11 +60,6 @@ def alternate(
             if turn >= warm_up:
                 taken[name].append(found)
     return taken
-
-
-def median(values: list[float]) -> float:
-    """Return the median of some times."""
-    return statistics.median(values)
 
 
 def resident(field: str) -> int:

@@ -16,15 +16,17 @@ from .padding import take_any_size
 from .smp import PyramidEncoder
 from .tags import arguments_of
 
-_SIZES = {
+SIZES = {
     'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
     'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
     'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
     'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
 }
+"""Width, blocks and heads of each size."""
+
 _MODELS: dict[str, dict[str, Any]] = {
     f'channelmae_{size}_patch{patch_size}': {'patch_size': patch_size, **arguments}
-    for size, arguments in _SIZES.items()
+    for size, arguments in SIZES.items()
     for patch_size in (8, 16)
 }
 _VARIANTS: dict[str, tuple[str, int, dict[str, Any]]] = {}
