@@ -5,7 +5,6 @@ bands, a position for every cell and an embedding for every band. Band embedding
 looked up by name, so the state dict itself says which bands a checkpoint knows.
 """
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, override
@@ -21,6 +20,7 @@ from torch import Tensor
 from ..sensors import check_names, default_names
 from .attention import DeviceAttention
 from .patch_embed import ChannelPatchEmbed
+from .positions import square_side
 from .tokens import (
     gather_tokens,
     init_embedding,
@@ -345,13 +345,11 @@ class ChannelViT(VisionTransformer):
         Args:
             positions: (1, L, D), for a square grid; anything else changes nothing.
         """
-        if positions is None or positions.ndim != 3:
+        if positions is None or positions.shape[1:] == self.pos_embed.shape[1:]:
             return
-        if positions.shape[1:] == self.pos_embed.shape[1:]:
-            return
-        cells = math.isqrt(positions.shape[1])
-        if cells**2 == positions.shape[1] and positions.shape[2] == self.embed_dim:
-            self.patch_embed.set_input_size(cells * self.patch_embed.patch_size[0])
+        side = square_side(positions, self.embed_dim)
+        if side is not None:
+            self.patch_embed.set_input_size(side * self.patch_embed.patch_size[0])
             self.pos_embed.data = self.pos_embed.data.new_empty(positions.shape)
 
     @override

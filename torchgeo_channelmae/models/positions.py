@@ -7,6 +7,23 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 
+def square_side(stored: Tensor, dim: int, prefix: int = 0) -> int | None:
+    """Tell the side of the square grid that learned positions are of.
+
+    Args:
+        stored: (1, prefix + L, D).
+        dim: D.
+        prefix: Number of tokens with a position that are no cells.
+
+    Returns:
+        Cells down and across, None where `stored` is none of such a grid.
+    """
+    if stored.ndim != 3 or stored.shape[2] != dim or stored.shape[1] <= prefix:
+        return None
+    side = math.isqrt(stored.shape[1] - prefix)
+    return side if side**2 == stored.shape[1] - prefix else None
+
+
 def resample_positions(
     stored: Tensor, dim: int, grid: Sequence[int], prefix: int = 0
 ) -> Tensor | None:
@@ -21,9 +38,6 @@ def resample_positions(
     Returns:
         (1, prefix + cells, D), None where `stored` is none of such a grid.
     """
-    if stored.ndim != 3 or stored.shape[2] != dim or stored.shape[1] <= prefix:
-        return None
-    cells = stored.shape[1] - prefix
-    if math.isqrt(cells) ** 2 != cells:
+    if square_side(stored, dim, prefix) is None:
         return None
     return resample_abs_pos_embed(stored, list(grid), num_prefix_tokens=prefix)

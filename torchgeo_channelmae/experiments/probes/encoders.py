@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'
 
-_POLICIES = ('sample', 'index', 'nearest', 'random')
+_POLICIES = get_args(FreshBands)
 _SPECTRAL = 'spectral_embed.'
 
 
