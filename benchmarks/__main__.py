@@ -9,7 +9,6 @@ one thing at a time; with some of them, all combinations.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import asdict
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 import yaml
+
+from torchgeo_channelmae.folders import move_aside
 
 from . import memory, peak, report
 from .cases import PARTS, Case, default_cases, product_cases, quick_cases
@@ -44,6 +45,7 @@ def parse() -> argparse.Namespace:
     add('--precision', nargs='+', choices=['fp32', 'bf16'])
     add('--size', type=int, default=128, help='side of the image in pixels')
     add('--decoder-depth', type=int, default=4)
+    add('--decoder-heads', type=int, default=8, help='SpectralGPT has 16')
     add('--option', nargs='+', default=[], metavar='KEY=VALUE', help='of ChannelMAE')
     add('--compile', action='store_true', help='compile all variants')
     add('--device', default='cpu', choices=['cpu', 'cuda'])
@@ -51,7 +53,12 @@ def parse() -> argparse.Namespace:
     add('--rounds', type=int, default=5, help='timed runs of each variant')
     add('--no-memory', action='store_true', help='leave out the peak memory of rows')
     add('--memory-by-tokens', action='store_true', help='192 to 12,288 tokens, a line')
-    add('--out', type=Path, default=Path('benchmark'), help='folder of the report')
+    add(
+        '--out',
+        type=Path,
+        default=Path('benchmark'),
+        help='folder of the report; an older one is moved aside',
+    )
     add('--compare', type=Path, metavar='OLD.json', help='flag what got 10 %% slower')
     add('--report', type=Path, metavar='NEW.json', help='compare it, measure nothing')
     add('--quick', action='store_true', help='tiny models, one round: does it run?')
@@ -77,6 +84,7 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
         device=options.device,
         compile=options.compile,
         decoder_depth=options.decoder_depth,
+        decoder_heads=options.decoder_heads,
         options=tuple((key, yaml.safe_load(value)) for key, value in pairs),
     )
     given = {name: getattr(options, name) for name in CHOICES}
@@ -163,10 +171,13 @@ def missing_peer(case: Case, measured: Any) -> str | None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure all rows."""
+    """Measure all rows; the report is written anew after each, so none is lost."""
     cases = choose_cases(options)
     if not cases:
         raise ValueError('No row is left to measure: give another part after --only.')
+    older = move_aside(options.out)
+    if older is not None:
+        print(f'The report of before is {older} now.', file=sys.stderr)
     sides = (256,) if options.quick else peak.SIDES
     peaks = {
         precision: {
@@ -180,10 +191,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for number, case in enumerate(cases, start=1):
         print(f'{number} of {len(cases)}: {case.name}', file=sys.stderr, flush=True)
         made['rows'].append(measure(case, options, peaks))
+        report.write(made, options.out)
     if options.memory_by_tokens:
         sides = (32, 64) if options.quick else memory.SIDES
         found = memory.by_tokens(cases[0], sides)
         made['memory_by_tokens'] = {'name': cases[0].name, **found}
+        report.write(made, options.out)
     return made
 
 
@@ -197,15 +210,11 @@ def main() -> int:
         old = report.read(options.compare) if options.compare else None
         new = report.read(options.report) if options.report else run(options)
         told, slower = report.compare(old, new) if old else ('', False)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if not options.report:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / 'report.json').write_text(json.dumps(new, indent=1))
-        text = report.markdown(new)
-        (options.out / 'report.md').write_text(text)
-        print(text)
+        print(report.markdown(new))
     if told:
         print(told)
     return int(slower)

@@ -74,6 +74,8 @@ class Case:
         ]
         if self.part not in ('finetuning', 'data'):
             words.append(f'mask {self.mask:g}')
+        if self.part in ('pretraining', 'decoder') and self.decoder_heads != 8:
+            words.append(f'decoder heads {self.decoder_heads}')
         words.append(self.precision)
         words += ['compiled'] if self.compile else []
         return ', '.join([*words, *(f'{key} {value}' for key, value in self.options)])

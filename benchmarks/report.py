@@ -68,6 +68,17 @@ def derive(row: Mapping[str, Any], peak: float | None) -> dict[str, dict[str, An
     return columns
 
 
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """Write ``report.json`` and ``report.md``.
+
+    Raises:
+        OSError: If the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'report.json').write_text(json.dumps(report, indent=1))
+    (folder / 'report.md').write_text(markdown(report))
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """Write a report for people."""
     about = report['machine']

@@ -1,6 +1,7 @@
 """Times that alternate between variants, and the peak memory of a process."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,9 +41,12 @@ def seconds(run: Callable[[], Any], device: str) -> float:
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], Any]], rounds: int, device: str, warm_up: int = 1
+    runs: Mapping[str, Callable[[], Any]], rounds: int, device: str, warm_up: int = 2
 ) -> dict[str, list[float]]:
     """Time variants in turn, so that a slow minute of the machine meets all of them.
+
+    Each round begins with another one: what a variant leaves in the caches and in the
+    allocator meets all of them, too.
 
     Args:
         runs: What to time, by name.
@@ -55,8 +59,10 @@ def alternate(
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + rounds):
-        for name, run in runs.items():
-            found = seconds(run, device)
+        names = deque(runs)
+        names.rotate(-turn)
+        for name in names:
+            found = seconds(runs[name], device)
             if turn >= warm_up:
                 taken[name].append(found)
     return taken

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
-from benchmarks import flops, memory, peers, reference, report
+from benchmarks import flops, memory, peers, reference, report, timing
 from benchmarks.cases import PARTS, Case, default_cases, product_cases, quick_cases
 from benchmarks.steps import EAGER, FUSED, OURS, make_steps
 
@@ -180,3 +180,46 @@ def test_a_quick_run_reports_every_part(monkeypatch, tmp_path, capsys):
     again = tmp_path / 'report.json'
     assert run(monkeypatch, '--report', again, '--compare', again) == 0
     assert 'alike: pretraining' in capsys.readouterr().out
+
+
+def test_a_measurement_that_ends_early_leaves_the_rows_that_it_has(
+    monkeypatch, tmp_path
+):
+    real = command.measure
+
+    def fail_at_the_second(case, *args):
+        if case.part == 'finetuning':
+            raise KeyboardInterrupt
+        return real(case, *args)
+
+    monkeypatch.setattr(command, 'measure', fail_at_the_second)
+    args = '--quick', '--no-memory', '--only', 'pretraining', 'finetuning'
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, *args, '--out', tmp_path)
+    made = report.read(tmp_path / 'report.json')
+    assert [row['case']['part'] for row in made['rows']] == ['pretraining']
+
+
+def test_an_older_report_is_kept(monkeypatch, tmp_path):
+    args = '--quick', '--no-memory', '--only', 'masking', '--out', tmp_path / 'out'
+    assert run(monkeypatch, *args) == 0
+    first = (tmp_path / 'out/report.json').read_text()
+    assert run(monkeypatch, *args) == 0
+    assert (tmp_path / 'out.1/report.json').read_text() == first
+
+
+def test_a_report_is_not_written_over_a_file(monkeypatch, tmp_path, capsys):
+    (tmp_path / 'out').touch()
+    args = '--quick', '--no-memory', '--only', 'masking', '--out', tmp_path / 'out'
+    assert run(monkeypatch, *args) == 2
+    assert 'it is a file' in capsys.readouterr().err
+
+
+def test_variants_take_turns_and_each_is_first_in_its_turn():
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in 'abc'}
+    taken = timing.alternate(runs, rounds=3, device='cpu', warm_up=0)
+    assert ''.join(order) == 'abcbcacab'
+    assert {name: len(times) for name, times in taken.items()} == dict.fromkeys(
+        'abc', 3
+    )
