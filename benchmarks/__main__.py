@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     add('--size', type=int, default=128, help='side of the image in pixels')
     add('--decoder-depth', type=int, default=4)
     add('--decoder-heads', type=int, default=8, help='SpectralGPT has 16')
-    add('--option', nargs='+', default=[], metavar='KEY=VALUE', help='of ChannelMAE')
+    add('--option', nargs='+', default=[], metavar='KEY=VALUE', help='of the task')
     add('--compile', action='store_true', help='compile all variants')
     add('--device', default='cpu', choices=['cpu', 'cuda'])
     add('--peer', nargs='+', type=Path, default=[], metavar='PATH')

@@ -34,7 +34,7 @@ class Case:
         decoder_dim: Width of the decoder.
         decoder_depth: Blocks of the decoder.
         decoder_heads: Attention heads of the decoder.
-        options: Further arguments of the pretraining task, by name.
+        options: Further arguments of the task, by name.
     """
 
     part: str = 'pretraining'
@@ -109,7 +109,8 @@ def default_cases(shared: Case) -> list[Case]:
         for one in (large, small)
         for part in ('encoder', 'decoder', 'masking', 'losses')
     ]
-    return [*both, *parts, replace(large, part='data', batch=32)]
+    compiled = [replace(step, compile=True) for step in (large, small, steps[-2])]
+    return [*both, *compiled, *parts, replace(large, part='data', batch=32)]
 
 
 def product_cases(shared: Case, values: Mapping[str, Sequence[Any]]) -> list[Case]:

@@ -1,5 +1,6 @@
 """What is timed: steps of the tasks, their parts, and the references beside them."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -61,31 +62,36 @@ def make_task(case: Case) -> tuple[Any, Any]:
     """Make the task of a row and its own optimizer, on the device.
 
     Lightning sets both up in one step of a tiny image, as in a training.
+
+    Raises:
+        ValueError: If the task has no argument of an option's name.
     """
     torch.manual_seed(0)
-    shared: dict[str, Any] = {
-        'model': f'channelmae_{case.model}_patch{case.patch}',
-        'in_channels': case.bands,
-        'size': case.size,
-    }
-    task: Any
+    kind: Any
+    own: dict[str, Any]
     if case.part == 'finetuning':
-        task = CrossModalClassification(num_labels=LABELS, drop_path=0.0, **shared)
+        kind, own = CrossModalClassification, {'num_labels': LABELS, 'drop_path': 0.0}
     else:
-        task = ChannelMAE(
-            mask_ratio=case.mask,
-            decoder_dim=case.decoder_dim,
-            decoder_depth=case.decoder_depth,
-            decoder_num_heads=case.decoder_heads,
-            **shared,
-            **dict(case.options),
+        kind = ChannelMAE
+        own = {
+            'mask_ratio': case.mask,
+            'decoder_dim': case.decoder_dim,
+            'decoder_depth': case.decoder_depth,
+            'decoder_num_heads': case.decoder_heads,
+        }
+    options = dict(case.options)
+    for name in options.keys() - inspect.signature(kind).parameters.keys():
+        raise ValueError(
+            f'--option {name}: {kind.__name__} has no such argument; give rows of '
+            f'another task with --only, or another name.'
         )
+    model = f'channelmae_{case.model}_patch{case.patch}'
+    shared = {'model': model, 'in_channels': case.bands, 'size': case.size}
+    task = kind(**shared | own | options)
     image = torch.zeros(case.bands, 2 * case.patch, 2 * case.patch)
     sample = {'image': image, 'label': torch.zeros(LABELS), 'index': 0}
     with quiet():
-        trainer = make_trainer(
-            max_steps=1,
-        )
+        trainer = make_trainer(max_steps=1)
         trainer.fit(task, DataLoader([sample], batch_size=case.batch))
     optimizer = trainer.optimizers[0]
     optimizer.state.clear()  # it starts anew, on the device

@@ -208,6 +208,13 @@ def test_an_older_report_is_kept(monkeypatch, tmp_path):
     assert (tmp_path / 'out.1/report.json').read_text() == first
 
 
+def test_an_option_that_the_task_lacks_is_refused(monkeypatch, tmp_path, capsys):
+    args = '--quick', '--no-memory', '--only', 'finetuning', '--out', tmp_path
+    assert run(monkeypatch, *args, '--option', 'decode_share=0.5') == 2
+    error = capsys.readouterr().err
+    assert 'decode_share: CrossModalClassification has no such argument' in error
+
+
 def test_a_report_is_not_written_over_a_file(monkeypatch, tmp_path, capsys):
     (tmp_path / 'out').touch()
     args = '--quick', '--no-memory', '--only', 'masking', '--out', tmp_path / 'out'
