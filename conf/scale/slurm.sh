@@ -3,7 +3,7 @@
 #
 #   sbatch conf/scale/slurm.sh --data.init_args.root MMEARTH ...
 #
-# The same with --ckpt_path runs/paper/pretrain/last.ckpt goes on after the last whole epoch.
+# The same with --ckpt_path runs/paper/pretrain/last.ckpt goes on from the last checkpoint.
 #SBATCH --job-name=channelmae
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
