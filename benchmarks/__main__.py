@@ -11,7 +11,7 @@ one thing at a time; with some of them, all combinations.
 import argparse
 import statistics
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.memory_by_tokens:
         sides = (32, 64) if options.quick else memory.SIDES
         found = memory.by_tokens(cases[0], sides)
-        made['memory_by_tokens'] = {'name': cases[0].name, **found}
+        name = replace(cases[0], batch=1).name
+        made['memory_by_tokens'] = {'name': name, **found}
         report.write(made, options.out)
     return made
 

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from .cases import Case
 from .peers import make_peer
 from .steps import OURS, make_steps
-from .timing import held_memory, peak_memory
+from .timing import autocast, held_memory, peak_memory
 
 #: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
 SIDES = (64, 128, 256, 512)
@@ -61,34 +64,60 @@ def answer(asked: str) -> None:
     print(steps_peak(case, request['variant'], None if peer is None else Path(peer)))
 
 
-def by_tokens(case: Case, sides: tuple[int, ...] = SIDES) -> dict[str, object]:
-    """Measure a step for images of growing size and fit a line.
+def saved_for_backward(case: Case) -> int:
+    """Count the activations of our step: bytes that its loss keeps for the backward.
+
+    Each piece of memory counts once; weights do not. A peak tells less of them where
+    gradients and the optimizer's state are larger.
+    """
+    loss = make_steps(case).loss[OURS]
+    parameters = {p.untyped_storage().data_ptr() for p in loss.args[0].parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(case):
+        value = loss()
+    assert value.requires_grad  # what was kept is still held here
+    return sum(kept.values())
+
+
+def by_tokens(case: Case, sides: tuple[int, ...] = SIDES) -> dict[str, Any]:
+    """Measure a step for images of growing size and fit lines.
 
     Args:
         case: A row; its size is replaced, its batch is 1.
         sides: Sides of the images in pixels.
 
     Returns:
-        ``tokens`` and ``bytes``; ``bytes_per_token`` and ``fixed_bytes`` of the line;
-        ``bytes_per_further_token`` from one size to the next; ``largest_deviation`` of
-        a measurement from the line, as a share of the line.
+        ``tokens``; ``peak`` of a process and ``activations``, see :func:`fit`.
     """
     cases = [replace(case, size=side, batch=1) for side in sides]
     tokens = [one.tokens for one in cases]
-    return fit(tokens, [of_process(one, OURS) for one in cases])
+    return {
+        'tokens': tokens,
+        'activations': fit(tokens, [saved_for_backward(one) for one in cases]),
+        'peak': fit(tokens, [of_process(one, OURS) for one in cases]),
+    }
 
 
-def fit(tokens: list[int], held: list[int]) -> dict[str, object]:
-    """Fit bytes by tokens with a line, see :func:`by_tokens`."""
+def fit(tokens: list[int], held: list[int]) -> dict[str, Any]:
+    """Fit bytes by tokens with a line.
+
+    Returns:
+        ``bytes``; ``bytes_per_token`` and ``fixed_bytes`` of the line;
+        ``largest_deviation`` of a measurement from the line, as a share of the line.
+    """
     x, y = np.array(tokens, float), np.array(held, float)
     slope, fixed = np.polyfit(x, y, 1, w=1 / y)
     line = slope * x + fixed
-    steps = np.diff(y) / np.diff(x)
     return {
-        'tokens': tokens,
         'bytes': held,
         'bytes_per_token': float(slope),
         'fixed_bytes': float(fixed),
-        'bytes_per_further_token': steps.tolist(),
         'largest_deviation': float(np.max(np.abs(y - line) / line)),
     }

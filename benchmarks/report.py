@@ -129,15 +129,19 @@ def _scaled(value: float | None, factor: float, form: str, unit: str = '') -> st
 
 
 def _memory(held: Mapping[str, Any]) -> str:
-    """Write peak memory by tokens."""
-    pairs = zip(held['tokens'], held['bytes'], strict=True)
-    measured = ', '.join(f'{n:,}: {size / 2**20:,.0f} MiB' for n, size in pairs)
-    return (
-        f'Peak memory of {held["name"]} by tokens: {measured}. A line through them is '
-        f'{held["bytes_per_token"] / 2**10:.1f} KiB a token and '
-        f'{held["fixed_bytes"] / 2**20:.0f} MiB; the largest deviation is '
-        f'{100 * held["largest_deviation"]:.0f} %.'
-    )
+    """Write activations and peak memory by tokens."""
+    sentences = [f'{held["name"]}, and images of other sizes, by tokens.']
+    for what in ('activations', 'peak'):
+        found = held[what]
+        pairs = zip(held['tokens'], found['bytes'], strict=True)
+        measured = ', '.join(f'{n:,}: {size / 2**20:,.0f} MiB' for n, size in pairs)
+        sentences.append(
+            f'{what.capitalize()}: {measured}; a line through them is '
+            f'{found["bytes_per_token"] / 2**10:.1f} KiB a token and '
+            f'{found["fixed_bytes"] / 2**20:.0f} MiB, and the largest deviation from '
+            f'it {100 * found["largest_deviation"]:.0f} %.'
+        )
+    return ' '.join(sentences)
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as command
 from benchmarks import flops, memory, peers, reference, report, timing
 from benchmarks.cases import PARTS, Case, default_cases, product_cases, quick_cases
-from benchmarks.steps import EAGER, FUSED, OURS, make_steps
+from benchmarks.steps import EAGER, FUSED, OURS, Steps, make_steps
 
 TINY = quick_cases(Case())[0]
 
@@ -132,6 +133,26 @@ def test_memory_in_a_line_has_no_deviation_and_a_square_has():
     assert line['fixed_bytes'] == pytest.approx(1000, rel=1e-3)
     assert line['largest_deviation'] < 1e-6
     assert memory.fit(tokens, [n * n for n in tokens])['largest_deviation'] > 0.5
+
+
+def test_activations_are_what_a_line_of_code_keeps(monkeypatch):
+    layer = torch.nn.Linear(8, 4, bias=False)
+    x = torch.ones(3, 8)
+
+    def loss(module):
+        return module(x).exp().sum()
+
+    steps = Steps({}, {OURS: partial(loss, layer)})
+    monkeypatch.setattr(memory, 'make_steps', lambda case: steps)
+    inputs, outputs = 3 * 8 * 4, 3 * 4 * 4  # of the product, and of exp
+    assert memory.saved_for_backward(TINY) == inputs + outputs
+
+
+def test_activations_grow_in_a_line_with_tokens():
+    cases = [replace(TINY, size=side, batch=1) for side in (32, 64, 128, 256)]
+    held = [memory.saved_for_backward(case) for case in cases]
+    line = memory.fit([case.tokens for case in cases], held)
+    assert line['largest_deviation'] < 0.03
 
 
 def test_memory_is_that_of_a_process_of_its_own():
