@@ -34,6 +34,7 @@ class ResumeInsideEpoch(Callback):
         """Initialise the callback, with nothing to restore."""
         self._before: Sums = {}  # before the training was stopped
         self._whole: Parts = {}  # up to the last complete step
+        self._done = 0  # batches of the epoch that is resumed inside
 
     @override
     def on_save_checkpoint(
@@ -60,6 +61,18 @@ class ResumeInsideEpoch(Callback):
             finish_epoch(progress, _validates_in(trainer, progress))
         else:
             repeat_incomplete_step(progress, trainer.accumulate_grad_batches)
+        self._done = progress['epoch_loop.batch_progress']['current']['ready']
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the datamodule check what is left of the epoch.
+
+        It does so as it loads the next batch, too, but is not asked for one where
+        the epoch now has no more batches than are done.
+        """
+        check = getattr(getattr(trainer, 'datamodule', None), 'check_resume', None)
+        if check is not None:
+            check(self._done)
 
     @override
     def on_train_epoch_start(
