@@ -1,6 +1,7 @@
-"""Callbacks that write what happens at each training step."""
+"""Callbacks that write what happens at each training step, or spoil one."""
 
 import json
+import math
 from pathlib import Path
 
 from lightning.pytorch import Callback
@@ -65,3 +66,20 @@ class SaveEachBatch(Checkpoint):
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         trainer.save_checkpoint(Path(trainer.default_root_dir) / f'{done}.ckpt')
+
+
+class SpoilPixel(Callback):
+    """Makes a pixel of the second process not a number, in step 4."""
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            batch['image'][0, 0, 0, 0] = math.nan
+
+
+class SpoilShard(Callback):
+    """Makes a weight in the share of the second process infinite, after step 4."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if trainer.global_step == 4 and trainer.global_rank == 1:
+            share = next(p for p in task.parameters() if p.requires_grad and p.numel())
+            share.data.view(-1)[0] = math.inf
