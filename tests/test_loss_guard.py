@@ -142,6 +142,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, what):
     assert last(tmp_path)['global_step'] == 15
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('keep', [1, -1])
+def test_the_checkpoint_before_is_named_where_each_has_a_name_of_its_own(
+    tmp_path, keep
+):
+    steps = ModelCheckpoint(
+        tmp_path, filename='{step}', every_n_train_steps=5, save_top_k=keep
+    )
+    with pytest.raises(RuntimeError, match=r'step 20 .*/step=15\.ckpt \(step 15\)'):
+        fit(tmp_path, {}, every=BATCHES, others=[Poison('weight'), steps])
+
+
 def train_in_two(folder):
     fit(Path(folder), {5: math.nan}, rank=1, devices=2, strategy='ddp_fork')
 
