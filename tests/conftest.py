@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -122,6 +123,47 @@ def torchgeo(start) -> Callable[..., Command]:
 def conf() -> Path:
     """The folder of the shipped configurations."""
     return PROJECT / 'conf'
+
+
+def environments(kind: str) -> list[dict[str, str]]:
+    """What Lightning, torchrun or Slurm tells each of two processes."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'OMP_NUM_THREADS': '1'}
+    job = {
+        'lightning': {},
+        'torchrun': {'TORCHELASTIC_RUN_ID': 'test', 'WORLD_SIZE': '2'}
+        | {'GROUP_RANK': '0', 'LOCAL_WORLD_SIZE': '2'},
+        'slurm': {'SLURM_JOB_ID': '1', 'SLURM_JOB_NAME': 'pretrain.sh'}
+        | {'SLURM_NTASKS': '2', 'SLURM_NTASKS_PER_NODE': '2', 'SLURM_NODEID': '0'}
+        | {'SLURM_NODELIST': '127.0.0.1'},
+    }[kind]
+    rank = {
+        'lightning': ('LOCAL_RANK',),
+        'torchrun': ('RANK', 'LOCAL_RANK'),
+        'slurm': ('SLURM_PROCID', 'SLURM_LOCALID'),
+    }[kind]
+    return [meet | job | dict.fromkeys(rank, str(number)) for number in range(2)]
+
+
+@pytest.fixture(scope='session')
+def together(start, conf):
+    """Run ``torchgeo ARGS`` with conf/scale/STRATEGY.yaml in two processes."""
+
+    def run(*args, folder, strategy='ddp', kind='lightning', code=0):
+        scale = ('--config', conf / f'scale/{strategy}.yaml', '--trainer.devices=2')
+        commands = [
+            start(*args, *scale, folder=folder, env=env) for env in environments(kind)
+        ]
+        for command in commands:
+            command.wait()
+        assert [each.code for each in commands] == [code, code], '\n\n'.join(
+            each.output[-3000:] for each in commands
+        )
+        return commands
+
+    return run
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Callbacks that write what happens at each training step, a file a process."""
+"""Callbacks that write what happens at each training step, or spoil one."""
 
 import json
+import math
 from pathlib import Path
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
 
 
 class WriteLosses(Callback):
@@ -42,7 +44,8 @@ class WriteMasks(Callback):
 
         def watched(keys, *rest):
             mask = masking(keys, *rest)
-            self.seen[-1].setdefault('visible', mask.visible.tolist())  # not validation
+            if self.seen:  # validation comes after a batch's own, or before any
+                self.seen[-1].setdefault('visible', mask.visible.tolist())
             return mask
 
         if masking is not None:
@@ -55,3 +58,28 @@ class WriteMasks(Callback):
     def on_train_end(self, trainer, task):
         file = Path(trainer.default_root_dir) / f'masks-{trainer.global_rank}.json'
         file.write_text(json.dumps(self.seen))
+
+
+class SaveEachBatch(Checkpoint):
+    """Saves where a kill could find any checkpoint: after each batch."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / f'{done}.ckpt')
+
+
+class SpoilPixel(Callback):
+    """Makes a pixel of the second process not a number, in step 4."""
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            batch['image'][0, 0, 0, 0] = math.nan
+
+
+class SpoilShard(Callback):
+    """Makes a weight in the share of the second process infinite, after step 4."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if trainer.global_step == 4 and trainer.global_rank == 1:
+            share = next(p for p in task.parameters() if p.requires_grad and p.numel())
+            share.data.view(-1)[0] = math.inf

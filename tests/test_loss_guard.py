@@ -142,6 +142,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, what):
     assert last(tmp_path)['global_step'] == 15
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('keep', [1, -1])
+def test_the_checkpoint_before_is_named_where_each_has_a_name_of_its_own(
+    tmp_path, keep
+):
+    steps = ModelCheckpoint(
+        tmp_path, filename='{step}', every_n_train_steps=5, save_top_k=keep
+    )
+    with pytest.raises(RuntimeError, match=r'step 20 .*/step=15\.ckpt \(step 15\)'):
+        fit(tmp_path, {}, every=BATCHES, others=[Poison('weight'), steps])
+
+
 def train_in_two(folder):
     fit(Path(folder), {5: math.nan}, rank=1, devices=2, strategy='ddp_fork')
 
@@ -156,6 +168,63 @@ def test_two_processes_stop_together_on_the_loss_of_one(tmp_path, start):
     assert command.code == 1
     assert re.search(said, command.output), command.output
     assert last(tmp_path)['global_step'] == 5
+
+
+SHARDED = """
+seed_everything: 0
+model: {init_args: {model: channelmae_shallow, size: 32, plot_every_n_epochs: 0}}
+data: {init_args: {size: 32, batch_size: 4, samples_per_epoch: 80}}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks+:
+    - class_path: torchgeo_channelmae.register.RegisterModels
+      init_args:
+        variants:
+          channelmae_shallow: {model: channelmae_tiny_patch16, depth: 2}
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {filename: last, every_n_train_steps: 1, enable_version_counter: false}
+"""
+
+
+@pytest.fixture
+def stopped_sharded(together, conf, tmp_path):
+    """Pretrain in two processes with sharded weights, to the stop of both."""
+
+    def train(spoil):
+        (tmp_path / 'sharded.yaml').write_text(SHARDED)
+        args = ('--config', conf / 'pretrain.yaml', '--config', 'sharded.yaml')
+        spoil = f'--trainer.callbacks+=tests.steps.{spoil}'
+        return together('fit', *args, spoil, folder=tmp_path, strategy='fsdp', code=1)
+
+    return train
+
+
+def test_sharded_processes_stop_together_on_the_loss_of_one(stopped_sharded, tmp_path):
+    commands = stopped_sharded('SpoilPixel')
+    run = tmp_path / 'runs/pretrain'
+    listed = (run / 'fit/bad_batch.txt').read_text().split()
+    for rank, command in enumerate(commands):
+        assert command.last_line.startswith(
+            f'[rank{rank}]: RuntimeError: Training stopped: the loss nan of step 4 '
+            f'(batch 3 of epoch 0 of process 1) is not finite; its patches are '
+            f'{", ".join(listed)} (all in runs/pretrain/fit/bad_batch.txt). The last '
+            f'good checkpoint is runs/pretrain/last.ckpt (step 3): resume from it with'
+        )
+    assert [file.name for file in run.glob('*.ckpt')] == ['last.ckpt']
+    assert last(run)['global_step'] == 3
+
+
+def test_one_share_that_is_not_finite_refuses_the_checkpoint(stopped_sharded, tmp_path):
+    for rank, command in enumerate(stopped_sharded('SpoilShard')):
+        assert command.last_line.startswith(
+            f'[rank{rank}]: RuntimeError: Training stopped before step 4 was saved: '
+            f'weights or optimizer states are not finite, though the losses were. The '
+            f'last good checkpoint is runs/pretrain/last.ckpt (step 3): resume from it'
+        )
+    assert last(tmp_path / 'runs/pretrain')['global_step'] == 3
 
 
 class Spoil(Callback):

@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from tests.same import assert_same
+from tests.steps import SaveEachBatch
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 from torchgeo_channelmae.transforms import AugmentBatches
@@ -24,17 +25,6 @@ class Seen(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         where = trainer.current_epoch, batch_idx
         self.batches[where] = list(batch['visit']), batch['image'].clone()
-
-
-class SaveEachBatch(Checkpoint):
-    """Saves where a kill could find any checkpoint: after each batch."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        trainer.save_checkpoint(self.folder / f'{done}.ckpt')
 
 
 def shallow(task):
@@ -76,7 +66,7 @@ def fit(folder, task, checkpoint=None, workers=0, batch=4, **kwargs):
         folder, filename='{epoch}', save_top_k=-1, save_on_train_epoch_end=True
     )
     seen = Seen()
-    callbacks = [AugmentBatches(), seen, end, SaveEachBatch(folder)]
+    callbacks = [AugmentBatches(), seen, end, SaveEachBatch()]
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=EPOCHS,

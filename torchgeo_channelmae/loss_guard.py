@@ -264,6 +264,8 @@ def _last_before(trainer: Trainer, step: int) -> tuple[str, int] | None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             paths |= {callback.best_model_path, callback.last_model_path}
+            # The best one may be that which is refused, named before it is written.
+            paths.add(callback._last_checkpoint_saved)
             paths |= set(callback.best_k_models)
     steps = {path: step_of(path) for path in paths if path}
     good = [(n, path) for path, n in steps.items() if n is not None and n <= step]

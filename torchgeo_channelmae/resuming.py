@@ -13,8 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-KEY = 'epoch_sums'
-"""Where a checkpoint holds the sums, (name, (sum of the samples, samples))."""
+KEY = 'sums_of_processes'
+"""Where a checkpoint holds each process's sums, {name: (sum of the samples, samples)}.
+
+Not added up: sums that go on apart are added in another order, and round otherwise.
+"""
 
 Sums = dict[str, tuple[float, float]]
 Parts = dict[str, tuple[Tensor, Tensor]]
@@ -29,24 +32,18 @@ class ResumeInsideEpoch(Callback):
 
     def __init__(self) -> None:
         """Initialise the callback, with nothing to restore."""
-        self._before: Sums = {}  # of all processes, before the training was stopped
-        self._whole: Parts = {}  # of this process, up to the last complete step
+        self._before: Sums = {}  # before the training was stopped
+        self._whole: Parts = {}  # up to the last complete step
+        self._done = 0  # batches of the epoch that is resumed inside
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the sums of all processes since the epoch began."""
+        """Store the sums of each process since the epoch began."""
         parts = self._whole if _left_over(trainer) else _parts(_means(trainer))
         sums = {name: (float(value), float(n)) for name, (value, n) in parts.items()}
-        if trainer.world_size > 1 and sums:
-            values = torch.tensor(list(sums.values()), device=pl_module.device)
-            total = trainer.strategy.reduce(values, reduce_op='sum').tolist()
-            sums = {name: (v, n) for name, (v, n) in zip(sums, total, strict=True)}
-        for name, (value, count) in self._before.items():
-            old = sums.get(name, (0.0, 0.0))
-            sums[name] = (old[0] + value, old[1] + count)
-        checkpoint[KEY] = sums
+        checkpoint[KEY] = _of_all(trainer, _added(sums, self._before))
 
     @override
     def on_load_checkpoint(
@@ -59,11 +56,23 @@ class ResumeInsideEpoch(Callback):
         epochs = progress['epoch_progress']['total']
         if epochs['processed'] == epochs['started']:
             return  # saved at the end of an epoch
-        self._before = dict(checkpoint.get(KEY, {}))
+        self._before = _share(checkpoint.get(KEY, []), trainer)
         if progress['epoch_loop.batch_progress']['is_last_batch']:
             finish_epoch(progress, _validates_in(trainer, progress))
         else:
             repeat_incomplete_step(progress, trainer.accumulate_grad_batches)
+        self._done = progress['epoch_loop.batch_progress']['current']['ready']
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the datamodule check what is left of the epoch.
+
+        It does so as it loads the next batch, too, but is not asked for one where
+        the epoch now has no more batches than are done.
+        """
+        check = getattr(getattr(trainer, 'datamodule', None), 'check_resume', None)
+        if check is not None:
+            check(self._done)
 
     @override
     def on_train_epoch_start(
@@ -85,13 +94,14 @@ class ResumeInsideEpoch(Callback):
         before, self._before = self._before, {}
         means = _means(trainer)
         if before:
-            first = trainer.is_global_zero  # the others' is in its
             self._whole = {
-                name: (torch.tensor(value * first), torch.tensor(count * first))
+                name: (torch.tensor(value), torch.tensor(count))
                 for name, (value, count) in before.items()
             }
-            if first:
-                _add(means, before)
+            for name in means.keys() & before.keys():
+                mean, (value, count) = means[name], before[name]
+                mean.value = mean.value + value
+                mean.cumulated_batch_size = mean.cumulated_batch_size + int(count)
         if trainer.accumulate_grad_batches > 1 and not _left_over(trainer):
             self._whole = {
                 name: (value.clone(), count.clone())
@@ -102,7 +112,11 @@ class ResumeInsideEpoch(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was before, where no batch was left."""
         before, self._before = self._before, {}
-        for name, (value, count) in before.items():
+        of_all = _of_all(trainer, before)
+        for name in before:
+            # In float32, in which the processes add up theirs.
+            value = torch.tensor([sums[name][0] for sums in of_all]).sum()
+            count = sum(sums[name][1] for sums in of_all)
             pl_module.log(name.partition('.')[2], value / count)
 
 
@@ -172,11 +186,37 @@ def _means(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _add(means: dict[str, Any], sums: Sums) -> None:
-    for name in means.keys() & sums.keys():
-        mean, (value, count) = means[name], sums[name]
-        mean.value = mean.value + value
-        mean.cumulated_batch_size = mean.cumulated_batch_size + int(count)
+def _added(sums: Sums, others: Sums) -> Sums:
+    added = dict(sums)
+    for name, (value, count) in others.items():
+        old = sums.get(name, (0.0, 0.0))
+        added[name] = (old[0] + value, old[1] + count)
+    return added
+
+
+def _of_all(trainer: Trainer, sums: Sums) -> list[Sums]:
+    """Each process's sums, by rank; they have the same names."""
+    if trainer.world_size == 1 or not sums:
+        return [sums] * trainer.world_size
+    device = trainer.strategy.root_device
+    own = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+    gathered = trainer.strategy.all_gather(own).tolist()
+    return [
+        {name: (value, count) for name, (value, count) in zip(sums, one, strict=True)}
+        for one in gathered
+    ]
+
+
+def _share(of_all: list[Sums], trainer: Trainer) -> Sums:
+    """What this process goes on from: its own sums, or the first from the total."""
+    if len(of_all) == trainer.world_size:
+        return dict(of_all[trainer.global_rank])
+    total: Sums = {}
+    for sums in of_all:
+        total = _added(total, sums)
+    if trainer.is_global_zero:
+        return total
+    return dict.fromkeys(total, (0.0, 0.0))
 
 
 def _parts(means: dict[str, Any]) -> Parts:

@@ -93,6 +93,14 @@ class EpochSampler(DistributedSampler[Any]):
         order = self.fill(self.order())
         return iter(self.share(order[: self.total_size])[self.start :])
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the ranks take turns along the order of the epoch.
+
+        Then the samples of a step are the same for any number of ranks.
+        """
+        return True
+
     def fill(self, order: list[int]) -> list[int]:
         """Return at least as many numbers as the ranks can share evenly."""
         while len(order) < self.total_size:
@@ -255,10 +263,16 @@ class LandCoverBalancedSampler(EpochSampler):
         missing = self.total_size - len(order)
         return order + self._more(order, missing) if missing > 0 else order
 
+    @property
+    @override
+    def takes_turns(self) -> bool:
+        """Whether the ranks take turns along the order: without replacement."""
+        return self._cap == 1
+
     @override
     def share(self, order: list[int]) -> list[int]:
         """Return this rank's share of numbers that the ranks can share evenly."""
-        if self._cap == 1 or self.num_replicas == 1:
+        if self.takes_turns or self.num_replicas == 1:
             return super().share(order)
         numbers = np.array(order)
         samples = numbers % self.dataset_size

@@ -256,24 +256,41 @@ class ChannelDataModule(NonGeoDataModule):
         if trainer is None or trainer.train_dataloader is not loader:
             return 0
         done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
-        if done and self._resumed not in (None, self._order()):
-            was = ', '.join(f'{name} {value}' for name, value in self._resumed.items())
-            now = ', '.join(f'{name} {value}' for name, value in self._order().items())
-            raise ValueError(
-                f'Training was stopped after batch {done} of an epoch with {was}, but '
-                f'now has {now}: resume with what it was, or from a checkpoint of the '
-                f'end of an epoch.'
-            )
+        self.check_resume(done)
         return done
+
+    def check_resume(self, done: int) -> None:
+        """Check that the rest of an epoch is what it was when training was stopped.
+
+        Args:
+            done: Batches of the epoch that are done.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        order = self._order()
+        if not done or self._resumed in (None, order):
+            return
+        was = ', '.join(f'{name} {value}' for name, value in self._resumed.items())
+        now = ', '.join(f'{name} {value}' for name, value in order.items())
+        raise ValueError(
+            f'Training was stopped after batch {done} of an epoch with {was}, but now '
+            f'has {now}: resume with what it was, or from a checkpoint of the end of '
+            f'an epoch.'
+        )
 
     def _order(self) -> dict[str, int]:
         """What decides which samples are in the batches of an epoch that are left."""
         loader: Any = None if self.trainer is None else self.trainer.train_dataloader
-        return {
+        processes = self.rank()[1]
+        order = {
             'seed': global_seed(),
-            'global batch size': self.batch_size * self.rank()[1],
+            'global batch size': self.batch_size * processes,
             'batches': 0 if loader is None else len(loader),
         }
+        if not getattr(getattr(loader, 'sampler', None), 'takes_turns', False):
+            order['processes'] = processes
+        return order
 
     @override
     def state_dict(self) -> dict[str, Any]:

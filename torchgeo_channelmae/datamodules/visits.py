@@ -154,6 +154,11 @@ class EpochNumbers(DistributedSampler[Any]):
         self.sampler = sampler
         self.size = size
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the ranks take turns along the order of the epoch, where known."""
+        return bool(getattr(self.sampler, 'takes_turns', False))
+
     @override
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of both."""
