@@ -73,6 +73,7 @@ class ResumeInsideEpoch(Callback):
         check = getattr(getattr(trainer, 'datamodule', None), 'check_resume', None)
         if check is not None:
             check(self._done)
+        self._done = 0
 
     @override
     def on_train_epoch_start(
