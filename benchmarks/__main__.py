@@ -20,7 +20,7 @@ import yaml
 
 from torchgeo_channelmae.folders import move_aside
 
-from . import memory, peak, report
+from . import arguments, memory, peak, report
 from .cases import PARTS, Case, default_cases, product_cases, quick_cases
 from .peers import MARKS, make_peer, name_of, recognise
 from .peers import PARTS as PEER_PARTS
@@ -39,18 +39,30 @@ def parse() -> argparse.Namespace:
     add('--only', nargs='+', choices=PARTS, help='parts to measure')
     add('--model', nargs='+', choices=['tiny', 'small', 'base', 'large'])
     add('--patch', nargs='+', type=int, choices=[8, 16])
-    add('--bands', nargs='+', type=int)
+    add('--bands', nargs='+', type=arguments.positive)
     add('--mask', nargs='+', type=float)
-    add('--batch', nargs='+', type=int)
+    add('--batch', nargs='+', type=arguments.positive)
     add('--precision', nargs='+', choices=['fp32', 'bf16'])
-    add('--size', type=int, default=128, help='side of the image in pixels')
-    add('--decoder-depth', type=int, default=4)
-    add('--decoder-heads', type=int, default=8, help='SpectralGPT has 16')
+    add(
+        '--size',
+        type=arguments.positive,
+        default=128,
+        help='side of the image in pixels',
+    )
+    add('--decoder-depth', type=arguments.positive, default=4)
+    add(
+        '--decoder-heads', type=arguments.positive, default=8, help='SpectralGPT has 16'
+    )
     add('--option', nargs='+', default=[], metavar='KEY=VALUE', help='of the task')
     add('--compile', action='store_true', help='compile all variants')
-    add('--device', default='cpu', choices=['cpu', 'cuda'])
+    add('--device', default='cpu', type=arguments.device, help='cpu or cuda')
     add('--peer', nargs='+', type=Path, default=[], metavar='PATH')
-    add('--rounds', type=int, default=5, help='timed runs of each variant')
+    add(
+        '--rounds',
+        type=arguments.positive,
+        default=5,
+        help='timed runs of each variant',
+    )
     add('--no-memory', action='store_true', help='leave out the peak memory of rows')
     add('--memory-by-tokens', action='store_true', help='192 to 12,288 tokens, a line')
     add(
@@ -66,8 +78,6 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.report and not options.compare:
         parser.error('--report needs --compare OLD.json: it says what to compare with.')
-    if options.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here, leave it out.')
     for path in options.peer:
         try:
             recognise(path)

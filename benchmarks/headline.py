@@ -31,7 +31,7 @@ from torchgeo_channelmae.experiments.tables.plan import (
 )
 from torchgeo_channelmae.experiments.tables.presets import read_preset
 
-from . import memory, peak, report
+from . import arguments, memory, peak, report
 from .cases import Case
 from .steps import OURS, make_batch, make_steps, make_task
 from .timing import alternate, autocast
@@ -212,12 +212,17 @@ def main() -> None:
     add('--row', default='s2-p16', help='of table 1')
     add('--overlay', nargs='+', default=[], help='of conf/paper, over pretraining')
     add('--conf', type=Path, default=Path('conf'), help='folder of the configurations')
-    add('--batch', type=int, default=8, help='patches of a step')
+    add('--batch', type=arguments.positive, default=8, help='patches of a step')
     add('--precision', default='fp32', choices=['fp32', 'bf16'])
-    add('--device', default='cpu', choices=['cpu', 'cuda'])
+    add('--device', default='cpu', type=arguments.device, help='cpu or cuda')
     add('--compile', action='store_true', help='as conf/compile.yaml does')
-    add('--pretrain-patches', type=int, default=PATCHES['train'], help='of an epoch')
-    add('--rounds', type=int, default=5, help='timed runs of each step')
+    add(
+        '--pretrain-patches',
+        type=arguments.positive,
+        default=PATCHES['train'],
+        help='of an epoch',
+    )
+    add('--rounds', type=arguments.positive, default=5, help='timed runs of each step')
     add('--json', type=Path, help='file for the figures')
     options = parser.parse_args()
     try:

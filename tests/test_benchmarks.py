@@ -229,6 +229,25 @@ def test_an_older_report_is_kept(monkeypatch, tmp_path):
     assert (tmp_path / 'out.1/report.json').read_text() == first
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'reason'),
+    [
+        ('--rounds', '0', 'give a whole number of 1 or more'),
+        ('--batch', 'many', 'give a whole number of 1 or more'),
+        ('--device', 'tpu', 'give cpu or cuda'),
+        ('--device', 'cuda', 'torch finds no GPU here'),
+    ],
+)
+def test_an_impossible_value_is_refused_first(
+    monkeypatch, capsys, option, value, reason
+):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, option, value)
+    assert f'argument {option}: ' in (error := capsys.readouterr().err)
+    assert reason in error
+
+
 def test_an_option_that_the_task_lacks_is_refused(monkeypatch, tmp_path, capsys):
     args = '--quick', '--no-memory', '--only', 'finetuning', '--out', tmp_path
     assert run(monkeypatch, *args, '--option', 'decode_share=0.5') == 2
