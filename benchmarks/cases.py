@@ -89,6 +89,7 @@ def default_cases(shared: Case) -> list[Case]:
     """
     large = replace(shared, model='base', patch=16, mask=0.9, batch=8)
     small = replace(shared, model='small', patch=8, mask=0.9, batch=1)
+    tuning = replace(large, part='finetuning', batch=2)
     steps = [
         large,
         replace(large, mask=0.75),
@@ -97,7 +98,7 @@ def default_cases(shared: Case) -> list[Case]:
         replace(large, model='small'),
         small,
         replace(small, mask=0.75),
-        replace(large, part='finetuning', batch=2),
+        tuning,
         replace(large, part='finetuning', bands=2),
     ]
     both = [
@@ -109,7 +110,7 @@ def default_cases(shared: Case) -> list[Case]:
         for one in (large, small)
         for part in ('encoder', 'decoder', 'masking', 'losses')
     ]
-    compiled = [replace(step, compile=True) for step in (large, small, steps[-2])]
+    compiled = [replace(step, compile=True) for step in (large, small, tuning)]
     return [*both, *compiled, *parts, replace(large, part='data', batch=32)]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from torchgeo_channelmae.experiments.tables.definitions import table
 from torchgeo_channelmae.experiments.tables.plan import (
@@ -33,12 +34,11 @@ from torchgeo_channelmae.experiments.tables.presets import read_preset
 
 from . import arguments, memory, peak, report
 from .cases import Case
-from .steps import OURS, make_batch, make_steps, make_task
+from .steps import OURS, finetuning, make_batch, make_task, pretraining
 from .timing import alternate, autocast
 
 PATCHES = {'train': 237_871, 'val': 122_342, 'test': 119_825}
 """Patches of the splits of BigEarthNet v2."""
-
 
 EPOCHS = 'trainer.max_epochs'
 
@@ -128,16 +128,18 @@ def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
 def measure(work: Work, rounds: int) -> dict[str, Any]:
     """Time a step and a forward pass, and add up hours and operations."""
     case = work.case
-    steps = make_steps(case)
+    task, optimizer = make_task(case)
+    batch = make_batch(case)
+    make = pretraining if case.part == 'pretraining' else finetuning
+    steps = make(case, task, optimizer, batch)
     times = {'step': steps.run[OURS]}
     if work.evaluated:
-        task, _ = make_task(case)
-        times['forward'] = evaluation(task.eval(), case)
+        times['forward'] = evaluation(task, batch['image'], case)
     taken = alternate(times, rounds, case.device)
     median = {name: statistics.median(values) for name, values in taken.items()}
     per_patch = (steps.flops or 0) / case.batch  # two thirds of it are backward
     operations = per_patch * (work.trained + work.evaluated / 3)
-    del steps, times
+    del task, optimizer, steps, times
     held = memory.of_process(case, OURS)
     rate = {name: case.batch / seconds for name, seconds in median.items()}
     seconds = work.trained / rate['step']
@@ -155,14 +157,13 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
     }
 
 
-def evaluation(task: Any, case: Case) -> Any:
-    """Make a forward pass as validation and test do it."""
-    image = make_batch(case)['image']
+def evaluation(task: Any, image: Tensor, case: Case) -> Any:
+    """Make a forward pass as validation and test do it; nothing is dropped out."""
 
     @torch.inference_mode()
-    def forward() -> torch.Tensor:
+    def forward() -> Tensor:
         with autocast(case):
-            logits: torch.Tensor = task.model(image)
+            logits: Tensor = task.model(image)
         return logits
 
     return forward
@@ -181,14 +182,13 @@ def markdown(made: Mapping[str, Any]) -> str:
     ]
     for row in rows:
         rate = row['patches_per_second']
-        forward = f'{rate["forward"]:.4g}' if 'forward' in rate else '--'
         values = [
             row['name'],
             f'{row["trainings"]}',
             f'{row["trained"]:,}',
             f'{row["evaluated"]:,}',
             f'{rate["step"]:.4g}',
-            forward,
+            report.scaled(rate.get('forward'), 1, '.4g'),
             f'{row["memory"] / 2**20:,.0f}',
             f'{row["flops"] / 1e18:.3g}',
             f'{row["hours"]:,.4g}',

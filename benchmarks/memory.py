@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .cases import Case
 from .peers import make_peer
-from .steps import OURS, make_steps
+from .steps import OURS, make_batch, make_steps, make_task, task_loss
 from .timing import autocast, held_memory, peak_memory
 
 #: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
@@ -70,8 +70,9 @@ def saved_for_backward(case: Case) -> int:
     Each piece of memory counts once; weights do not. A peak tells less of them where
     gradients and the optimizer's state are larger.
     """
-    loss = make_steps(case).loss[OURS]
-    parameters = {p.untyped_storage().data_ptr() for p in loss.args[0].parameters()}
+    task, _ = make_task(case)
+    batch = make_batch(case)
+    parameters = {p.untyped_storage().data_ptr() for p in task.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ def saved_for_backward(case: Case) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(case):
-        value = loss()
+        value = task_loss(task, batch)
     assert value.requires_grad  # what was kept is still held here
     return sum(kept.values())
 

@@ -106,9 +106,9 @@ def markdown(report: Mapping[str, Any]) -> str:
                 f'{row["median"][name]:.4g}',
                 f'{columns["samples_per_second"]:.4g}',
                 f'{columns["tokens_per_second"]:,.0f}',
-                _scaled(columns['flops_per_second'], 1e-9, '.4g'),
-                _scaled(columns['share_of_peak'], 100, '.0f', ' %'),
-                _scaled(memory, 2**-20, '.0f'),
+                scaled(columns['flops_per_second'], 1e-9, '.4g'),
+                scaled(columns['share_of_peak'], 100, '.0f', ' %'),
+                scaled(memory, 2**-20, '.0f'),
                 f'{columns["times_ours"]:.2f}',
             ]
             lines.append(f'| {" | ".join(values)} |')
@@ -124,7 +124,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _scaled(value: float | None, factor: float, form: str, unit: str = '') -> str:
+def scaled(value: float | None, factor: float, form: str, unit: str = '') -> str:
+    """Write a number times a factor, or a dash where there is none."""
     return '--' if value is None else f'{value * factor:{form}}{unit}'
 
 

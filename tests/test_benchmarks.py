@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as command
 from benchmarks import flops, memory, peers, reference, report, timing
 from benchmarks.cases import PARTS, Case, default_cases, product_cases, quick_cases
-from benchmarks.steps import EAGER, FUSED, OURS, Steps, make_steps
+from benchmarks.steps import EAGER, FUSED, OURS, make_steps
 
 TINY = quick_cases(Case())[0]
 
@@ -139,11 +138,11 @@ def test_activations_are_what_a_line_of_code_keeps(monkeypatch):
     layer = torch.nn.Linear(8, 4, bias=False)
     x = torch.ones(3, 8)
 
-    def loss(module):
+    def loss(module, batch):
         return module(x).exp().sum()
 
-    steps = Steps({}, {OURS: partial(loss, layer)})
-    monkeypatch.setattr(memory, 'make_steps', lambda case: steps)
+    monkeypatch.setattr(memory, 'make_task', lambda case: (layer, None))
+    monkeypatch.setattr(memory, 'task_loss', loss)
     inputs, outputs = 3 * 8 * 4, 3 * 4 * 4  # of the product, and of exp
     assert memory.saved_for_backward(TINY) == inputs + outputs
 
@@ -153,6 +152,14 @@ def test_activations_grow_in_a_line_with_tokens():
     held = [memory.saved_for_backward(case) for case in cases]
     line = memory.fit([case.tokens for case in cases], held)
     assert line['largest_deviation'] < 0.03
+
+
+def test_activations_of_an_estimated_loss_are_counted_too():
+    whole, share = (
+        memory.saved_for_backward(replace(TINY, size=128, options=options))
+        for options in ((), (('decode_share', 0.25),))
+    )
+    assert share < whole
 
 
 def test_memory_is_that_of_a_process_of_its_own():
