@@ -125,6 +125,18 @@ def conf() -> Path:
     return PROJECT / 'conf'
 
 
+@pytest.fixture(scope='session')
+def shallow() -> tuple[str | Path, ...]:
+    """Options that lay a small encoder over a configuration."""
+    return ('--config', PROJECT / 'tests/conf/shallow.yaml')
+
+
+@pytest.fixture(scope='session')
+def stepwise(shallow) -> tuple[str | Path, ...]:
+    """The same, for a short run with a checkpoint each step."""
+    return (*shallow, '--config', PROJECT / 'tests/conf/stepwise.yaml')
+
+
 def environments(kind: str) -> list[dict[str, str]]:
     """What Lightning, torchrun or Slurm tells each of two processes."""
     with socket.socket() as free:

@@ -14,7 +14,6 @@ import torch
 from tests.same import assert_same
 from torchgeo_channelmae.checkpoint_io import step_of
 
-STEPWISE = Path(__file__).with_name('conf') / 'stepwise.yaml'
 KILLS, SEED = int(os.environ.get('KILLS', '2')), int(os.environ.get('SEED', '0'))
 OPTIONS = {
     'pretrain': ('--model.init_args.plot_every_n_epochs=0',),
@@ -39,11 +38,10 @@ def kill_after(command, checkpoint, step):
 @pytest.mark.timeout(300 + 100 * KILLS)
 @pytest.mark.parametrize('task', OPTIONS)
 def test_a_run_killed_at_random_steps_ends_as_one_left_alone(
-    start, torchgeo, conf, tmp_path, task
+    start, torchgeo, conf, stepwise, tmp_path, task
 ):
-    configs = (conf / f'{task}.yaml', conf / 'augment.yaml', STEPWISE)
-    args = ('fit', *(part for file in configs for part in ('--config', file)))
-    args += OPTIONS[task]
+    args = ('fit', '--config', conf / f'{task}.yaml', '--config', conf / 'augment.yaml')
+    args += (*stepwise, *OPTIONS[task])
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     for folder in (whole, killed):
         folder.mkdir()

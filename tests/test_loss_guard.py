@@ -170,34 +170,14 @@ def test_two_processes_stop_together_on_the_loss_of_one(tmp_path, start):
     assert last(tmp_path)['global_step'] == 5
 
 
-SHARDED = """
-seed_everything: 0
-model: {init_args: {model: channelmae_shallow, size: 32, plot_every_n_epochs: 0}}
-data: {init_args: {size: 32, batch_size: 4, samples_per_epoch: 80}}
-trainer:
-  accelerator: cpu
-  max_epochs: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks+:
-    - class_path: torchgeo_channelmae.register.RegisterModels
-      init_args:
-        variants:
-          channelmae_shallow: {model: channelmae_tiny_patch16, depth: 2}
-    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {filename: last, every_n_train_steps: 1, enable_version_counter: false}
-"""
-
-
 @pytest.fixture
-def stopped_sharded(together, conf, tmp_path):
+def stopped_sharded(together, conf, stepwise, tmp_path):
     """Pretrain in two processes with sharded weights, to the stop of both."""
 
     def train(spoil):
-        (tmp_path / 'sharded.yaml').write_text(SHARDED)
-        args = ('--config', conf / 'pretrain.yaml', '--config', 'sharded.yaml')
-        spoil = f'--trainer.callbacks+=tests.steps.{spoil}'
-        return together('fit', *args, spoil, folder=tmp_path, strategy='fsdp', code=1)
+        args = ('fit', '--config', conf / 'pretrain.yaml', *stepwise)
+        args += (f'--trainer.callbacks+=tests.steps.{spoil}',)
+        return together(*args, folder=tmp_path, strategy='fsdp', code=1)
 
     return train
 

@@ -9,11 +9,8 @@ import torch
 from tests.same import assert_same
 
 SMALL = """
-seed_everything: 0
 model:
   init_args:
-    model: channelmae_shallow
-    size: 32
     decoder_depth: 1
     warmup_epochs: 0.5
     plot_every_n_epochs: 0
@@ -21,19 +18,11 @@ model:
     masking_options: {bands: 2, shared: true} # drawn for each step
 data:
   init_args:
-    size: 32
     samples_per_epoch: 40 # 5 batches of 8, or of 4 in each of two processes
 trainer:
-  accelerator: cpu
   max_epochs: 2
-  enable_progress_bar: false
-  enable_model_summary: false
   limit_val_batches: 1
   callbacks+:
-    - class_path: torchgeo_channelmae.register.RegisterModels
-      init_args:
-        variants:
-          channelmae_shallow: {model: channelmae_tiny_patch16, depth: 1}
     - class_path: tests.steps.WriteLosses
     - class_path: tests.steps.WriteMasks
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
@@ -50,10 +39,10 @@ NO_FLIPS = '--data.init_args.augment=false'  # they are drawn batch by batch
 
 
 @pytest.fixture(scope='session')
-def arguments(conf, tmp_path_factory):
+def arguments(conf, shallow, tmp_path_factory):
     file = tmp_path_factory.mktemp('small') / 'small.yaml'
     file.write_text(SMALL)
-    return ('fit', '--config', conf / 'pretrain.yaml', '--config', file)
+    return ('fit', '--config', conf / 'pretrain.yaml', *shallow, '--config', file)
 
 
 @pytest.fixture(scope='session')

@@ -13,27 +13,16 @@ from torchgeo_channelmae.models.weights import read_weights
 CONF = Path(__file__).parents[1] / 'conf'
 STEPS = 20
 SMALL = """
-seed_everything: 0
 model:
   init_args:
-    model: channelmae_shallow
-    size: 32
     warmup_epochs: 0.5
 data:
   init_args:
-    size: 32
     samples_per_epoch: 80
     augment: false # flips are drawn batch by batch
 trainer:
-  accelerator: cpu
   max_epochs: 2
-  enable_progress_bar: false
-  enable_model_summary: false
   callbacks+:
-    - class_path: torchgeo_channelmae.register.RegisterModels
-      init_args:
-        variants:
-          channelmae_shallow: {model: channelmae_tiny_patch16, depth: 2}
     - class_path: tests.steps.WriteLosses
     - class_path: tests.steps.WriteMasks
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
@@ -65,10 +54,10 @@ class Run:
 
 
 @pytest.fixture(scope='session')
-def small(tmp_path_factory):
+def small(shallow, tmp_path_factory):
     file = tmp_path_factory.mktemp('small') / 'small.yaml'
     file.write_text(SMALL)
-    return file
+    return (*shallow, '--config', file)
 
 
 @pytest.fixture(scope='session')
@@ -81,7 +70,7 @@ def trained(start, together, conf, small, tmp_path_factory):
         if key in done:
             return done[key]
         folder = tmp_path_factory.mktemp('run')
-        args = ('fit', '--config', conf / f'{task}.yaml', '--config', small)
+        args = ('fit', '--config', conf / f'{task}.yaml', *small)
         args += (f'--data.init_args.batch_size={batch}', *TASKS[task], *options)
         if strategy is None:
             command = start(*args, folder=folder, env={'OMP_NUM_THREADS': '1'}).wait()
@@ -231,7 +220,7 @@ def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
     start, together, trained, conf, small, tmp_path, strategy
 ):
     checkpoint = trained('finetune', 4, strategy=strategy).folder / 'last.ckpt'
-    args = ('test', '--config', conf / 'finetune.yaml', '--config', small)
+    args = ('test', '--config', conf / 'finetune.yaml', *small)
     args += ('--data.init_args.batch_size=4', f'--ckpt_path={checkpoint}')
     assert start(*args, folder=tmp_path).wait().code == 0
     together(*args, folder=tmp_path, strategy=strategy)
