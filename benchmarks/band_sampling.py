@@ -22,8 +22,8 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from sklearn.metrics import average_precision_score
 
+from torchgeo_channelmae.callbacks.register import register_variant
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.register import register_variant
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import CrossModalClassification
 from torchgeo_channelmae.transforms import SampleBands

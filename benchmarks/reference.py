@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchgeo_channelmae.masking import TokenMask
 from torchgeo_channelmae.randomness import global_seed, shared_key
-from torchgeo_channelmae.tasks.mixins import sample_keys
+from torchgeo_channelmae.tasks.base import sample_keys
 
 
 def attend(attention: Any, x: Tensor, fused: bool) -> Tensor:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from torchgeo_channelmae.balancing import entropy
 from torchgeo_channelmae.datasets.metadata import read_table
 from torchgeo_channelmae.samplers import LandCoverBalancedSampler
-from torchgeo_channelmae.shares import label_shares
+from torchgeo_channelmae.samplers.balancing import entropy
+from torchgeo_channelmae.samplers.shares import label_shares
 
 
 def entropy_bound(shares: npt.NDArray[np.float64], steps: int = 3000) -> float:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from torchgeo_channelmae.compiling import CompileStep
+from torchgeo_channelmae.callbacks.compile_step import CompileStep
 from torchgeo_channelmae.randomness import global_seed
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
-from torchgeo_channelmae.tasks.mixins import sample_keys
+from torchgeo_channelmae.tasks.base import sample_keys
 
 from . import flops, reference
 from .cases import Case

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from torchgeo_channelmae.balancing import (
+from torchgeo_channelmae.samplers.balancing import (
     entropy,
     expected_draws,
 )

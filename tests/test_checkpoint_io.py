@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchgeo_channelmae.checkpoint_io import AtomicCheckpointIO
+from torchgeo_channelmae.callbacks.checkpoint_io import AtomicCheckpointIO
 
 
 def test_a_save_that_fails_keeps_the_old_checkpoint(tmp_path):

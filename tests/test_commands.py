@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
-from torchgeo_channelmae.metrics import subsets
+from torchgeo_channelmae.evaluation.metrics import subsets
 
 SCORES = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 
@@ -339,7 +339,7 @@ def test_stock_classification_trains_with_our_weights(
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert re.findall('torchgeo_channelmae[.a-zA-Z]*', config.read_text()) == [
-        'torchgeo_channelmae.register.RegisterModels'
+        'torchgeo_channelmae.callbacks.register.RegisterModels'
     ]
     checkpoint = next((tmp_path / 'stock').rglob('*.ckpt'))
     trained = torch.load(checkpoint, weights_only=True)

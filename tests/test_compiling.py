@@ -6,7 +6,7 @@ import torch._dynamo
 from lightning.pytorch import Trainer
 from torchgeo.tasks import Classification
 
-from torchgeo_channelmae.compiling import CompileStep
+from torchgeo_channelmae.callbacks.compile_step import CompileStep
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 from .small_tasks import Data, fine_tuning, pretraining

@@ -18,7 +18,7 @@ from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.experiments.configuration import read_datamodule
 from torchgeo_channelmae.experiments.tables.plan import flat
-from torchgeo_channelmae.shares import ClassShares, read_shares, write_shares
+from torchgeo_channelmae.samplers.shares import ClassShares, read_shares, write_shares
 
 CONF = Path(__file__).parents[1] / 'conf'
 PAPER = CONF / 'paper'

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_balancing import mixtures
-from torchgeo_channelmae.balancing import expected_draws
-from torchgeo_channelmae.draws import (
+from torchgeo_channelmae.samplers.balancing import expected_draws
+from torchgeo_channelmae.samplers.draws import (
     ONE,
     deal,
     number_visits,

@@ -14,21 +14,21 @@ from torchgeo.models import get_model, get_weight, list_models
 from torchgeo.tasks import Classification
 
 from torchgeo_channelmae import cli
+from torchgeo_channelmae.callbacks.register import RegisterModels
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.export import read_run
 from torchgeo_channelmae.models import (
     ChannelMAE_Weights,
     register_torchgeo,
     register_weights,
     weights_entry,
 )
+from torchgeo_channelmae.models.export import read_run
 from torchgeo_channelmae.models.exported import KEY, read_file, read_header, write_file
 from torchgeo_channelmae.models.weights import read_weights
-from torchgeo_channelmae.normalization import KEY as NORMALIZATION
-from torchgeo_channelmae.normalization import read_normalization
-from torchgeo_channelmae.provenance import KEY as PROVENANCE
-from torchgeo_channelmae.provenance import UNKNOWN, read_provenance
-from torchgeo_channelmae.register import RegisterModels
+from torchgeo_channelmae.provenance.normalization import KEY as NORMALIZATION
+from torchgeo_channelmae.provenance.normalization import read_normalization
+from torchgeo_channelmae.provenance.record import KEY as PROVENANCE
+from torchgeo_channelmae.provenance.record import UNKNOWN, read_provenance
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 BANDS = ['B02', 'B8A', 'B04']

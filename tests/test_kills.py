@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.same import assert_same
-from torchgeo_channelmae.checkpoint_io import step_of
+from torchgeo_channelmae.callbacks.checkpoint_io import step_of
 
 KILLS, SEED = int(os.environ.get('KILLS', '2')), int(os.environ.get('SEED', '0'))
 OPTIONS = {

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tests.small_tasks import Data, pretraining
-from torchgeo_channelmae.loss_guard import LossGuard
+from torchgeo_channelmae.callbacks.loss_guard import LossGuard
 
 BATCHES = 50
 

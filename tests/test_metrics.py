@@ -13,14 +13,14 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 from torch.multiprocessing import start_processes
 
-from torchgeo_channelmae.gather import PredictionStore
-from torchgeo_channelmae.metrics import (
+from torchgeo_channelmae.evaluation.metrics import (
     evaluate,
     multilabel_scores,
     per_class,
     subsets,
     tune_thresholds,
 )
+from torchgeo_channelmae.evaluation.predictions import PredictionStore
 
 CLOSE = 1e-6
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from torchgeo_channelmae.mgrs import mgrs_tile, product_tiles
+from torchgeo_channelmae.datamodules.mgrs_tiles import mgrs_tile, product_tiles
 
 # By GeoTrans, the software of the standard's publisher (through the package mgrs).
 PLACES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchgeo_channelmae.overlap import (
+from torchgeo_channelmae.provenance.overlap import (
     Overlap,
     check_not_trained_on,
     judge,
@@ -17,7 +17,12 @@ from torchgeo_channelmae.overlap import (
     place_overlap,
     sensor_free,
 )
-from torchgeo_channelmae.provenance import UNKNOWN, DataRecord, Provenance, Training
+from torchgeo_channelmae.provenance.record import (
+    UNKNOWN,
+    DataRecord,
+    Provenance,
+    Training,
+)
 
 RADAR = ('Sentinel-1 GRD',)
 L2A = ('Sentinel-2 L2A',)

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torchgeo.models import get_weight
 
-from torchgeo_channelmae.provenance import (
+from torchgeo_channelmae.provenance.record import (
     KEY,
     UNKNOWN,
     DataRecord,

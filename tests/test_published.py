@@ -6,9 +6,9 @@ import pytest
 from torchgeo.models import get_model_weights, get_weight
 
 from torchgeo_channelmae.models.peers import PEERS
-from torchgeo_channelmae.overlap import label_free, sensor_free
-from torchgeo_channelmae.provenance import read_provenance
-from torchgeo_channelmae.published import SEEN, input_bands, seen_by
+from torchgeo_channelmae.provenance.overlap import label_free, sensor_free
+from torchgeo_channelmae.provenance.published import SEEN, input_bands, seen_by
+from torchgeo_channelmae.provenance.record import read_provenance
 
 PLAIN = (
     *('resnet18', 'resnet50', 'resnet152'),

@@ -13,7 +13,7 @@ from torch import nn
 from torchgeo.main import main
 
 from tests.stock import StockDataModule, Witness
-from torchgeo_channelmae.register import LoadWeights, RegisterModels
+from torchgeo_channelmae.callbacks.register import LoadWeights, RegisterModels
 from torchgeo_channelmae.sensors import default_names
 from torchgeo_channelmae.tasks import ChannelMAE
 

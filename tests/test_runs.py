@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torchgeo.main import main
 
-from torchgeo_channelmae.folders import move_aside, run_of
-from torchgeo_channelmae.runs import RunFolder
+from torchgeo_channelmae.callbacks.folders import move_aside, run_of
+from torchgeo_channelmae.callbacks.run_folder import RunFolder
 
 TASKS = """
 import torch
@@ -105,7 +105,7 @@ class Command:
                         'enable_model_summary': False,
                         'callbacks': [
                             {
-                                'class_path': 'torchgeo_channelmae.runs.RunFolder',
+                                'class_path': 'torchgeo_channelmae.callbacks.run_folder.RunFolder',
                                 'init_args': {
                                     'task': expects or f'{self.module}.{task}',
                                 },

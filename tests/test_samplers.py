@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from torchgeo_channelmae.balancing import entropy
 from torchgeo_channelmae.samplers import EpochSampler, LandCoverBalancedSampler, Visits
-from torchgeo_channelmae.shares import ClassShares, label_shares, write_shares
+from torchgeo_channelmae.samplers.balancing import entropy
+from torchgeo_channelmae.samplers.shares import ClassShares, label_shares, write_shares
 
 sizes = st.integers(1, 60)
 epochs = st.integers(0, 50)

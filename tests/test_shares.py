@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT, BigEarthNetLMDB
 from torchgeo_channelmae.datasets.metadata import CLASSES, read_table
-from torchgeo_channelmae.shares import (
+from torchgeo_channelmae.samplers.shares import (
     ClassShares,
     label_shares,
     read_shares,

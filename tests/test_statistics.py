@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchgeo_channelmae.statistics import (
+from torchgeo_channelmae.datamodules.statistics import (
     RELATIVE_ERROR,
     BandStatistics,
     Moments,

@@ -12,10 +12,10 @@ import sys
 
 import torchgeo.main
 
+import torchgeo_channelmae.callbacks.run_folder
 import torchgeo_channelmae.cli
 import torchgeo_channelmae.datamodules
 import torchgeo_channelmae.experiments.tables.command
-import torchgeo_channelmae.runs
 import torchgeo_channelmae.tasks
 
 

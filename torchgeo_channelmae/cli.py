@@ -10,7 +10,7 @@ import jsonargparse
 
 COMMANDS = {
     'encode': ('datasets.encode', 'BigEarthNet archives to an LMDB, read 20 x faster'),
-    'export': ('export', 'weights of a run as one file, with a model card'),
+    'export': ('models.export', 'weights of a run as one file, with a model card'),
     'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
     'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
     'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),

@@ -154,7 +154,7 @@ def default_names(in_chans: int) -> tuple[str, ...]:
     raise ValueError(
         f'No default band names for {in_chans} channels (there are for {counts}): '
         f'name them with bands=[...], or, where a task takes no names, in a variant '
-        f'(register_variant of torchgeo_channelmae.register).'
+        f'(register_variant of torchgeo_channelmae.callbacks.register).'
     )
 
 

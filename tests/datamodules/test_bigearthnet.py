@@ -19,7 +19,7 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datamodules.collate import collate
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-from torchgeo_channelmae.provenance import patch_hashes
+from torchgeo_channelmae.provenance.record import patch_hashes
 from torchgeo_channelmae.tasks import CrossModalClassification
 
 VV = (-12.644, 5.133)  # the published mean and standard deviation, dB

@@ -20,7 +20,7 @@ from torchgeo_channelmae.datamodules.copernicus import (
     CopernicusBenchBigEarthNetDataModule,
 )
 from torchgeo_channelmae.datasets.copernicus import CopernicusBenchBigEarthNet
-from torchgeo_channelmae.provenance import patch_hashes
+from torchgeo_channelmae.provenance.record import patch_hashes
 
 S2 = CopernicusBenchBigEarthNet.s2_bands
 CLASSES = BigEarthNet.class_sets[19]

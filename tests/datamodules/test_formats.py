@@ -10,8 +10,8 @@ from torchgeo.datasets import BigEarthNetV2
 
 from tests.layouts import write_v1, write_v2
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.overlap import Overlap, judge
-from torchgeo_channelmae.provenance import Provenance, Training
+from torchgeo_channelmae.provenance.overlap import Overlap, judge
+from torchgeo_channelmae.provenance.record import Provenance, Training
 
 BANDS = ['B03', 'VV', 'B12', 'B01', 'VH']
 

@@ -8,7 +8,7 @@ import torchgeo.datasets as tg
 from tests import fabricate
 from tests.fabricate import L1C, L2A, VALUES
 from torchgeo_channelmae import sensors
-from torchgeo_channelmae.datamodules.building import build, find_class
+from torchgeo_channelmae.config import build, find_class
 from torchgeo_channelmae.datamodules.known import KNOWN, make_source, source_class
 from torchgeo_channelmae.datamodules.visits import NamedBands
 from torchgeo_channelmae.datasets import BigEarthNetLMDB

@@ -17,7 +17,7 @@ from torchgeo_channelmae import sensors
 from torchgeo_channelmae.datamodules.common import keep_apart
 from torchgeo_channelmae.datamodules.pretraining import PretrainingDataModule
 from torchgeo_channelmae.samplers import EpochSampler
-from torchgeo_channelmae.shares import ClassShares, write_shares
+from torchgeo_channelmae.samplers.shares import ClassShares, write_shares
 
 ROOM = np.random.default_rng(5)
 PLACES = np.stack([ROOM.uniform(5, 15, 60), ROOM.uniform(45, 55, 60)], axis=1)
@@ -300,7 +300,7 @@ def test_tiles_come_from_coordinates_where_names_do_not_tell_them(overlapping):
 
 
 def test_the_record_of_bigearthnet_knows_patches_and_tiles(tmp_path):
-    from torchgeo_channelmae.provenance import patch_hashes
+    from torchgeo_channelmae.provenance.record import patch_hashes
 
     fabricate.bigearthnet_v2(tmp_path)
     datamodule = module('BigEarthNetV2', tmp_path, val_fraction=0, bands=['B04'])

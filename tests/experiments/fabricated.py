@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from torchgeo_channelmae.evaluation.metrics import evaluate, per_class
 from torchgeo_channelmae.experiments.predictions import Predictions, read_predictions
-from torchgeo_channelmae.metrics import evaluate, per_class
 
 CLASSES = ('Forest', 'Water, inland', 'Fields')
 

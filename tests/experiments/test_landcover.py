@@ -19,7 +19,7 @@ from torchgeo_channelmae.datasets.metadata import CLASSES
 from torchgeo_channelmae.experiments import landcover as module
 from torchgeo_channelmae.experiments.landcover import landcover
 from torchgeo_channelmae.samplers import LandCoverBalancedSampler
-from torchgeo_channelmae.shares import read_shares
+from torchgeo_channelmae.samplers.shares import read_shares
 
 HERE = 'tests.experiments.test_landcover'
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tests.experiments.fabricated import predictions
+from torchgeo_channelmae.evaluation.metrics import multilabel_scores
 from torchgeo_channelmae.experiments.resampled import (
     SCORES,
     TUNED,
     average_precisions,
     replicate_scores,
 )
-from torchgeo_channelmae.metrics import multilabel_scores
 
 
 @settings(max_examples=30, deadline=None)

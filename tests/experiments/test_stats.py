@@ -9,9 +9,9 @@ import yaml
 from tests import fabricate
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datamodules.pretraining import PretrainingDataModule
+from torchgeo_channelmae.datamodules.statistics import read_statistics
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.experiments.stats import stats
-from torchgeo_channelmae.statistics import read_statistics
 
 PLACES = [(9.0 + number, 50.0) for number in range(5)]
 

@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from torchgeo.tasks import Classification
 from torchvision.models import Weights, WeightsEnum
 
+from torchgeo_channelmae.callbacks.register import RegisterModels
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.export import export
 from torchgeo_channelmae.models import (
     ChannelMAE_Weights,
     ChannelViT,
@@ -23,10 +23,10 @@ from torchgeo_channelmae.models import (
     tags,
     weights_entry,
 )
+from torchgeo_channelmae.models.export import export
 from torchgeo_channelmae.models.weights import read_weights
-from torchgeo_channelmae.normalization import read_normalization
-from torchgeo_channelmae.provenance import read_provenance
-from torchgeo_channelmae.register import RegisterModels
+from torchgeo_channelmae.provenance.normalization import read_normalization
+from torchgeo_channelmae.provenance.record import read_provenance
 from torchgeo_channelmae.tasks import ChannelMAE
 
 BANDS = ('B08', 'B04', 'B03')

@@ -10,9 +10,9 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datasets.names import acquisition
-from torchgeo_channelmae.metrics import subsets
+from torchgeo_channelmae.evaluation.breakdown import patch_table, per_country
+from torchgeo_channelmae.evaluation.metrics import subsets
 from torchgeo_channelmae.tasks import CrossModalClassification
-from torchgeo_channelmae.tasks.breakdown import patch_table, per_country
 
 
 def run(folder, task=None, fit=False, **data):

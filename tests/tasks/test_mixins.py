@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-from torchgeo_channelmae.provenance import (
+from torchgeo_channelmae.provenance.record import (
     KEY,
     UNKNOWN,
     DataRecord,

@@ -7,14 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from torchgeo_channelmae.metrics import evaluate, per_class
-from torchgeo_channelmae.overlap import judge
-from torchgeo_channelmae.provenance import UNKNOWN, DataRecord, Provenance, Training
-from torchgeo_channelmae.tasks.reports import (
+from torchgeo_channelmae.evaluation.metrics import evaluate, per_class
+from torchgeo_channelmae.evaluation.report import (
     overlap_line,
     score_report,
     write_predictions,
     write_report,
+)
+from torchgeo_channelmae.provenance.overlap import judge
+from torchgeo_channelmae.provenance.record import (
+    UNKNOWN,
+    DataRecord,
+    Provenance,
+    Training,
 )
 
 PROBABILITIES = torch.tensor([[0.9, 0.2], [0.6, 0.8], [0.3, 0.7], [0.1, 1e-7]])

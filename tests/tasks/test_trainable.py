@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.models import ChannelViT
-from torchgeo_channelmae.provenance import KEY, DataRecord, Provenance, Training
+from torchgeo_channelmae.provenance.record import KEY, DataRecord, Provenance, Training
 from torchgeo_channelmae.tasks import CrossModalClassification
 from torchgeo_channelmae.tasks.trainable import PARTS, part_of, parts_in
 

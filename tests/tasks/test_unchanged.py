@@ -11,7 +11,7 @@ from torchgeo.main import main as torchgeo_main
 from torchgeo.tasks import Classification
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.provenance import KEY
+from torchgeo_channelmae.provenance.record import KEY
 from torchgeo_channelmae.tasks import (
     ChannelMAE,
     CrossModalClassification,

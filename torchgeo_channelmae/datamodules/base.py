@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 from torchgeo.datamodules import NonGeoDataModule
 
 from ..datasets.resample import resample
-from ..provenance import DataRecord
+from ..facts import DataFacts
+from ..provenance.record import DataRecord
 from ..randomness import derive_seed, global_seed
-from ..samplers import EpochSampler, Visits
+from ..samplers.epoch import EpochSampler, Visits
 from .collate import collate
 from .loader import EpochLoader
 from .skipped import list_skipped
@@ -84,6 +85,19 @@ class ChannelDataModule(NonGeoDataModule):
         self.augment = augment
         self.skipped: dict[str, str] = {}
         self._resumed: dict[str, int] | None = None
+
+    @property
+    def facts(self) -> DataFacts:
+        """What the images are, once the datamodule is set up."""
+        return DataFacts(
+            bands=tuple(self.bands),
+            mean=self.mean,
+            std=self.std,
+            size=self.size,
+            record=self.record,
+            class_names=getattr(self, 'class_names', None),
+            note=getattr(self, 'note', None),
+        )
 
     @property
     def num_patches(self) -> dict[str, int]:

@@ -11,11 +11,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 
 from .. import plotting, sensors
-from ..samplers import EpochSampler
-from ..statistics import read_statistics
+from ..config import ClassSpec
+from ..samplers.epoch import EpochSampler
 from .base import ChannelDataModule
-from .building import ClassSpec
 from .known import LEVELS, Names, Rows, Source
+from .statistics import read_statistics
 from .visits import EpochNumbers
 
 _OVERLAP = ('raise', 'drop', 'allow')

@@ -5,9 +5,9 @@ from typing import Any, override
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from ..provenance import DataRecord
+from ..config import ClassSpec, build, find_class, is_geo
+from ..provenance.record import DataRecord
 from ..randomness import global_seed
-from .building import ClassSpec, build, find_class, is_geo
 from .common import SourceDataModule
 from .grouping import transfer_tiles
 from .places import Places, raster_arguments, split_area

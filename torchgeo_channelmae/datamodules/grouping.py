@@ -13,9 +13,9 @@ from tqdm import tqdm
 from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import read_table
 from ..datasets.names import tile
-from ..mgrs import mgrs_tile, product_tiles
 from ..randomness import derive_seed
 from .known import Coordinates, Names, Rows, Source
+from .mgrs_tiles import mgrs_tile, product_tiles
 
 VAL_BY = ('auto', 'scene', 'tile', 'block', 'key', 'random')
 

@@ -14,7 +14,8 @@ from .. import sensors
 from ..datasets.metadata import PatchTable
 from ..datasets.names import acquisition, name_spaces, tile
 from ..datasets.patches import BigEarthNetPatches
-from ..provenance import DataRecord, patch_hashes
+from ..facts import TestFacts
+from ..provenance.record import DataRecord, patch_hashes
 from .base import ChannelDataModule
 
 _AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
@@ -71,6 +72,20 @@ class PairedDataModule(ChannelDataModule):
         self.test_name_spaces: tuple[str, ...] = ()
         self.test_patch_names: npt.NDArray[np.bytes_] | None = None
         self.test_frame: pd.DataFrame | None = None
+
+    @property
+    def test_facts(self) -> TestFacts:
+        """What a test needs beside images and labels, once it is set up."""
+        return TestFacts(
+            groups=self.test_groups,
+            group_seeds=self.test_group_seeds,
+            frequencies=getattr(self, 'train_class_frequencies', None),
+            tiles=self.test_tiles,
+            patches=self.test_patches,
+            name_spaces=self.test_name_spaces,
+            patch_names=self.test_patch_names,
+            frame=self.test_frame,
+        )
 
     @override
     def check_arguments(self) -> None:

@@ -16,13 +16,13 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo.samplers import RandomPatchSampler, RandomTimestampSampler
 
 from .. import sensors
-from ..mgrs import product_tiles
 from ..randomness import derive_seed
 from ..sensors import Band
-from ..statistics import missing_pixels
 from .grouping import hold_out
 from .known import LEVELS, Names, Rows, Source, described_bands
 from .known.source import padded
+from .mgrs_tiles import product_tiles
+from .statistics import missing_pixels
 
 _DEGREE = 111_320.0  # metres at most
 _TRIES = 100  # places looked at before a sample is given up

@@ -5,11 +5,18 @@ from typing import Any, override
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from .. import samplers
+from ..config import (
+    ClassSpec,
+    build,
+    check_arguments,
+    find_class,
+    guarded,
+    is_geo,
+)
 from ..datasets.names import name_spaces
-from ..provenance import DataRecord, patch_hashes
+from ..provenance.record import DataRecord, patch_hashes
 from ..randomness import global_seed
-from .building import ClassSpec, build, check_arguments, find_class, guarded, is_geo
+from ..samplers import epoch as samplers
 from .common import SourceDataModule, keep_apart, known_tiles
 from .grouping import VAL_BY, split_rows, tiles_of, transfer_tiles
 from .known import Rows, Source, make_source, source_class

@@ -11,11 +11,11 @@ import pyproj
 from matplotlib.figure import Figure
 from torchgeo.datasets import MMEarth, S2100k
 
-from ..balancing import entropy
-from ..datamodules.building import build, find_class
+from ..config import build, find_class
 from ..datamodules.known import source_class
-from ..samplers import LandCoverBalancedSampler
-from ..shares import ClassShares, Values, write_shares
+from ..samplers.balancing import entropy
+from ..samplers.epoch import LandCoverBalancedSampler
+from ..samplers.shares import ClassShares, Values, write_shares
 from .landcover_classes import MAPS
 from .landcover_raster import RasterLookup, raster_values
 from .landcover_sources import (

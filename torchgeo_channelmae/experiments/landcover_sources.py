@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..datamodules.known import Source, make_source, source_class
 from ..datasets.metadata import PatchTable
 from ..datasets.parallel import use_in_order
-from ..shares import Values, label_shares
+from ..samplers.shares import Values, label_shares
 from .landcover_raster import Counts, count_values
 
 Look = Callable[[int], tuple[Counts, int]]

@@ -2,14 +2,14 @@
 
 A replicate counts each cluster as often as it was drawn. So a score is computed from
 counts a cluster, and predictions are sorted once, not once a replicate. Definitions are
-those of :func:`~torchgeo_channelmae.metrics.multilabel_scores`.
+those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
 """
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from ..binary import DEFAULT_THRESHOLD
+from ..evaluation.binary import DEFAULT_THRESHOLD
 from .predictions import Predictions
 
 Floats = npt.NDArray[np.float64]

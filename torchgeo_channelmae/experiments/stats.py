@@ -10,16 +10,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .. import datamodules  # noqa: F401 (its classes may be named without it)
+from ..config import ClassSpec
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.building import ClassSpec
 from ..datamodules.common import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
 from ..datamodules.pretraining import PretrainingDataModule
+from ..datamodules.statistics import (
+    BandStatistics,
+    missing_pixels,
+    write_statistics,
+)
 from ..datamodules.visits import NamedBands
 from ..datasets.patches import BigEarthNetPatches
 from ..randomness import generator
-from ..statistics import BandStatistics, missing_pixels, write_statistics
 from .configuration import read_datamodule
 
 

@@ -91,7 +91,7 @@ class ChannelViT(VisionTransformer):
                 'dynamic_img_size is given, but the model takes any size anyway: leave '
                 "it out, and instead of TorchGeo's changevit, which reads one token a "
                 'grid cell, so the first band alone, choose unet with a variant of two '
-                'dates (register_variant of torchgeo_channelmae.register).'
+                'dates (register_variant of torchgeo_channelmae.callbacks.register).'
             )
         if band_maps not in get_args(BandMaps):
             raise ValueError(
@@ -282,7 +282,7 @@ class ChannelViT(VisionTransformer):
         Raises:
             ValueError: If they are of another model, or the file is damaged.
         """
-        from .weights import read_weights  # which knows this class
+        from .weights import read_weights
 
         told = self.take_weights(read_weights(checkpoint_path))
         rank_zero_info(f'Weights {checkpoint_path}: {told}')
@@ -300,7 +300,7 @@ class ChannelViT(VisionTransformer):
         Raises:
             ValueError: If they are of another model.
         """
-        from .weights import load_encoder  # which knows this class
+        from .weights import load_encoder
 
         own = {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
         return str(load_encoder(self, own, takes_grid=True))
@@ -333,7 +333,7 @@ class ChannelViT(VisionTransformer):
             warnings.warn(
                 f'The weights know no band {", ".join(fresh)}, whose embedding keeps '
                 f'its random start: load them with LoadWeights of '
-                f'torchgeo_channelmae.register to start it near the embeddings that '
+                f'torchgeo_channelmae.callbacks.register to start it near the embeddings that '
                 f'they know.',
                 stacklevel=2,
             )

@@ -54,7 +54,7 @@ class ChannelMAE_Weights(WeightsEnum):  # noqa: N801
         Returns:
             Tensors by name.
         """
-        from .weights import read_weights  # which knows this class
+        from .weights import read_weights
 
         tensors = read_weights(self.path())
         return {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
@@ -164,7 +164,7 @@ def register_weights(
     told: dict[str, Any] = {}
     meta: dict[str, Any] = {'model': model}
     if file is not None:
-        from ..export import read_run  # which knows this package
+        from .export import read_run
 
         header, _ = read_run(Path(file))
         if header['model'] != model:
@@ -211,7 +211,7 @@ def _described(file: str) -> dict[str, Any]:
     """Return the header of an export, or the one that a checkpoint would have."""
     header = read_header(file) if file.endswith('.safetensors') else None
     if header is None:
-        from ..export import read_run  # which knows this package
+        from .export import read_run
 
         header, _ = read_run(Path(file))
     return header
@@ -318,7 +318,7 @@ def _builder(name: str) -> Callable[..., Any]:
             **kwargs: Arguments of ``timm.create_model``. The grid of positions is
                 that of the weights anyway; any image size is taken.
         """
-        from .weights import bands_of, read_weights  # which know this module
+        from .weights import bands_of, read_weights
 
         if weights is None:
             return timm.create_model(name, **kwargs)

@@ -2,6 +2,6 @@
 
 from .pretraining import ChannelMAE
 from .transfer import CrossModalClassification
-from .unchanged import UnchangedHead
+from .zero_shot import UnchangedHead
 
 __all__ = ('ChannelMAE', 'CrossModalClassification', 'UnchangedHead')

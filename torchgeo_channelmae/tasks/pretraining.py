@@ -13,7 +13,7 @@ from torchgeo.tasks import BaseTask
 from torchvision.models import WeightsEnum
 
 from ..cell_sampling import count_cells, sample_cells
-from ..gather import PredictionStore
+from ..evaluation.predictions import PredictionStore
 from ..losses import (
     check_reduction,
     normalize_tokens,
@@ -27,7 +27,7 @@ from ..models.tokens import gather_tokens, patchify
 from ..models.weights import load_decoder
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
-from .mixins import ChannelTaskMixin, sample_keys
+from .base import ChannelTaskMixin, sample_keys
 from .optim import decay_groups, scaled_lr, schedule
 from .reconstruction import Reconstruction, to_images
 

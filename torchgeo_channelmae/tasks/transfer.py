@@ -12,12 +12,12 @@ from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
+from ..evaluation.scoring import EvaluationMixin
 from ..models.peers import create_peer, is_peer
 from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
-from .evaluation import EvaluationMixin
-from .mixins import ChannelTaskMixin
+from .base import ChannelTaskMixin
 from .optim import layer_decay_groups, scaled_lr, schedule
 from .trainable import (
     check_parts,

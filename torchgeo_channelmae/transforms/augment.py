@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from ..datamodules.building import ClassSpec, build, find_class
+from ..config import ClassSpec, build, find_class
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .atmosphere import RandomHaze

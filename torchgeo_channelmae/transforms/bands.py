@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from ..sensors import find
-from .base import BandAugmentation, LinearAugmentation, check_span, per_band, uniform
+from .base import (
+    BandAugmentation,
+    LinearAugmentation,
+    check_span,
+    per_band,
+    uniform,
+)
 from .noise import draw_seeds, normal_field
 
 

@@ -7,7 +7,7 @@ from torchvision.transforms import v2 as T
 
 from torchgeo_channelmae.models.peers.scaling import InputScaling
 from torchgeo_channelmae.models.peers.transforms import WHITE, expected_by, picture
-from torchgeo_channelmae.published import input_bands
+from torchgeo_channelmae.provenance.published import input_bands
 
 
 def scaled(expected, physical):

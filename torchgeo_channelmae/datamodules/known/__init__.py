@@ -11,7 +11,12 @@ from typing import Any
 import torchgeo.datasets as tg
 
 from ...datasets.patches import BigEarthNetPatches
-from .bigearthnet import BigEarthNetV1, BigEarthNetV2, CopernicusBench, OwnBigEarthNet
+from .bigearthnet import (
+    BigEarthNetV1,
+    BigEarthNetV2,
+    CopernicusBench,
+    OwnBigEarthNet,
+)
 from .mmearth import MMEarth
 from .patches import SEN12MS, EuroSAT, S2100k, So2Sat
 from .seasons import SSL4EOS12, SeasonalContrast

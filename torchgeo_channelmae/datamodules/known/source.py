@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import sensors
 from ...randomness import derive_seed
 from ...sensors import Band
-from ...statistics import missing_pixels
+from ..statistics import missing_pixels
 
 Coordinates = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor
 
-from ...metrics import evaluate, multilabel_scores, tune_thresholds
+from ...evaluation.metrics import evaluate, multilabel_scores, tune_thresholds
 
 Floats = npt.NDArray[np.floating]
 
@@ -229,7 +229,7 @@ def scores(
     tune: tuple[Tensor, Tensor] | None = None,
     groups: tuple[int, Sequence[int]] | None = None,
 ) -> dict[str, float]:
-    """Score predictions, micro and macro, as :mod:`torchgeo_channelmae.metrics` does.
+    """Score predictions, micro and macro, as :mod:`torchgeo_channelmae.evaluation.metrics` does.
 
     Where a sample has one class, F1 is of the most probable class (its micro mean is
     the accuracy); else of each class at 0.5, and at thresholds tuned elsewhere.

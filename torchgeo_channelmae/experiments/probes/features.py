@@ -15,7 +15,7 @@ from torchgeo.datamodules import BaseDataModule
 from torchgeo.datasets import GeoDataset
 from tqdm import tqdm
 
-from ...gather import PredictionStore
+from ...evaluation.predictions import PredictionStore
 from ...models import ChannelViT
 from ...randomness import generator
 

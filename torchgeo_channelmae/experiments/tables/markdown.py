@@ -32,7 +32,7 @@ def markdown(results: Results) -> str:
         '',
     ]
     if table.name == 'matrix':
-        from .grid import grid_lines  # which write differences as here
+        from .grid import grid_lines
         from .unchanged_page import unchanged_lines
 
         lines += grid_lines(results)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import yaml
 
-from ...metrics import evaluate
+from ...evaluation.metrics import evaluate
 from ..bootstrap import Bootstrap, Interval, bootstrap
 from ..predictions import Predictions, read_predictions
 from ..resampled import SCORES, TUNED

@@ -21,7 +21,6 @@ import torch.utils.tensorboard  # these here, so that forked processes have them
 import torchgeo.main
 import yaml
 
-from ... import datamodules, tasks  # noqa: F401
 from ...processes import end_with
 from .plan import Plan, Run
 from .scores import best_rate, best_run

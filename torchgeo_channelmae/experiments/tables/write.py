@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...metrics import multilabel_scores, per_class
+from ...evaluation.metrics import multilabel_scores, per_class
 from ..bootstrap import Interval
 from ..predictions import Predictions
 from .figure import figure

@@ -11,12 +11,12 @@ import timm
 import torch
 from torch import Tensor
 
+from ..provenance.normalization import noted
+from ..provenance.record import KEY as PROVENANCE
+from ..provenance.record import from_state
+from ..sensors import default_names
+from .exported import VERSION, content_hash, read_file, write_file
 from .model_card import model_card
-from .models.exported import VERSION, content_hash, read_file, write_file
-from .normalization import noted
-from .provenance import KEY as PROVENANCE
-from .provenance import from_state
-from .sensors import default_names
 
 _DECODER = ('decoder_dim', 'decoder_depth', 'decoder_num_heads')
 _PACKAGES = ('torchgeo-channelmae', 'torch', 'timm', 'torchgeo')

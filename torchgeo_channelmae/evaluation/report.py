@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from ..overlap import Overlap, Verdict, label_free
-from ..provenance import DataRecord, Training
+from ..provenance.overlap import Overlap, Verdict, label_free
+from ..provenance.record import DataRecord, Training
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 
@@ -24,8 +24,8 @@ def score_report(
     """Summarise the scores of a test in Markdown.
 
     Args:
-        scores: What :func:`~torchgeo_channelmae.metrics.evaluate` returned.
-        classes: What :func:`~torchgeo_channelmae.metrics.per_class` returned.
+        scores: What :func:`~torchgeo_channelmae.evaluation.metrics.evaluate` returned.
+        classes: What :func:`~torchgeo_channelmae.evaluation.metrics.per_class` returned.
         groups: Number of random groups of the test set.
         seeds: Seeds of the groups.
         note: What the reader has to know before reading on.

@@ -12,16 +12,28 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from ..callbacks.resume import ResumeInsideEpoch
+from ..callbacks.run_folder import checkpoint_of
 from ..models.channelvit import ChannelViT
 from ..models.fresh import FreshBands
 from ..models.peers import Peer, check_published
+from ..models.peers.inputs import (
+    load_own,
+    load_published,
+    look_at_data,
+    restore_scaling,
+)
 from ..models.plain import check_image, load_plain
 from ..models.registry import did_you_mean
 from ..models.report import LoadReport
 from ..models.weights import load_encoder, read_weights
-from ..normalization import KEY as NORMALIZATION
-from ..normalization import difference, normalization_of, read_normalization
-from ..provenance import (
+from ..provenance.normalization import KEY as NORMALIZATION
+from ..provenance.normalization import (
+    difference,
+    normalization_of,
+    read_normalization,
+)
+from ..provenance.record import (
     KEY,
     DataRecord,
     Provenance,
@@ -30,9 +42,6 @@ from ..provenance import (
     read_provenance,
 )
 from ..randomness import derive_seed, global_seed
-from ..resuming import ResumeInsideEpoch
-from ..runs import checkpoint_of
-from .inputs import load_own, load_published, look_at_data, restore_scaling
 
 
 class ChannelTaskMixin(LightningModule):

@@ -10,11 +10,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from ..callbacks.run_folder import checkpoint_of
 from ..models.fresh import FreshBands
 from ..models.weights import load_encoder, read_weights
-from ..normalization import difference, normalization_of, noted, read_normalization
-from ..provenance import KEY, Provenance, from_state, read_provenance
-from ..runs import checkpoint_of
+from ..provenance.normalization import (
+    difference,
+    normalization_of,
+    noted,
+    read_normalization,
+)
+from ..provenance.record import KEY, Provenance, from_state, read_provenance
 from .transfer import CrossModalClassification
 
 _SPECTRAL = 'spectral_embed.'

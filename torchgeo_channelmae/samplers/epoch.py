@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import Dataset, DistributedSampler
 
+from ..randomness import generator
 from .balancing import Array, expected_draws
 from .draws import ONE, deal, number_visits, systematic_counts, to_integers
-from .randomness import generator
 from .shares import ClassShares, Values, check_shares, read_shares, rows_of
 
 
@@ -130,7 +130,7 @@ class LandCoverBalancedSampler(EpochSampler):
     """Draws samples so that land-cover classes come evenly.
 
     How often each sample is expected in an epoch is found once, see
-    :mod:`~torchgeo_channelmae.balancing`; each epoch then draws which samples come how
+    :mod:`~torchgeo_channelmae.samplers.balancing`; each epoch then draws which samples come how
     often: as often as expected, rounded up or down. The k-th draw (from 0) of sample i
     in an epoch has the number ``k * len(dataset) + i``, so that each visit has a number
     of its own (:class:`Visits` takes such numbers). The order is a function of seed and
@@ -138,7 +138,7 @@ class LandCoverBalancedSampler(EpochSampler):
 
     Ranks see disjoint samples, in the order of the epoch: without replacement they take
     turns along it as those of :class:`EpochSampler`; with replacement all draws of a
-    sample go to one rank (:func:`~torchgeo_channelmae.draws.deal`), so that the
+    sample go to one rank (:func:`~torchgeo_channelmae.samplers.draws.deal`), so that the
     samples of a step depend on the number of ranks. As ranks visit equally many,
     samples may be shared, fewer than there are ranks, where too few come only once.
 
@@ -187,7 +187,7 @@ class LandCoverBalancedSampler(EpochSampler):
                 least once.
             absent: What to do about a class that no sample has: 'raise' or 'ignore'.
             rows: (N,) which row of ``shares`` each sample is. None finds them, see
-                :func:`~torchgeo_channelmae.shares.rows_of`.
+                :func:`~torchgeo_channelmae.samplers.shares.rows_of`.
             seed: Seed that all ranks share.
             num_replicas: Number of ranks, see :class:`EpochSampler`.
             rank: This process's rank.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.data import Subset
 
-from .datasets.metadata import PatchTable
+from ..datasets.metadata import PatchTable
 
 Values = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

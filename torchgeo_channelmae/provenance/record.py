@@ -1,6 +1,6 @@
 """What the trainings behind a model's weights read, as a checkpoint notes it.
 
-What a test shares with it is told by :mod:`~torchgeo_channelmae.overlap`.
+What a test shares with it is told by :mod:`~torchgeo_channelmae.provenance.overlap`.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
-from .models.exported import read_checkpoint, read_header
-from .models.tags import path_of
+from ..models.exported import read_checkpoint, read_header
+from ..models.tags import path_of
 from .published import seen_by
 
 KEY = 'channelmae_provenance'

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 
 from torchvision.models import WeightsEnum
 
-from . import sensors
+from .. import sensors
 
 _L1C = sensors.names(sensors.SENTINEL2_L1C)
 _L2A = sensors.names(sensors.SENTINEL2_L2A)

@@ -13,13 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import randomness
-from .binary import (
-    DEFAULT_THRESHOLD,
-    average_precision,
-    best_threshold,
-    f1_score,
-)
+from .. import randomness
+from .binary import DEFAULT_THRESHOLD, average_precision, best_threshold, f1_score
 
 __all__ = (
     'evaluate',
@@ -132,7 +127,7 @@ def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Find for each class the threshold with the highest F1.
 
     To be run on validation predictions. How ties are resolved is said in
-    :func:`~torchgeo_channelmae.binary.best_threshold`.
+    :func:`~torchgeo_channelmae.evaluation.binary.best_threshold`.
 
     Args:
         probabilities: Predicted probabilities, float (S, K).

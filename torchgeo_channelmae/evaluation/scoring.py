@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torchgeo.datasets import BigEarthNet
 from torchgeo.datasets.utils import Sample
 
-from ..gather import PredictionStore
-from ..metrics import evaluate, multilabel_scores, per_class, tune_thresholds
-from ..overlap import Verdict, check_not_trained_on, judge
-from ..provenance import DataRecord, Provenance
+from ..provenance.overlap import Verdict, check_not_trained_on, judge
+from ..provenance.record import DataRecord, Provenance
 from .breakdown import patch_table, per_country
-from .reports import overlap_line, score_report, write_predictions, write_report
+from .metrics import evaluate, multilabel_scores, per_class, tune_thresholds
+from .predictions import PredictionStore
+from .report import overlap_line, score_report, write_predictions, write_report
 
 
 class EvaluationMixin(LightningModule):

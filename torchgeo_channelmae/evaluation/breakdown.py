@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..binary import DEFAULT_THRESHOLD
-from ..metrics import multilabel_scores
+from .binary import DEFAULT_THRESHOLD
+from .metrics import multilabel_scores
 
 
 def per_country(
@@ -26,7 +26,7 @@ def per_country(
 
     Returns:
         A row a country, in alphabetical order: ``patches`` and the scores of
-        :func:`~torchgeo_channelmae.metrics.multilabel_scores`, the macro ones over the
+        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`, the macro ones over the
         classes that occur there. No rows where no country is known.
     """
     names = pd.Series(list(countries))

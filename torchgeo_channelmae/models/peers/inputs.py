@@ -7,7 +7,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from ..models.peers import (
+from ...provenance.published import input_bands
+from ..plain import load_plain
+from ..report import LoadReport
+from . import (
     Expected,
     InputScaling,
     Peer,
@@ -15,10 +18,7 @@ from ..models.peers import (
     expected_by,
     standardisation,
 )
-from ..models.peers.scaling import SCALING
-from ..models.plain import load_plain
-from ..models.report import LoadReport
-from ..published import input_bands
+from .scaling import SCALING
 
 
 def look_at_data(model: Peer, datamodule: Any, starts: bool) -> None:

@@ -3,14 +3,16 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, override
 
 import torchgeo.datasets
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from torchgeo.datasets import DatasetNotFoundError, GeoDataset
 
-from .. import datasets
+from . import datasets
 
 _FOLDERS = (datasets, torchgeo.datasets)
 _KEYS = {'class_path', 'init_args'}
@@ -192,3 +194,44 @@ def is_geo(kind: type) -> bool:
 
 def _line(error: BaseException) -> str:
     return ' '.join(str(error).split()) or 'without a message'
+
+
+def built_by_command_line() -> bool:
+    """Tell whether LightningCLI is building the task or datamodule that calls this.
+
+    LightningCLI hands hyperparameters to what it builds, together with the name of the
+    function that built it, which Lightning stores in checkpoints.
+    """
+    probe = HyperparametersMixin()
+    probe.save_hyperparameters()
+    return '_instantiator' in probe.hparams
+
+
+@contextmanager
+def deferred_errors(owner: Any) -> Iterator[None]:
+    """Raise a wrong argument at once in Python, and in ``setup`` on the command line.
+
+    jsonargparse buries an error of a constructor under pages about its types. So while
+    LightningCLI builds ``owner``, a ValueError of the block is kept in
+    ``owner.argument_error``, and :func:`raise_deferred` raises it in ``setup``: the
+    last line on the terminal is then the error's own sentence.
+
+    Args:
+        owner: The task or datamodule whose constructor this is.
+
+    Raises:
+        ValueError: That of the block, unless LightningCLI is building the owner.
+    """
+    owner.argument_error = None
+    try:
+        yield
+    except ValueError as error:
+        if not built_by_command_line():
+            raise
+        owner.argument_error = error
+
+
+def raise_deferred(owner: Any) -> None:
+    """Raise the error that :func:`deferred_errors` kept, if there is one."""
+    if owner.argument_error is not None:
+        raise owner.argument_error

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .sensors import find
+from ..sensors import find
 
 
 def model_card(

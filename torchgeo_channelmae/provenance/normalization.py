@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from .models.exported import read_checkpoint, read_header
-from .models.tags import path_of
+from ..models.exported import read_checkpoint, read_header
+from ..models.tags import path_of
 
 KEY = 'channelmae_normalization'
 """Where a checkpoint has :func:`normalization_of`."""

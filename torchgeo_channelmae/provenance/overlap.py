@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from .provenance import DataRecord, Provenance, Training
+from .record import DataRecord, Provenance, Training
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Lightning callbacks: run folder, exact resume, loss guard, compiling."""

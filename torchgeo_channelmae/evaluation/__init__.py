@@ -1,0 +1,1 @@
+"""Scores of a multi-label task, and the files that a test writes."""

@@ -1,0 +1,74 @@
+"""What tasks, callbacks and experiments may ask a datamodule for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import Tensor
+
+from .provenance.record import DataRecord
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the images of a datamodule are: ``datamodule.facts``, after ``setup``.
+
+    Attributes:
+        bands: Names of the bands, in the order of the channels.
+        mean: (C,) mean of each band in physical units, as normalised with.
+        std: (C,) standard deviation of each band.
+        size: Height and width of the images in pixels.
+        record: What training on these data reads; None where unknown.
+        class_names: Names of the classes; None without labels.
+        note: A warning to print above every score (such as that of sample data).
+    """
+
+    bands: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    size: int
+    record: DataRecord | None = None
+    class_names: tuple[str, ...] | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TestFacts:
+    """What a test needs beside images and labels: ``datamodule.test_facts``.
+
+    Attributes:
+        groups: Number of random groups that the test set is split into.
+        group_seeds: Seeds of the groups.
+        frequencies: (K,) share of training samples with each class, for the floor.
+        tiles: (samples,) MGRS tile of each test sample, '' where unknown.
+        patches: (samples, spaces) hashes of the names of each test sample.
+        name_spaces: Kind of each of these names.
+        patch_names: (samples,) the names that messages use.
+        frame: ``acquisition`` and ``country`` of each test sample, by patch id.
+    """
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    groups: int = 5
+    group_seeds: tuple[int, ...] = (0, 1, 2)
+    frequencies: Tensor | None = None
+    tiles: npt.NDArray[np.str_] | None = None
+    patches: Tensor | None = None
+    name_spaces: tuple[str, ...] = ()
+    patch_names: npt.NDArray[Any] | None = None
+    frame: pd.DataFrame | None = None
+
+
+def data_facts(datamodule: object) -> DataFacts | None:
+    """Return what a datamodule says of its images; None if it is not one of ours."""
+    return getattr(datamodule, 'facts', None)
+
+
+def test_facts(datamodule: object) -> TestFacts:
+    """Return what a datamodule says of its test; the defaults if it says nothing."""
+    return getattr(datamodule, 'test_facts', None) or TestFacts()
+
+
+test_facts.__test__ = False  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""What a training read, and what a test shares with it."""
