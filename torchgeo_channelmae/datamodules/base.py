@@ -1,11 +1,13 @@
-"""What the datamodules share: named bands, normalised and sized on the device."""
+"""Base of the datamodules: named bands, normalized and sized on the device."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, override
 
 import kornia.augmentation as K
+import pandas as pd
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
@@ -20,7 +22,6 @@ from ..randomness import derive_seed, global_seed
 from ..samplers.epoch import EpochSampler, Visits
 from .collate import collate
 from .loader import EpochLoader
-from .skipped import list_skipped
 
 _SIZE_BY = ('resize', 'pad', 'crop')
 
@@ -28,29 +29,33 @@ _SIZE_BY = ('resize', 'pad', 'crop')
 class ChannelDataModule(NonGeoDataModule):
     """A datamodule of named bands.
 
-    On the device, each band is normalised with its own mean and standard deviation and
-    brought to ``size``, one call a resolution, and training images are flipped. What
-    is drawn depends on the global seed, the epoch and the samples of the batch only, so
-    reruns and resumed runs agree.
+    On the device, each band is normalized with its own mean and standard deviation and
+    brought to ``size``, in one call per resolution, and training images are flipped.
+    Random draws depend only on the global seed, the epoch and the samples of the batch,
+    so that reruns and resumed runs agree.
 
-    A subclass sets ``bands``, ``mean`` and ``std`` (C each) before a batch comes, and
-    makes ``train_dataset`` and the others in ``setup``, where it also calls
-    :meth:`check_arguments` first and :meth:`check_batch_size` last.
+    A subclass sets ``bands``, ``mean`` and ``std``, calls :meth:`check_arguments` in
+    its constructor, makes ``train_dataset`` and the others in ``setup``, and calls
+    :meth:`check_batch_size` there.
 
     Attributes:
         bands: Names of the bands, in order.
         mean: (C,) mean of each band in physical units.
         std: (C,) standard deviation of each band.
-        record: What training reads, where known.
+        record: What training reads; None where unknown.
+        note: A warning to print above every score; None for none.
+        class_names: Names of the classes; None without labels.
         side: Height and width in pixels of native samples on the finest grid of their
-            dataset, where known.
-        skipped: Names of patches that could not be read: the reason.
+            dataset; None where unknown.
+        skipped: The reason per name of a patch that could not be read.
     """
 
     bands: tuple[str, ...]
     mean: Tensor
     std: Tensor
     record: DataRecord | None = None
+    note: str | None = None
+    class_names: Sequence[str] | None = None
     side: int | None = None
 
     def __init__(
@@ -64,16 +69,16 @@ class ChannelDataModule(NonGeoDataModule):
         augment: bool,
         **kwargs: Any,
     ) -> None:
-        """Initialise the datamodule.
+        """Initialize the datamodule.
 
         Args:
             dataset_class: Class of the datasets.
             size: Height and width of the images in pixels.
             size_by: How an image gets that size: 'resize', 'pad' or 'crop'.
-            batch_size: Samples of a batch, on each device.
-            num_workers: Processes that load data.
-            samples_per_epoch: Training samples of an epoch over all devices. None is
-                each once.
+            batch_size: Samples per batch and device.
+            num_workers: Number of data loading processes.
+            samples_per_epoch: Training samples per epoch over all devices. None is each
+                sample once.
             augment: Whether training images are flipped, and cropped anywhere.
             **kwargs: Arguments of the datasets.
         """
@@ -95,8 +100,8 @@ class ChannelDataModule(NonGeoDataModule):
             std=self.std,
             size=self.size,
             record=self.record,
-            class_names=getattr(self, 'class_names', None),
-            note=getattr(self, 'note', None),
+            class_names=None if self.class_names is None else tuple(self.class_names),
+            note=self.note,
         )
 
     @property
@@ -116,41 +121,37 @@ class ChannelDataModule(NonGeoDataModule):
     def on_after_batch_transfer(
         self, batch: dict[str, Any], dataloader_idx: int
     ) -> dict[str, Any]:
-        """Normalise, size and, in training, augment a batch on its device.
+        """Normalize, size and, in training, augment a batch on its device.
 
-        Args:
-            batch: A batch in physical units, with ``image`` or ``native`` pixels.
-            dataloader_idx: Index of the dataloader.
-
-        Returns:
-            The batch with a normalised ``image``; the other keys pass through.
+        Raises:
+            ValueError: If all samples of a training batch were skipped.
         """
         skipped = batch.pop('skipped', ())
         self._note_skipped(skipped)
-        trainer = self.trainer
-        training = trainer is not None and trainer.training
-        if not batch:  # all were skipped
-            task = getattr(trainer, 'lightning_module', None)
-            if training or not getattr(task, 'takes_empty_batches', False):
-                raise ValueError(
-                    f'All {len(skipped)} patches of a batch were skipped, the first '
-                    f'because: {skipped[0][1]}'
-                )
+        training = self.trainer is not None and self.trainer.training
+        if not batch and training:
+            raise ValueError(
+                f'All {len(skipped)} patches of a batch were skipped, the first '
+                f'because: {skipped[0][1]}'
+            )
+        if not batch:
             return batch
-        return self.finish(batch, training, trainer.current_epoch if trainer else 0)
+        return self.finish(
+            batch, training, self.trainer.current_epoch if self.trainer else 0
+        )
 
     def finish(
         self, batch: Mapping[str, Any], training: bool, epoch: int = 0
     ) -> dict[str, Any]:
-        """Normalise and size a batch and, for training, augment it.
+        """Normalize and size a batch and, for training, augment it.
 
         Args:
             batch: A batch in physical units, with ``image`` or ``native`` pixels.
-            training: Whether it is for training.
-            epoch: The epoch that the draws are for.
+            training: Whether to augment.
+            epoch: Epoch that the random draws are for.
 
         Returns:
-            The batch with ``image`` (B, C, size, size), normalised.
+            The batch with a normalized ``image`` (B, C, size, size).
         """
         batch = dict(batch)
         native = batch.pop('native', None)
@@ -177,18 +178,14 @@ class ChannelDataModule(NonGeoDataModule):
         """Return a sample in physical units, to plot it.
 
         Args:
-            sample: A sample of a dataset, as it is returned, or a row of a batch as
-                :meth:`finish` makes it (it has a ``visit``), whose normalisation is
-                undone.
+            sample: A sample of a dataset, or a row of a batch of :meth:`finish` (with
+                ``visit``), whose normalization is undone.
 
         Raises:
-            RuntimeError: If nothing is set up yet.
+            RuntimeError: Before ``setup``.
         """
         if not self.datasets():
-            raise RuntimeError(
-                f'{type(self).__name__} has no dataset yet to plot samples of: call '
-                f"setup first, such as setup('fit')."
-            )
+            raise RuntimeError(f"{type(self).__name__} has no data. Call setup('fit').")
         sample = dict(sample)
         if 'visit' in sample and 'native' not in sample:
             image = sample['image']
@@ -317,32 +314,31 @@ class ChannelDataModule(NonGeoDataModule):
         self._resumed = state_dict.get('order')
 
     def check_arguments(self) -> None:
-        """Check what the constructor was given.
+        """Check the arguments of the constructor.
 
         Raises:
-            ValueError: If an argument makes no sense.
+            ValueError: If one is wrong.
         """
         if self.size_by not in _SIZE_BY:
-            choices = ', '.join(_SIZE_BY)
-            raise ValueError(f'Unknown size_by {self.size_by!r}: use one of {choices}.')
-        for name in ('size', 'batch_size', 'samples_per_epoch'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name} is {value}: it must be at least 1.')
-        if self.num_workers < 0:
-            raise ValueError(f'num_workers is {self.num_workers}: give 0 or more.')
+            raise ValueError(
+                f'Unknown size_by {self.size_by!r}. Use one of {", ".join(_SIZE_BY)}.'
+            )
+        for name in ('size', 'batch_size', 'samples_per_epoch', 'num_workers'):
+            value, least = getattr(self, name), int(name != 'num_workers')
+            if value is not None and value < least:
+                raise ValueError(f'{name} is {value}. Use at least {least}.')
         if self.side is not None:
             self._check_fits((self.side, self.side))
 
     def _check_fits(self, size: tuple[int, int]) -> None:
         if self.size_by == 'crop' and self.size > min(size):
             raise ValueError(
-                f'size is {self.size}, more than the {min(size)} px to crop from: give '
+                f'size={self.size} is more than the {min(size)} px to crop from. Use '
                 f'at most {min(size)}, or size_by resize or pad.'
             )
         if self.size_by == 'pad' and self.size < max(size):
             raise ValueError(
-                f'size is {self.size}, less than the {max(size)} px to pad: give at '
+                f'size={self.size} is less than the {max(size)} px to pad. Use at '
                 f'least {max(size)}, or size_by resize or crop.'
             )
 
@@ -350,27 +346,20 @@ class ChannelDataModule(NonGeoDataModule):
         """Check that every process has at least one batch to train on.
 
         Args:
-            drawn: Samples of an epoch. None is ``samples_per_epoch``, or each once.
+            drawn: Samples per epoch. None is ``samples_per_epoch``, or each once.
 
         Raises:
-            ValueError: If it has not.
+            ValueError: If it has none.
         """
         _, world_size = self.rank()
         total = drawn or self.samples_per_epoch or len(self.train_dataset)
         share = total // world_size
-        if self.batch_size <= share:
-            return
-        counted = f'{total} training patches'
-        if self.samples_per_epoch:
-            counted += ' of an epoch (samples_per_epoch)'
-        if world_size > 1:
-            counted = (
-                f'{share} that each of {world_size} processes has of the {counted}'
+        if self.batch_size > share:
+            raise ValueError(
+                f'batch_size={self.batch_size} is larger than an epoch of '
+                f'{total} training samples over {world_size} processes. '
+                f'Use at most {share}, or raise samples_per_epoch.'
             )
-        raise ValueError(
-            f'batch_size {self.batch_size} is larger than the {counted}: '
-            + (f'use at most {share}.' if share else 'use fewer processes.')
-        )
 
     def _note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
         for name, reason in skipped:
@@ -380,14 +369,9 @@ class ChannelDataModule(NonGeoDataModule):
 
     @override
     def teardown(self, stage: str) -> None:
-        """Say how many patches were skipped, and add them to the run's ``skipped.csv``.
-
-        Args:
-            stage: 'fit', 'validate', 'test' or 'predict'.
-        """
+        """Report how many patches were skipped, and list them in ``skipped.csv``."""
         super().teardown(stage)
-        # The default_root_dir without a logger; all processes have to ask for it.
-        folder = None if self.trainer is None else self.trainer.log_dir
+        folder = None if self.trainer is None else self.trainer.log_dir  # on all ranks
         found: list[dict[str, str]] = [self.skipped]
         if dist.is_available() and dist.is_initialized():
             found = [{} for _ in range(dist.get_world_size())]
@@ -396,9 +380,19 @@ class ChannelDataModule(NonGeoDataModule):
         self.skipped = {}
         if not skipped or self.rank()[0]:
             return
-        listed = ''
-        if folder is not None:
-            listed = f', listed in {list_skipped(folder, stage, skipped)}'
-        rank_zero_warn(
-            f'{len(skipped)} patches could not be read and were skipped{listed}.'
-        )
+        listed = '' if folder is None else f', see {_list(folder, stage, skipped)}'
+        rank_zero_warn(f'{len(skipped)} patches could not be read{listed}.')
+
+
+def _list(folder: str, stage: str, skipped: Mapping[str, str]) -> Path:
+    """Add patches to ``skipped.csv`` of a folder: one row per stage and patch."""
+    path = Path(folder) / 'skipped.csv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame(
+        [(stage, *item) for item in skipped.items()],
+        columns=['stage', 'patch_id', 'reason'],
+    )
+    if path.is_file():
+        rows = pd.concat([pd.read_csv(path, dtype=str), rows])
+    rows.drop_duplicates().to_csv(path, index=False)
+    return path

@@ -1,16 +1,21 @@
 """Sentinel-1 and Sentinel-2 patches of BigEarthNet for training and testing."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import override
+from typing import Any, override
 
-from lightning.pytorch.utilities import rank_zero_warn
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..datasets import BigEarthNetLMDB, BigEarthNetV1GeoTIFF, BigEarthNetV2GeoTIFF
+from .. import sensors
+from ..config import deferred_errors, raise_deferred
+from ..datasets import BigEarthNetLMDB
 from ..datasets.bigearthnet import SAMPLE_ROOT
-from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import (
     PatchTable,
     check_version,
@@ -18,20 +23,28 @@ from ..datasets.metadata import (
     read_table,
     table_note,
 )
-from ..datasets.patches import BigEarthNetPatches
+from ..datasets.names import acquisition, name_spaces, tile
 from ..datasets.selection import Selection
-from .paired import PairedDataModule
+from ..facts import TestFacts
+from ..provenance.record import DataRecord, patch_hashes
+from .base import ChannelDataModule
 
-_FORMATS = ('lmdb', 'geotiff')
-_ARCHIVES = {'v1': BigEarthNetV1GeoTIFF, 'v2': BigEarthNetV2GeoTIFF}
+_AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
+_SAMPLE_NOTE = (
+    'These are the patches of the bundled sample: the scores show that the pipeline '
+    'works and say nothing about the model.'
+)
 
 
-class BigEarthNetS1S2DataModule(PairedDataModule):
+class BigEarthNetS1S2DataModule(ChannelDataModule):
     """Named bands of BigEarthNet's Sentinel-1 and Sentinel-2 patches, v1 or v2.
 
-    What it has when it is set up, see
-    :class:`~torchgeo_channelmae.datamodules.paired.PairedDataModule`.
+    Once set up, it has ``facts`` and ``test_facts``; ``table``, the patches of all
+    splits; and ``train_class_frequencies``, (19,), the share of training patches with
+    each class.
     """
+
+    side = BigEarthNetLMDB.side
 
     def __init__(
         self,
@@ -46,7 +59,6 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
         test_groups: int = 5,
         test_group_seeds: Sequence[int] = (0, 1, 2),
         predict_split: str = 'test',
-        format: str = 'lmdb',
         version: str | None = None,
         lmdb: str | None = None,
         countries: list[str] | None = None,
@@ -59,74 +71,67 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
         split_seed: int = 0,
         max_nonfinite: float = 0.01,
         on_error: str = 'raise',
-        download: bool = False,
-        checksum: bool = True,
     ) -> None:
-        """Initialise the datamodule.
+        """Initialize the datamodule.
 
         Args:
-            root: Folder of the data, see the classes of
-                :mod:`~torchgeo_channelmae.datasets`. None is the bundled sample.
-            bands: Names of the bands, in the order wanted. None is the 12 of
-                Sentinel-2.
+            root: Folder of the data, as ``channelmae encode`` or rico-hdl wrote it.
+                None is the bundled sample.
+            bands: Names of the bands, in order. None is the 12 of Sentinel-2.
             size: Height and width of the images in pixels; patches have 120.
-            size_by: How a patch gets that size. 'resize' is bilinear (smoothed before
+            size_by: How a patch gets that size. 'resize' is bilinear (antialiased when
                 shrinking); 'pad' adds zeros, each band's mean, on the right and below;
-                'crop' cuts out of the middle, in training anywhere if ``augment``.
-            batch_size: Patches of a batch, on each device.
-            num_workers: Processes that load data.
-            samples_per_epoch: Training patches of an epoch over all devices. None is
-                each once.
+                'crop' cuts the center, or anywhere in training with ``augment``.
+            batch_size: Patches per batch and device.
+            num_workers: Number of data loading processes.
+            samples_per_epoch: Training patches per epoch over all devices. None is
+                each patch once.
             augment: Whether training patches are flipped, and cropped anywhere.
-            test_groups: Random groups into which a test splits its patches.
-            test_group_seeds: Seeds of the random groupings.
+            test_groups: Number of random groups that a test splits its patches into.
+            test_group_seeds: Seeds of the random groups.
             predict_split: The split to predict: 'train', 'val' or 'test'.
-            format: 'lmdb', converted by ``channelmae encode`` or rico-hdl, or
-                'geotiff', the original archives unpacked.
-            version: 'v1' or 'v2' of BigEarthNet, to be sure. None takes what is there.
-            lmdb: Folder of the LMDB where ``root`` has several.
-            countries: Use patches of these countries only.
-            exclude_snow: Leave patches with seasonal snow out.
-            exclude_cloud: Leave patches with clouds or their shadows out.
+            version: Require 'v1' or 'v2' of BigEarthNet. None takes either.
+            lmdb: Folder of the LMDB, if ``root`` has several.
+            countries: Use only patches of these countries.
+            exclude_snow: Leave out patches with seasonal snow.
+            exclude_cloud: Leave out patches with clouds or cloud shadows.
             split_by: 'official' splits; 'acquisition', no overpass of Sentinel-2 and no
-                scene of Sentinel-1 in two splits; 'tile', each MGRS tile in one;
-                'country', ``test_countries`` test and others train.
+                scene of Sentinel-1 in two splits; 'tile', no MGRS tile in two splits;
+                'country', where ``test_countries`` test and others train.
             test_countries: Countries that test, for ``split_by`` country.
             val_countries: Countries that validate. None is about a quarter of the
-                others' patches, by acquisition.
-            train_fraction: Share of the training patches to use, chosen by their names:
-                a smaller share is a part of a larger one, and the same in every run.
-            split_seed: Seed of ``split_by`` acquisition or tile and of
+                other countries' patches, by acquisition.
+            train_fraction: Share of the training patches to use. A smaller share is a
+                subset of a larger one, and the same in every run.
+            split_seed: Seed of ``split_by`` acquisition or tile, and of
                 ``train_fraction``.
-            max_nonfinite: Largest share of a band's pixels without data that is filled
-                rather than an error.
-            on_error: What a patch that can't be read does: 'raise' ends the run,
-                'skip' leaves it out, counts it and lists it.
-            download: With ``format`` geotiff and a ``version``, download and unpack
-                what the bands need and ``root`` lacks, in one process.
-            checksum: Check downloads before they are unpacked (slow).
+            max_nonfinite: Largest share of NaN or infinite pixels of a band that is
+                filled with the band's mean; more is an error.
+            on_error: What happens to a patch that cannot be read: 'raise' ends the run,
+                'skip' leaves it out and lists it in ``skipped.csv``.
+
+        Raises:
+            ValueError: If an argument is wrong.
         """
         super().__init__(
             BigEarthNetLMDB,
-            root,
-            bands,
-            test_groups,
-            test_group_seeds,
-            predict_split,
             size=size,
             size_by=size_by,
             batch_size=batch_size,
             num_workers=num_workers,
             samples_per_epoch=samples_per_epoch,
             augment=augment,
+            bands=bands,
             max_nonfinite=max_nonfinite,
             on_error=on_error,
         )
-        self.format = format
-        self.version = version
+        self.root = root
         self.lmdb = lmdb
-        self.download = download
-        self.checksum = checksum
+        self.version = version
+        self.test_groups = test_groups
+        self.test_group_seeds = tuple(test_group_seeds)
+        self.predict_split = predict_split
+        self.class_names = BigEarthNetLMDB.classes
         self.selection = Selection(
             countries=countries,
             exclude_snow=exclude_snow,
@@ -137,98 +142,95 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
             train_fraction=train_fraction,
             split_seed=split_seed,
         )
+        with deferred_errors(self):
+            wanted = BigEarthNetLMDB.s2_bands if bands is None else bands
+            chosen = sensors.select(wanted, _AVAILABLE)
+            self.bands = self.kwargs['bands'] = sensors.names(chosen)
+            self.mean = torch.tensor([band.mean for band in chosen])
+            self.std = torch.tensor([band.std for band in chosen])
+            self.check_arguments()
 
     @override
-    def prepare_data(self) -> None:
-        """Download and unpack the archives if asked to, in one process."""
-        self.check_arguments()
-        if self.download:
-            assert self.root is not None
-            assert self.version is not None
-            _ARCHIVES[self.version](
-                self.root, download=True, checksum=self.checksum, **self.kwargs
+    def check_arguments(self) -> None:
+        """Check the arguments of the constructor."""
+        super().check_arguments()
+        self.selection.check()
+        if self.test_groups < 1:
+            raise ValueError(f'test_groups is {self.test_groups}. Use at least 1.')
+        seeds = self.test_group_seeds
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(
+                f'test_group_seeds is {list(seeds)}. Use one or more different seeds.'
             )
+        for name, choices in (
+            ('predict_split', ('train', 'val', 'test')),
+            ('version', (None, 'v1', 'v2')),
+            ('on_error', ('raise', 'skip')),
+        ):
+            value = self.kwargs['on_error'] if name == 'on_error' else vars(self)[name]
+            if value not in choices:
+                raise ValueError(
+                    f'Unknown {name} {value!r}. Use one of '
+                    f'{", ".join(filter(None, choices))}.'
+                )
+        share = self.kwargs['max_nonfinite']
+        if not 0 <= share <= 1:
+            raise ValueError(f'max_nonfinite is {share}. Use a share from 0 to 1.')
 
     @override
     def setup(self, stage: str) -> None:
-        """Check the arguments and build the datasets of a stage.
+        """Read the table and build the datasets of a stage.
 
         Args:
             stage: 'fit', 'validate', 'test' or 'predict'.
 
         Raises:
             FileNotFoundError: If a file or folder of the data is missing.
-            ValueError: If an argument makes no sense, or the data are not as expected.
+            ValueError: If an argument is wrong, or does not fit the data.
         """
-        self.check_arguments()
-        table = self.selection.apply(self._read_table())
-        self.set_datasets(
-            stage, lambda split: self.make_dataset(split, table, native=True)
+        raise_deferred(self)
+        self.table = self.selection.apply(self._read_table())
+        splits = {
+            'fit': ('train', 'val'),
+            'validate': ('val',),
+            'test': ('test',),
+            'predict': (self.predict_split,),
+        }
+        for split in splits[stage]:
+            name = 'predict' if stage == 'predict' else split
+            setattr(self, f'{name}_dataset', self.make_dataset(split, native=True))
+        train = self._split('train')
+        self.train_class_frequencies: Tensor = train.labels.float().mean(dim=0)
+        self.note = _SAMPLE_NOTE if self.root is None else table_note(Path(self.root))
+        self.record = self._record(train)
+        self.test_facts = self._test_facts(
+            self._split('test') if stage == 'test' else None
         )
-        self.table = table
-        self.__dict__.pop('train_class_frequencies', None)
-        if stage == 'test':  # may read many files, and fail before the test does
-            _ = self.train_class_frequencies
-        self.note = self._note()
-        self.record = self.make_record(
-            'BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
-            table.rows(table.split == 'train'),
-        )
+        if stage == 'fit':
+            self.check_batch_size()
+        if stage == 'test' and self.test_groups > len(self.test_dataset):
+            raise ValueError(
+                f'test_groups is {self.test_groups}, but there are only '
+                f'{len(self.test_dataset)} test patches. Use fewer groups.'
+            )
 
-    def make_dataset(
-        self, split: str, table: PatchTable | None = None, native: bool = False
-    ) -> BigEarthNetPatches:
-        """Return the dataset of a split.
+    def make_dataset(self, split: str, native: bool = False) -> BigEarthNetLMDB:
+        """Return the dataset of a split, after ``setup``.
 
         Args:
             split: 'train', 'val' or 'test'.
-            table: The patches of all splits. None is those of the last setup.
-            native: Whether samples hold pixels as stored.
+            native: Whether samples hold pixels as stored, each band on its own grid.
         """
-        shared = {
+        return BigEarthNetLMDB(
+            self.root,
+            lmdb=self.lmdb,
+            split=split,
+            native=native,
+            table=self.table,
             **self.kwargs,
-            'split': split,
-            'native': native,
-            'table': self.table if table is None else table,
-        }
-        if self.format == 'lmdb':
-            return BigEarthNetLMDB(self.root, lmdb=self.lmdb, **shared)
-        assert self.root is not None
-        dataset: BigEarthNetPatches = _ARCHIVES[self._archive](self.root, **shared)
-        return dataset
-
-    @cached_property
-    def train_class_frequencies(self) -> Tensor | None:
-        """Share of training patches with each class, (19,) float32.
-
-        None, with a warning, where the labels are in files that can't be read.
-        """
-        if self.format == 'geotiff' and self._archive == 'v1':  # labels in JSON files
-            try:
-                return self.make_dataset('train').class_frequencies()
-            except (ValueError, OSError) as error:
-                rank_zero_warn(f'No class frequencies to compare with: {error}')
-                return None
-        train = self.table.rows(self.table.split == 'train')
-        return train.labels.float().mean(dim=0)
-
-    @cached_property
-    def _archive(self) -> str:
-        """The version that the folder of GeoTIFFs is of."""
-        assert self.root is not None
-        return archive_version(Path(self.root), self.version)
+        )
 
     def _read_table(self) -> PatchTable:
-        """Read the patches of all splits and check their version."""
-        if self.format == 'geotiff':
-            assert self.root is not None
-            if self.version not in (None, self._archive):
-                raise ValueError(
-                    f'BigEarthNet root {self.root} is {self._archive}, but version '
-                    f'asks for {self.version}: give the other root or version '
-                    f'{self._archive}.'
-                )
-            return archive_table(Path(self.root), self._archive, labels=False)
         root = Path(self.root or SAMPLE_ROOT)
         find_lmdb(root, self.lmdb)  # says what is wrong with the root
         table = read_table(root)
@@ -236,38 +238,75 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
             check_version(table, self.version, root / 'metadata.parquet')
         return table
 
-    def _note(self) -> str | None:
-        """What a reader of scores on these data has to know first."""
-        if self.root is None:
-            return (
-                'These are the patches of the bundled sample: the scores show that the '
-                'pipeline works and say nothing about the model.'
-            )
-        table = Path(self.root) / 'metadata.parquet'
-        return table_note(Path(self.root)) if table.is_file() else None
+    def _split(self, split: str) -> PatchTable:
+        return self.table.rows(self.table.split == split)
+
+    def _record(self, train: PatchTable) -> DataRecord:
+        """Return what training reads."""
+        names = _all_names(train)
+        return DataRecord(
+            dataset='BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
+            bands=self.bands,
+            sensors=tuple(
+                dict.fromkeys(b.sensor for b in sensors.select(self.bands, _AVAILABLE))
+            ),
+            tiles=tuple(_tiles(train)),
+            patches=torch.cat([patch_hashes(each) for each in names]),
+            labels_steered=False,
+            name_spaces=name_spaces(*names),
+        )
+
+    def _test_facts(self, test: PatchTable | None) -> TestFacts:
+        """Return what a test needs beside images and labels."""
+        facts = TestFacts(
+            groups=self.test_groups,
+            group_seeds=self.test_group_seeds,
+            frequencies=self.train_class_frequencies,
+        )
+        if test is None:
+            return facts
+        names = _all_names(test)
+        return replace(
+            facts,
+            tiles=np.array(_tiles(test)),
+            patches=torch.stack([patch_hashes(each) for each in names], dim=1),
+            name_spaces=name_spaces(*names),
+            patch_names=test.s2_names,
+            frame=describe_patches(test),
+        )
 
     @override
-    def check_arguments(self) -> None:
-        """Check what the constructor was given.
+    def plot(self, sample: dict[str, Any], **kwargs: Any) -> Figure | None:
+        """Plot a sample of a dataset, or a row of a batch, in physical units."""
+        sample = self.physical(sample)
+        return next(iter(self.datasets().values())).plot(sample, **kwargs)
 
-        Raises:
-            ValueError: If an argument makes no sense.
-        """
-        super().check_arguments()
-        self.selection.check()
-        for name, choices in (('format', _FORMATS), ('version', (None, *_ARCHIVES))):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f'Unknown {name} {getattr(self, name)!r}: use one of '
-                    f'{", ".join(filter(None, choices))}.'
-                )
-        if self.format == 'geotiff' and self.root is None:
-            raise ValueError(
-                'format geotiff needs root, the folder of the unpacked archives: the '
-                'bundled sample is an LMDB.'
-            )
-        if self.download and (self.format != 'geotiff' or self.version is None):
-            raise ValueError(
-                'download is for the original archives: give format geotiff, and '
-                'version v1 or v2.'
-            )
+
+def describe_patches(table: PatchTable) -> pd.DataFrame:
+    """Return ``acquisition`` (Sentinel-2 scene) and ``country`` by patch id.
+
+    Args:
+        table: The patches.
+
+    Returns:
+        One row per patch; ``country`` is '' where unknown.
+    """
+    names = [name.decode() for name in table.s2_names]
+    countries = [''] * len(names) if table.countries is None else table.countries
+    return pd.DataFrame(
+        {
+            'acquisition': [acquisition(name) for name in names],
+            'country': list(countries),
+        },
+        index=pd.Index(names, name='patch_id'),
+    )
+
+
+def _tiles(table: PatchTable) -> list[str]:
+    """Return the MGRS tile of each patch, '' where its name has none."""
+    return [tile(name.decode()) or '' for name in table.s1_names.tolist()]
+
+
+def _all_names(table: PatchTable) -> list[npt.NDArray[np.bytes_]]:
+    """Return all names that other tables may know the patches by."""
+    return [table.s2_names, *([] if table.v1_names is None else [table.known_names])]

@@ -1,4 +1,4 @@
-"""Batches with names in them, which stock TorchGeo tasks can take apart again."""
+"""Collate samples with names into batches that stock TorchGeo tasks can unbind."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from torch.utils.data import default_collate
 
 
 class HostList(list[Any]):
-    """What a batch holds on the host, a value a sample: a list that ``unbind`` takes.
+    """A list with one value per sample, kept on the host, that ``torch.unbind`` takes.
 
-    TorchGeo's ``unbind_samples`` unbinds whatever a batch holds, and its tasks call it
+    TorchGeo's ``unbind_samples`` unbinds every value of a batch, and its tasks call it
     on every batch that they plot.
     """
 
@@ -23,25 +23,23 @@ class HostList(list[Any]):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> tuple[Any, ...]:
-        """Unbind into the values; nothing else of torch works on them."""
+        """Unbind into the values; no other function of torch takes them."""
         return tuple(args[0]) if func is torch.unbind else NotImplemented
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack samples to a batch.
+    """Stack samples into a batch.
 
     Args:
-        samples: Samples with tensors, numbers and an ``index`` each; ``patch_id``, if
-            they have it, and ``native`` pixels (see
-            :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`). Samples
-            that say why they were ``skipped`` are left out of the batch.
+        samples: Samples with tensors, numbers and an ``index`` each and, optionally,
+            ``patch_id`` and ``native`` pixels (see
+            :class:`~torchgeo_channelmae.datasets.BigEarthNetLMDB`). Samples with
+            ``skipped``, a reason, are left out.
 
     Returns:
-        A tensor for each key, and on the host ``patch_id``, the names, ``visit``, each
-        sample's index again, which is read there without waiting for a device, and,
-        where samples were left out, ``skipped``: a (name, reason) each.
-
-        A batch of which nothing is left has ``skipped`` alone.
+        A tensor per key and, on the host, ``patch_id``, ``visit`` (``index`` again)
+        and, if samples were left out, ``skipped``: a (name, reason) each. A batch with
+        no sample left has only ``skipped``.
     """
     skipped = [sample for sample in samples if 'skipped' in sample]
     kept = [sample for sample in samples if 'skipped' not in sample]
