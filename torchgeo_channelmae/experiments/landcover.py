@@ -13,8 +13,8 @@ from torchgeo.datasets import MMEarth, S2100k
 
 from ..config import build, find_class
 from ..datamodules.known import source_class
-from ..samplers.balancing import entropy
-from ..samplers.epoch import LandCoverBalancedSampler
+from ..samplers.balance import entropy
+from ..samplers import LandCoverBalancedSampler
 from ..samplers.shares import ClassShares, Values, write_shares
 from .landcover_classes import MAPS
 from .landcover_raster import RasterLookup, raster_values

@@ -1,5 +1,6 @@
 """Samplers of training epochs."""
 
-from .epoch import EpochSampler, LandCoverBalancedSampler, Visits
+from .balanced import LandCoverBalancedSampler
+from .epoch import EpochSampler, Visits
 
 __all__ = ['EpochSampler', 'LandCoverBalancedSampler', 'Visits']

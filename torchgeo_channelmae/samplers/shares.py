@@ -1,4 +1,4 @@
-"""How much of each class every sample of a dataset has, and the file that says so."""
+"""Class shares of the samples of a dataset, and the Parquet file that holds them."""
 
 import json
 from collections.abc import Sized
@@ -8,28 +8,28 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.data import Subset
 
-from ..datasets.metadata import PatchTable
+from ..files import whole
 
 Values = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 _KEY = b'channelmae_landcover'
-_OWN = ('index', 'patch_id')  # columns that are no class
 
 
 @dataclass(frozen=True)
 class ClassShares:
-    """Shares of land-cover classes, a row a sample.
+    """Shares of land-cover classes, one row per sample.
 
     Attributes:
-        values: (N, K) float32. A row sums to 1; it is NaN for a sample of which the
-            land cover is unknown, and 0 for one that is not to be used.
+        values: (N, K) float32. A row sums to 1; it is NaN for a sample of unknown land
+            cover and 0 for a sample that is not used.
         classes: K names.
-        source: What the shares are from, such as 'labels'.
+        source: Where the shares come from, such as 'labels'.
         dataset: Name of the dataset's class.
         uses_labels: Whether they are from the dataset's own labels.
         patch_ids: (N,) names of the samples, if they have any.
@@ -53,13 +53,13 @@ class ClassShares:
 
 
 def label_shares(labels: npt.NDArray[Any]) -> Values:
-    """Divide labels by their number: what a patch is known to consist of.
+    """Divide each sample's labels by their number.
 
     Args:
-        labels: (N, K), 1 where a patch has a class and 0 elsewhere.
+        labels: (N, K), 1 where a sample has a class and 0 elsewhere.
 
     Returns:
-        (N, K) shares, NaN for a patch without a label.
+        (N, K) shares, NaN for a sample without a label.
     """
     counts = labels.sum(axis=1, keepdims=True, dtype=np.float32)
     counts[counts == 0] = np.nan
@@ -67,70 +67,54 @@ def label_shares(labels: npt.NDArray[Any]) -> Values:
 
 
 def check_shares(values: npt.NDArray[Any], what: str) -> Values:
-    """Return shares as float32, checked.
+    """Return shares as float32, after checking them.
 
     Args:
         values: (N, K).
-        what: Where they are from, to name them.
+        what: Their name in an error.
 
     Raises:
-        ValueError: If they are no shares.
+        ValueError: If they are not shares.
     """
     if values.ndim != 2:
         raise ValueError(
-            f'{what} has the shape {values.shape}: give a row a sample with the share '
-            f'of each class.'
+            f'{what} has the shape {values.shape}. Use (samples, classes).'
         )
     values = np.asarray(values, dtype=np.float32)
     sums = values.sum(axis=1, dtype=np.float64)
-    bad = (values < 0).any(axis=1) | ~(
-        (np.abs(sums - 1) < 1e-3) | (sums == 0) | np.isnan(values).all(axis=1)
-    )
+    fine = (np.abs(sums - 1) < 1e-3) | (sums == 0) | np.isnan(values).all(axis=1)
+    bad = (values < 0).any(axis=1) | ~fine
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(
-            f'Row {row} of {what} has the sum {sums[row]:g} and the least value '
-            f'{values[row].min():g}: class shares are not negative and have the sum 1 '
-            f'(all 0 leaves a sample out, all NaN is unknown land cover).'
+            f'Row {row} of {what} sums to {sums[row]:g}, with a least value of '
+            f'{values[row].min():g}. Class shares must be >= 0 and sum to 1 (all '
+            f'zeros: sample not used; all NaN: unknown).'
         )
     return values
 
 
 def write_shares(path: Path, shares: ClassShares) -> None:
-    """Write shares as Parquet: ``index``, ``patch_id`` and a column a class.
+    """Write shares as Parquet: ``index``, ``patch_id`` and a column per class.
 
     Args:
-        path: The file, which must not exist.
+        path: The file.
         shares: The shares; NaN is written as null.
-
-    Raises:
-        FileExistsError: If the file exists.
-        ValueError: If a class is called as a column that is none.
     """
-    for name in shares.classes:
-        if name in _OWN or shares.classes.count(name) > 1:
-            raise ValueError(
-                f'The class name {name!r} would be a column twice: give each class a '
-                f'name of its own, other than {" and ".join(_OWN)}.'
-            )
     columns: dict[str, Any] = {'index': np.arange(len(shares))}
     if shares.patch_ids is not None:
         columns['patch_id'] = shares.patch_ids.tolist()
     for name, column in zip(shares.classes, shares.values.T, strict=True):
         columns[name] = pa.array(column, from_pandas=True)
     described = {
-        'version': 1,
-        'samples': len(shares),
         'classes': shares.classes,
         'source': shares.source,
         'dataset': shares.dataset,
         'uses_labels': shares.uses_labels,
     }
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(described)})
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    with path.open('xb') as file:
-        file.write(buffer.getvalue())
+    with whole(path) as partial:
+        pq.write_table(table, partial)
 
 
 def read_shares(path: str | Path | None) -> ClassShares:
@@ -141,35 +125,18 @@ def read_shares(path: str | Path | None) -> ClassShares:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is not given, or another or a damaged file.
+        ValueError: If it is not given, or another file.
     """
-    if path is None:
-        raise ValueError(
-            'shares is not given: give shares, the Parquet file of `channelmae '
-            'landcover`.'
-        )
-    path = Path(path)
-    if not path.is_file():
+    if path is None or not Path(path).is_file():
         raise FileNotFoundError(
-            f'There is no file {path} of land-cover shares: make one with `channelmae '
-            f'landcover`.'
+            f'There is no file {path} of land-cover shares. Set shares to a file of '
+            f'`channelmae landcover`.'
         )
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'{path} is not a Parquet file: {reason}') from None
+    table = pq.read_table(path)
     described = json.loads((table.schema.metadata or {}).get(_KEY, b'{}'))
-    classes = tuple(described.get('classes', ()))
-    if (
-        not classes
-        or not set(classes) <= set(table.column_names)
-        or len(table) != described['samples']
-    ):
-        raise ValueError(
-            f'{path} is no whole file of land-cover shares: make one with `channelmae '
-            f'landcover`.'
-        )
+    if not described:
+        raise ValueError(f'{path} was not written by `channelmae landcover`.')
+    classes = tuple(described['classes'])
     values = np.stack([table[name].to_numpy() for name in classes], axis=1)
     named = 'patch_id' in table.column_names
     return ClassShares(
@@ -183,14 +150,14 @@ def read_shares(path: str | Path | None) -> ClassShares:
 
 
 def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
-    """Find the row of each sample of a dataset.
+    """Return the row of each sample of a dataset.
 
-    By names, where both have them, so that the shares of a whole archive serve for any
-    part of it, and those of other samples don't; else by position.
+    Samples are found by name if both have names, so that the shares of a whole archive
+    serve for any part of it; otherwise by position.
 
     Args:
-        dataset: The dataset. Names are its ``names`` or those of its ``table``. A part
-            of another dataset has the positions ``indices`` (a ``Subset``) or ``rows``
+        dataset: The dataset, with ``names`` or ``patch_ids`` if its samples have them.
+            A part of another has the positions ``indices`` (a ``Subset``) or ``rows``
             there.
         shares: The shares.
 
@@ -201,43 +168,24 @@ def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
         ValueError: If the shares are those of another dataset.
     """
     if isinstance(dataset, Subset):
-        whole: Any = dataset.dataset
-        return rows_of(whole, shares)[np.asarray(dataset.indices, dtype=np.int64)]
-    names = _names(dataset)
+        parent: Any = dataset.dataset
+        return rows_of(parent, shares)[np.asarray(dataset.indices, dtype=np.int64)]
+    names = getattr(dataset, 'names', getattr(dataset, 'patch_ids', None))
     if names is not None and shares.patch_ids is not None:
-        return _rows_by_name(names, shares)
-    rows = getattr(dataset, 'rows', None)
-    if rows is not None:
-        return rows_of(dataset.source.dataset, shares)[rows]  # type: ignore[attr-defined]
+        rows = pd.Index(shares.patch_ids).get_indexer(pd.Index(np.asarray(names, 'U')))
+        if (rows < 0).any():
+            raise ValueError(
+                f'{(rows < 0).sum()} of {len(names)} samples, such as '
+                f'{names[(rows < 0).argmax()]!r}, are not in the land-cover shares of '
+                f'{shares.dataset}. Compute theirs with `channelmae landcover`.'
+            )
+        return rows.astype(np.int64)
+    if (part := getattr(dataset, 'rows', None)) is not None:
+        return rows_of(dataset.source.dataset, shares)[part]  # type: ignore[attr-defined]
     if len(dataset) != len(shares):
         raise ValueError(
             f'The land-cover shares are those of {len(shares)} samples of '
-            f'{shares.dataset}, but the dataset to sample from has {len(dataset)}: '
-            f'compute its own with `channelmae landcover`.'
+            f'{shares.dataset}, but the dataset has {len(dataset)}. Compute its own '
+            f'with `channelmae landcover`.'
         )
     return np.arange(len(shares))
-
-
-def _names(dataset: Any) -> npt.NDArray[np.bytes_] | None:
-    table = getattr(dataset, 'table', None)
-    if isinstance(table, PatchTable):
-        return table.s2_names
-    names = getattr(dataset, 'names', None)
-    return None if names is None else np.char.encode(names, 'utf-8')
-
-
-def _rows_by_name(names: npt.NDArray[np.bytes_], shares: ClassShares) -> Rows:
-    assert shares.patch_ids is not None
-    known = np.char.encode(shares.patch_ids, 'utf-8')
-    order = np.argsort(known)
-    at = np.searchsorted(known[order], names).clip(max=len(known) - 1)
-    rows = order[at].astype(np.int64)
-    unknown = known[rows] != names
-    if unknown.any():
-        raise ValueError(
-            f'{int(unknown.sum())} of {len(names)} samples, such as '
-            f'{names[unknown.argmax()].decode()!r}, have no row in the land-cover '
-            f'shares of {len(shares)} samples of {shares.dataset}: compute those of '
-            f'this dataset with `channelmae landcover`.'
-        )
-    return rows

@@ -64,14 +64,6 @@ def test_other_programs_read_the_file_as_a_table_of_classes(tmp_path):
     assert table['sea'].isna().tolist() == [False, True, False, False]
 
 
-def test_a_file_is_not_overwritten(tmp_path):
-    path = tmp_path / 'shares.parquet'
-    path.write_bytes(b'mine')
-    with pytest.raises(FileExistsError):
-        write_shares(path, SHARES)
-    assert path.read_bytes() == b'mine'
-
-
 def test_the_shares_of_an_archive_serve_any_part_of_it_by_patch_names():
     shares = sample_shares()
     for split, count in (('train', 23), ('test', 21)):
@@ -88,39 +80,22 @@ def test_a_subset_of_a_subset_has_the_rows_of_its_samples():
 
 
 def test_shares_of_another_dataset_are_an_error():
-    with pytest.raises(ValueError, match='4 samples of MMEarth, but the dataset to s'):
+    with pytest.raises(ValueError, match='MMEarth'):
         rows_of(range(5), SHARES)
     few = sample_shares().rows(np.arange(3))
-    with pytest.raises(ValueError, match=r"23 of 23 samples, such as 'S2\w+', have no"):
+    with pytest.raises(ValueError, match='23 of 23 samples'):
         rows_of(BigEarthNetLMDB(), few)
 
 
-def test_a_class_with_the_name_of_another_column_is_an_error(tmp_path):
-    for classes in (('index', 'land'), ('land', 'land')):
-        shares = ClassShares(VALUES, classes, 'array', 'Some', False)
-        with pytest.raises(ValueError, match=r"class name '\w+' would be a column tw"):
-            write_shares(tmp_path / 'shares.parquet', shares)
-
-
-def test_other_and_damaged_files_are_one_line_errors(tmp_path):
-    whole, bad = tmp_path / 'whole.parquet', tmp_path / 'bad.parquet'
-    write_shares(whole, SHARES)
-    table = pq.read_table(whole)
-
-    def check(message, kind=ValueError):
-        with pytest.raises(kind, match=message) as caught:
-            read_shares(bad)
-        assert '\n' not in str(caught.value)
-
-    check('There is no file .*bad.parquet of land-cover shares', FileNotFoundError)
-    bad.write_bytes(whole.read_bytes()[:-20])
-    check('bad.parquet is not a Parquet file')
-    pq.write_table(table.slice(1), bad)
-    check('is no whole file of land-cover shares: make one with')
-    pq.write_table(table.drop_columns('sea'), bad)
-    check('is no whole file of land-cover shares: make one with')
-    pq.write_table(table.replace_schema_metadata({}), bad)
-    check('is no whole file of land-cover shares: make one with')
-    doubled = table.set_column(1, 'sea', [[2.0, None, 0.0, 1.0]])
-    pq.write_table(doubled, bad)
-    check('Row 0 of .*bad.parquet has the sum 2.75')
+def test_other_files_and_values_that_are_no_shares_are_errors(tmp_path):
+    path = tmp_path / 'shares.parquet'
+    with pytest.raises(FileNotFoundError, match=r'shares\.parquet'):
+        read_shares(path)
+    write_shares(path, SHARES)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({}), path)
+    with pytest.raises(ValueError, match=r'shares\.parquet'):
+        read_shares(path)
+    pq.write_table(table.set_column(1, 'sea', [[2.0, None, 0.0, 1.0]]), path)
+    with pytest.raises(ValueError, match='Row 0'):
+        read_shares(path)
