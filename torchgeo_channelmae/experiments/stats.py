@@ -22,6 +22,7 @@ from ..datamodules.statistics import (
 )
 from ..datamodules.visits import NamedBands
 from ..datasets.patches import BigEarthNetPatches
+from ..files import refuse_existing
 from ..randomness import generator
 from .configuration import read_datamodule
 
@@ -46,48 +47,44 @@ def stats(
     """Compute statistics of each band and write them as YAML.
 
     Pixels without data (NaN, infinite, or `nodata` in all bands of a sensor and
-    resolution) are left out, and never filled. Mean and standard deviation are exact
-    to float64; a percentile is at most 0.1 % of its value off. A datamodule reads the
-    file with `statistics: PATH`.
+    resolution) are left out, and never filled. Percentiles are within 0.1 % of their
+    value. A datamodule reads the file with `statistics: PATH`.
 
     Args:
         out: The file to write; it must not exist.
         training: Configuration of a training, or a list of configurations, each laid
             over those before it: the statistics are those of the samples that its
             `data` trains on. Instead of `dataset`; `bands`, `root`, `size`,
-            `dataset_bands`, `image_key`, `level` and `nodata` replace what it says.
+            `dataset_bands`, `image_key`, `level` and `nodata` replace its values.
         dataset: `{class_path: NAME, init_args: {...}}` of any TorchGeo dataset, all of
             whose samples count.
         geo: Whether it is a GeoDataset, sampled at random places.
         bands: Names of the bands; all by default.
         root: Folder of the data, if it is not in `init_args`.
         size: Height and width of the places of a GeoDataset in pixels, 128 by default.
-        dataset_bands: Names of the channels of a dataset that is not known, in order.
-        image_key: Key of the image in the samples of a dataset that is not known,
-            `image` by default.
-        level: Product level of the Sentinel-2 bands, L1C or L2A, where the dataset has
-            both or is not known.
+        dataset_bands: Names of the channels of an unknown dataset, in order.
+        image_key: Key of the image in the samples of an unknown dataset, `image` by
+            default.
+        level: Product level of the Sentinel-2 bands, L1C or L2A, if the dataset has
+            both or is unknown.
         nodata: Pixel value that stands for no data; that of the known dataset by
             default.
         samples: Number of samples, drawn at random without replacement; all by default.
         seed: Seed of the draw.
-        workers: Processes that read.
+        workers: Number of data loading processes.
         data: Other arguments of the training's datamodule to replace, nested ones with
             dots: `{dataset.init_args.split: train}`.
 
     Raises:
         FileExistsError: If `out` exists.
         FileNotFoundError: If data are missing.
-        ValueError: If an argument makes no sense.
+        ValueError: If an argument is wrong.
     """
-    if out.exists():
-        raise FileExistsError(f'{out} exists: give another out, or move it away.')
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f'There is no folder {out.parent} for out.')
+    refuse_existing(out)
     if (training is None) == (dataset is None):
         raise ValueError('Give either a training configuration or a dataset.')
     if samples is not None and samples < 1:
-        raise ValueError(f'samples is {samples}: it must be at least 1.')
+        raise ValueError(f'samples is {samples}. Use at least 1.')
     options = {
         'bands': bands,
         'root': root,
@@ -100,19 +97,20 @@ def stats(
     given = {name: value for name, value in options.items() if value is not None}
     if training is not None:
         if geo:
-            raise ValueError(
-                'geo goes with a dataset: the training configuration tells what its '
-                'data are, so leave geo out.'
-            )
+            raise ValueError('geo is only for a dataset. Leave it out with training.')
         configs = [training] if isinstance(training, Path) else training
-        datamodule = _of_training(configs, given | (data or {}))
+        datamodule, _ = read_datamodule(configs, given | (data or {}))
     else:
         if data is not None:
-            raise ValueError(
-                'data changes a training configuration: with a dataset, give its '
-                'init_args and the options of this command.'
-            )
-        datamodule = _of_dataset(geo, {'dataset': dataset, **given})
+            raise ValueError('data is only for training. Use init_args of dataset.')
+        kind = GeoPretrainingDataModule if geo else PretrainingDataModule
+        datamodule = kind(dataset=dataset, batch_size=1, val_fraction=0, **given)
+    if not isinstance(datamodule, ChannelDataModule):
+        raise ValueError(
+            f'data of {training} is {type(datamodule).__name__}. Use a configuration '
+            f'with one of torchgeo_channelmae.datamodules.'
+        )
+    _set_up(datamodule)
     patches = _unfilled(datamodule.train_dataset, datamodule.bands)
     total = len(patches)
     chosen = np.arange(total)
@@ -121,41 +119,21 @@ def stats(
         chosen = order[:samples].sort().values.numpy()
     found, read = _measure(patches, datamodule.bands, chosen.tolist(), workers)
     record = datamodule.record
-    write_statistics(
-        out,
-        found,
-        {
-            'dataset': record.dataset if record else type(datamodule).__name__,
-            'sensors': list(record.sensors) if record else [],
-            'samples': read,
-            'samples_of': total,
-            'seed': seed,
-        },
-    )
+    about = {
+        'dataset': record.dataset if record else type(datamodule).__name__,
+        'sensors': list(record.sensors) if record else [],
+        'samples': read,
+        'samples_of': total,
+        'seed': seed,
+    }
+    write_statistics(out, found, about)
     for name, band in found.items():
-        print(f'{name}: mean {band.moments.mean:.6g}, std {band.moments.std:.6g}')
+        print(f'{name}: mean {band.mean:.6g}, std {band.std:.6g}')
     print(f'Statistics of {read} samples are in {out}.')
 
 
-def _of_dataset(geo: bool, arguments: dict[str, Any]) -> ChannelDataModule:
-    """Return a datamodule that trains on all of a dataset, set up."""
-    kind = GeoPretrainingDataModule if geo else PretrainingDataModule
-    return _set_up(kind(batch_size=1, val_fraction=0, **arguments))
-
-
-def _of_training(configs: list[Path], changes: dict[str, Any]) -> ChannelDataModule:
-    """Return the datamodule of configurations, set up."""
-    datamodule, _ = read_datamodule(configs, changes)
-    if not isinstance(datamodule, ChannelDataModule):
-        raise ValueError(
-            f'data of {", ".join(map(str, configs))} is {type(datamodule).__name__}: '
-            f'give a configuration with one of torchgeo_channelmae.datamodules.'
-        )
+def _set_up(datamodule: ChannelDataModule) -> None:
     datamodule.batch_size = 1
-    return _set_up(datamodule)
-
-
-def _set_up[T: ChannelDataModule](datamodule: T) -> T:
     if isinstance(datamodule, SourceDataModule):
         datamodule.needs_statistics = False
         datamodule.statistics = None
@@ -163,7 +141,6 @@ def _set_up[T: ChannelDataModule](datamodule: T) -> T:
         datamodule.sampler = None  # every sample counts once
     datamodule.prepare_data()
     datamodule.setup('fit')
-    return datamodule
 
 
 class _AsStored(Dataset[dict[str, Any]]):

