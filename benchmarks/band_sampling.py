@@ -27,7 +27,7 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import CrossModalClassification
 from torchgeo_channelmae.transforms import SampleBands
-from torchgeo_channelmae.transforms.sampling import sample_bands
+from torchgeo_channelmae.transforms.band_sampling import sample_bands
 
 from .trainer import make_trainer
 

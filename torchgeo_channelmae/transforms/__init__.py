@@ -1,7 +1,7 @@
-"""Kornia augmentations of standardised bands, for any number of bands."""
+"""Kornia augmentations for any number of standardized bands."""
 
-from .atmosphere import RandomHaze
 from .augment import AugmentBatches, spectral_augmentations
+from .band_sampling import SampleBands
 from .bands import (
     RandomBandDropout,
     RandomBandGain,
@@ -9,8 +9,8 @@ from .bands import (
     RandomSpectralShift,
 )
 from .base import BandAugmentation
-from .radar import RandomSpeckle
-from .sampling import SampleBands
+from .haze import RandomHaze
+from .speckle import RandomSpeckle
 
 __all__ = (
     'AugmentBatches',

@@ -1,6 +1,5 @@
-"""Augmentations in the training of any datamodule, ours and TorchGeo's."""
+"""Augment the training batches of any datamodule."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,20 +11,19 @@ from torch import nn
 from ..config import ClassSpec, build, find_class
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
-from .atmosphere import RandomHaze
 from .bands import RandomBandDropout, RandomBandGain, RandomBandNoise
 from .base import BandAugmentation
-from .radar import RandomSpeckle
+from .haze import RandomHaze
+from .speckle import RandomSpeckle
 
 
 class AugmentBatches(Callback):
-    """Augment training batches after the datamodule has normalised them.
+    """Augment training batches after the datamodule has normalized them.
 
-    TorchGeo's ``train_aug`` of a datamodule takes the place of ``aug``, and with it of
-    the normalisation. This callback takes nothing's place: the datamodule transfers,
-    normalises and augments as it does, then these come on top. Draws depend on the
-    seed, the step and the process alone, so a resumed training draws what an unbroken
-    one does. Validation and test are left alone::
+    ``train_aug`` of a TorchGeo datamodule replaces ``aug``, and with it the
+    normalization. This callback replaces nothing: it augments what the datamodule
+    returns. Draws are a function of seed, step and process, so that a resumed training
+    draws what an unbroken one does. Validation and test are not augmented::
 
         trainer:
           callbacks:
@@ -43,17 +41,13 @@ class AugmentBatches(Callback):
         """Initialize a new AugmentBatches instance.
 
         Args:
-            augmentations: What to do, in this order: those of this package, or any of
-                Kornia's that takes the bands; each as it is, or as ``class_path``,
-                short for those, and ``init_args``. Defaults to
-                :func:`spectral_augmentations`.
-            bands: Names of the bands. Defaults to those of the datamodule or the
-                model, or to those that the number of channels stands for.
+            augmentations: The augmentations, in order: modules, or ``class_path`` and
+                ``init_args``, with short names for those of this package and Kornia.
+                Defaults to :func:`spectral_augmentations`.
+            bands: Names of the bands. Defaults to those of the datamodule or the model.
             mean: Mean of each band in physical units. Defaults to the datamodule's.
-            std: Standard deviation of each. Defaults to the datamodule's.
-            key: Which images of a batch: one draw serves one image, so bands of several
-                sensors have to be in one.
-
+            std: Standard deviation of each band. Defaults to the datamodule's.
+            key: Key of the images in a batch, all bands in one tensor.
         """
         self.augmentations: list[ClassSpec | nn.Module] = (
             [*spectral_augmentations()] if augmentations is None else augmentations
@@ -64,31 +58,22 @@ class AugmentBatches(Callback):
         self.key = key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Build the augmentations, so that what is wrong with one is told in a line.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The task.
-            stage: Either 'fit', 'validate', 'test' or 'predict'.
+        """Build the augmentations.
 
         Raises:
-            ValueError: If there is none, or one can not be made.
+            ValueError: If there is none, or one has wrong arguments.
         """
         if stage != 'fit':
             return
         if not self.augmentations:
             raise ValueError(
-                'augmentations of AugmentBatches is empty: name one, or leave it out '
-                'for the default ones.'
+                'augmentations of AugmentBatches is empty. Name one, or use null for '
+                'the default ones.'
             )
         self.augmentations = [_built(each) for each in self.augmentations]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the augmentations what is known of the bands.
-
-        Args:
-            trainer: The trainer, whose datamodule is asked.
-            pl_module: The task, whose model is asked.
+        """Bind the augmentations to the bands of the datamodule or the model.
 
         Raises:
             ValueError: If an augmentation does not fit the bands.
@@ -109,13 +94,7 @@ class AugmentBatches(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Augment a batch, in place of the images in it.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The task.
-            batch: Its images are normalised.
-            batch_idx: Number of the batch in the epoch.
+        """Replace the images of a batch by augmented ones.
 
         Raises:
             ValueError: If the batch has no such images.
@@ -124,7 +103,7 @@ class AugmentBatches(Callback):
             keys = ', '.join(batch) if isinstance(batch, dict) else 'no keys'
             raise ValueError(
                 f'AugmentBatches finds no {self.key!r} in the batch, which has '
-                f'{keys}: give the key of its images.'
+                f'{keys}. Set `key`.'
             )
         seed = derive_seed(
             global_seed(), 'bands', trainer.global_step, batch_idx, trainer.global_rank
@@ -138,14 +117,14 @@ class AugmentBatches(Callback):
 
 
 def spectral_augmentations(radar: bool = True) -> list[nn.Module]:
-    """Make the default set: mild, and right for optical and radar bands alike.
+    """Return the default set: mild, for optical and radar bands.
 
     Args:
-        radar: Whether speckle is one of them.
+        radar: Whether to include speckle.
 
     Returns:
-        Haze and gain half of the time, noise a quarter, one band or none dropped, and
-        speckle half of the time.
+        Haze, gain and speckle for half of the samples, noise for a quarter, and at most
+        one band dropped.
     """
     steps: list[nn.Module] = [
         RandomHaze(p=0.5),
@@ -157,17 +136,17 @@ def spectral_augmentations(radar: bool = True) -> list[nn.Module]:
 
 
 def _built(augmentation: Mapping[str, Any] | nn.Module) -> nn.Module:
-    """Return an augmentation, built if it is only named."""
+    """Return an augmentation, building it if needed."""
     if isinstance(augmentation, nn.Module):
         return augmentation
-    folders = (sys.modules[__package__], kornia.augmentation)
+    folders = (__package__, kornia.augmentation)
     kind = find_class(augmentation, 'augmentations', folders)
     made: nn.Module = build(augmentation, 'augmentations', kind)
     return made
 
 
 def _names(owner: object) -> tuple[str, ...] | None:
-    """Names of the bands of a datamodule or a model, where it tells them."""
+    """Return the names of the bands of a datamodule or a model; None if unknown."""
     bands = getattr(owner, 'bands', None)
     if isinstance(bands, Sequence) and bands and all(isinstance(b, str) for b in bands):
         return tuple(bands)
@@ -177,7 +156,7 @@ def _names(owner: object) -> tuple[str, ...] | None:
 def _statistic(
     datamodule: object, name: str, bands: Sequence[str] | None
 ) -> torch.Tensor | None:
-    """Mean or std of a datamodule, where there is one a band."""
+    """Return mean or std of a datamodule, if it has one per band."""
     values = getattr(datamodule, name, None)
     if not torch.is_tensor(values) or values.ndim != 1:
         return None

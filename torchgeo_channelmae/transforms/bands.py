@@ -18,10 +18,10 @@ from .noise import draw_seeds, normal_field
 
 
 class RandomBandDropout(BandAugmentation):
-    """Set some bands to 0, the mean of a standardised band; never all of them.
+    """Set some bands to 0, the mean of a standardized band; never all of them.
 
-    How many is drawn from `count`, each number alike; then that many bands, each set
-    of bands alike. Makes a model that does not lean on one band.
+    The number of bands is drawn uniformly from `count`, then the bands uniformly among
+    sets of that size. A model trained so does not lean on one band.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class RandomBandDropout(BandAugmentation):
         """Initialize a new RandomBandDropout instance.
 
         Args:
-            count: Fewest and most bands that are dropped.
-            protect: Names of bands that never are.
+            count: Smallest and largest number of bands that are dropped.
+            protect: Names of bands that are never dropped.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
 
         Raises:
-            ValueError: If the count is negative or more than there are to drop, or a
-                protected band does not exist.
+            ValueError: If `count` does not fit the bands, or a protected band does not
+                exist.
         """
         low, high = check_span('count of RandomBandDropout', count, 0)
         if low != int(low) or high != int(high):
             raise ValueError(
-                f'count of RandomBandDropout is {list(count)}: give whole numbers.'
+                f'count of RandomBandDropout is {list(count)}. Use whole numbers.'
             )
         self.count = int(low), int(high)
         self.protect = tuple(dict.fromkeys(protect))
@@ -55,7 +55,7 @@ class RandomBandDropout(BandAugmentation):
         for name in self.protect:
             if name not in bands:
                 raise ValueError(
-                    f'Protected band {name!r} does not exist: the bands are '
+                    f'Unknown protected band {name!r}. The bands are '
                     f'{", ".join(bands)}.'
                 )
         self._check_count(len(bands))
@@ -64,13 +64,12 @@ class RandomBandDropout(BandAugmentation):
         most = min(channels - len(self.protect), channels - 1)
         if self.count[1] > most:
             raise ValueError(
-                f'RandomBandDropout is to drop up to {self.count[1]} of {channels} '
-                f'bands, of which {len(self.protect)} are protected and one has to '
-                f'stay: set count to at most {most}.'
+                f'RandomBandDropout cannot drop {self.count[1]} of {channels} bands, '
+                f'{len(self.protect)} of them protected. Set count to at most {most}.'
             )
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw ``drop`` (B, C), which bands are dropped."""
+        """Draw ``drop`` (B, C), the bands to drop."""
         if self.protect:
             names = self.names(channels)
             self.check_bands(names)
@@ -82,20 +81,14 @@ class RandomBandDropout(BandAugmentation):
         count = torch.randint(low, high + 1, (samples, 1))
         return {'drop': order.argsort(1).argsort(1) < count}
 
-    def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-    ) -> Tensor:
-        """Set the bands of ``drop`` to 0; what they held, NaN even, is gone."""
-        drop = params['drop'].to(input.device, non_blocking=True)
-        return input.masked_fill(drop[:, :, None, None], 0)
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Set the bands of ``drop`` to 0, whatever they held (even NaN)."""
+        drop = params['drop'].to(images.device, non_blocking=True)
+        return images.masked_fill(drop[:, :, None, None], 0)
 
 
 class RandomBandGain(LinearAugmentation):
-    """Stretch and shift every band by draws of its own, as a poor calibration does."""
+    """Scale and shift every band independently, like a poor calibration."""
 
     def __init__(
         self,
@@ -107,7 +100,7 @@ class RandomBandGain(LinearAugmentation):
 
         Args:
             gain: Span of the factor around a band's mean.
-            bias: Span of what is added, in standard deviations of the band.
+            bias: Span of the shift, in standard deviations of the band.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
 
         Raises:
@@ -126,12 +119,11 @@ class RandomBandGain(LinearAugmentation):
 
 
 class RandomSpectralShift(LinearAugmentation):
-    """Shift bands such that neighbours in wavelength go together.
+    """Shift bands so that neighbors in wavelength move together.
 
-    The shift is a Gaussian process over the logarithm of the wavelength: of one
-    surface to the next, spectra differ smoothly. Its correlation between two bands is
-    exp(-0.5 (ln(a / b) / length)^2). Bands without a wavelength, such as radar's, stay
-    as they are.
+    The shift is a Gaussian process over the logarithm of the wavelength, as spectra of
+    surfaces differ smoothly. The correlation of two bands at wavelengths a and b is
+    exp(-0.5 (ln(a / b) / length)^2). Bands without a wavelength (radar) do not change.
     """
 
     def __init__(
@@ -142,8 +134,8 @@ class RandomSpectralShift(LinearAugmentation):
         Args:
             std_shift: Standard deviation of the shift of a band, in standard
                 deviations of the band.
-            length: Over which ratio of wavelengths it changes, as a natural logarithm;
-                0.3 is from green to near infrared one and a half times.
+            length: Natural logarithm of the ratio of wavelengths over which the shift
+                changes; green to near infrared is 1.5 times 0.3.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
 
         Raises:
@@ -152,18 +144,14 @@ class RandomSpectralShift(LinearAugmentation):
         for name, value in (('std_shift', std_shift), ('length', length)):
             if not value > 0:
                 raise ValueError(
-                    f'{name} of RandomSpectralShift is {value}: it has to be above 0.'
+                    f'{name} of RandomSpectralShift is {value}. Use a value above 0.'
                 )
         self.std_shift = std_shift
         self.length = length
         super().__init__(**kwargs)
 
     def covariance(self, channels: int) -> Tensor:
-        """Covariance of the shifts of the bands.
-
-        Returns:
-            (C, C) float64, in squared standard deviations of the bands.
-        """
+        """Return the (C, C) float64 covariance of the shifts, in squared stds."""
         lengths = wavelengths(self.names(channels))
         distance = (lengths[:, None].log() - lengths.log()) / self.length
         correlation = torch.exp(-0.5 * distance**2).nan_to_num(0)
@@ -178,7 +166,7 @@ class RandomSpectralShift(LinearAugmentation):
 
 
 class RandomBandNoise(BandAugmentation):
-    """Add normal noise to every pixel, in each band as strong as drawn for it."""
+    """Add normal noise to every pixel, with a random strength per band."""
 
     def __init__(
         self, std_noise: tuple[float, float] = (0, 0.1), **kwargs: Any
@@ -197,31 +185,18 @@ class RandomBandNoise(BandAugmentation):
         super().__init__(**kwargs)
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw ``strength`` (B, C) and ``seed`` (B,), which the field is made from."""
+        """Draw ``strength`` (B, C) and ``seed`` (B,) of the noise."""
         strength = uniform(self.std_noise, samples, channels)
         return {'strength': strength, 'seed': draw_seeds(samples)}
 
-    def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-    ) -> Tensor:
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
         """Add the noise."""
-        field = normal_field(input, params['seed'])
-        return torch.addcmul(input, field, per_band(params['strength'], input))
+        field = normal_field(images, params['seed'])
+        return torch.addcmul(images, field, per_band(params['strength'], images))
 
 
 def wavelengths(bands: Sequence[str]) -> Tensor:
-    """Central wavelengths of bands.
-
-    Args:
-        bands: Their names.
-
-    Returns:
-        (C,) float64 in nm, NaN where a band has none or is not known.
-    """
+    """Return the (C,) central wavelengths of bands in nm, NaN if there is none."""
     found = [find(name) for name in bands]
     return torch.tensor(
         [

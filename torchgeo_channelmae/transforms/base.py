@@ -1,10 +1,11 @@
-"""What all augmentations of bands share: names, statistics and how they draw.
+"""Base of the band augmentations: names, statistics and random draws.
 
 Kornia's own intensity augmentations are for photographs: most clamp to [0, 1], which
-destroys standardised bands, or take three channels alone. These here take images
+destroys standardized bands, or accept only three channels. These take images
 (B, C, H, W) whose bands have a mean of about 0 and a standard deviation of about 1.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -16,16 +17,16 @@ from ..sensors import check_names, default_names
 
 
 class BandAugmentation(IntensityAugmentationBase2D):
-    """An augmentation that draws a value a sample and band.
+    """An augmentation that draws one value per sample and band.
 
-    A subclass draws in :meth:`draw` and computes in ``apply_transform``. What it draws
-    comes from torch's global generator, on the CPU wherever the images are, and is
-    enough to compute the same again (``augmentation(images, params=...)``).
+    A subclass draws in :meth:`draw` and computes in :meth:`apply`. Draws come from
+    torch's global generator, on the CPU wherever the images are, and are enough to
+    compute the same again (``augmentation(images, params=...)``).
 
     Attributes:
-        bands: Names of the bands, None where they are not known.
-        mean: (C,) mean of each band in physical units, None where it is not known.
-        std: (C,) standard deviation of each band, None where it is not known.
+        bands: Names of the bands; None if unknown.
+        mean: (C,) mean of each band in physical units; None if unknown.
+        std: (C,) standard deviation of each band; None if unknown.
     """
 
     def __init__(
@@ -40,22 +41,21 @@ class BandAugmentation(IntensityAugmentationBase2D):
         """Initialize a new augmentation.
 
         Args:
-            bands: Names of the bands, in the order of the channels. Defaults to those
-                that the number of channels stands for
-                (:func:`~torchgeo_channelmae.sensors.default_names`), where names are
-                needed.
-            mean: Mean of each band in physical units (digital numbers of reflectance x
-                10,000, decibels), that was subtracted.
-            std: Standard deviation of each band in physical units, divided by.
+            bands: Names of the bands, in the order of the channels. If names are
+                needed, defaults to
+                :func:`~torchgeo_channelmae.sensors.default_names`.
+            mean: Mean of each band that was subtracted, in physical units (digital
+                numbers of reflectance x 10,000, decibels).
+            std: Standard deviation of each band that was divided by.
             p: Probability that a sample is augmented.
             same_on_batch: Whether all samples of a batch get the same draw.
-            keepdim: Whether (C, H, W) comes back as that, not as (1, C, H, W).
+            keepdim: Whether (C, H, W) stays that instead of becoming (1, C, H, W).
 
         Raises:
-            ValueError: If an argument does not fit.
+            ValueError: If an argument is wrong.
         """
         if not 0 <= p <= 1:
-            raise ValueError(f'p is {p}: give a probability, from 0 to 1.')
+            raise ValueError(f'p is {p}. Use a probability from 0 to 1.')
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.bands: tuple[str, ...] | None = None
         self.mean: Tensor | None = None
@@ -68,27 +68,26 @@ class BandAugmentation(IntensityAugmentationBase2D):
         mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,
     ) -> Self:
-        """Take over what is known of the bands, where it is not yet known.
+        """Set names and statistics of the bands that are still unknown.
 
         Args:
             bands: Names of the bands.
             mean: Mean of each band in physical units.
-            std: Standard deviation of each.
+            std: Standard deviation of each band.
 
         Returns:
             The augmentation itself.
 
         Raises:
-            ValueError: If the numbers of names and statistics differ, or what is
-                asked for does not fit these bands.
+            ValueError: If names and statistics differ in number, or the arguments of
+                the augmentation do not fit these bands.
         """
         if bands is not None:
             check_names(bands)
             if self.bands not in (None, tuple(bands)):
                 raise ValueError(
                     f'{self._name} is for the bands {", ".join(self.bands or ())}, '
-                    f'but the data have {", ".join(bands)}: make them agree, or leave '
-                    f'out bands of the augmentation.'
+                    f'but the data have {", ".join(bands)}. Remove its `bands`.'
                 )
             self.bands = tuple(bands)
         for name, given in (('mean', mean), ('std', std)):
@@ -96,51 +95,47 @@ class BandAugmentation(IntensityAugmentationBase2D):
                 values = torch.as_tensor(given, dtype=torch.float32).cpu()
                 if self.bands is not None and values.shape != (len(self.bands),):
                     raise ValueError(
-                        f'{name} of {self._name} has the shape {tuple(values.shape)} '
-                        f'for {len(self.bands)} bands: give one value a band.'
+                        f'{name} of {self._name} has the shape {tuple(values.shape)}. '
+                        f'Use one value for each of the {len(self.bands)} bands.'
                     )
                 setattr(self, name, values)
         if self.std is not None and not bool((self.std > 0).all()):
             raise ValueError(
-                f'std of {self._name} is {self.std.tolist()}: each has to be above 0.'
+                f'std of {self._name} is {self.std.tolist()}. Use values above 0.'
             )
         if self.bands is not None:
             self.check_bands(self.bands)
         return self
 
     def check_bands(self, bands: tuple[str, ...]) -> None:
-        """Check that the augmentation can do what it is asked for with some bands.
+        """Check that the arguments of the augmentation fit these bands."""
 
-        Args:
-            bands: Their names.
-
-        Raises:
-            ValueError: If it can not.
-        """
-
+    @abstractmethod
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw what the augmentation needs.
+        """Draw the parameters of B samples with C bands, one row per sample."""
 
-        Args:
-            samples: Number of samples, B.
-            channels: C, number of bands.
+    @abstractmethod
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Augment images (B, C, H, W) with parameters of :meth:`draw`."""
 
-        Returns:
-            Tensors with one row a sample, on the CPU.
-        """
-        raise NotImplementedError
+    def apply_transform(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """Augment images, as Kornia calls it."""
+        return self.apply(input, params)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw the parameters of a batch, as Kornia asks for them.
+        """Draw the parameters of a batch, as Kornia calls it.
 
         Args:
             batch_shape: (B, C, H, W).
 
-        Returns:
-            Tensors with one row a sample.
-
         Raises:
-            ValueError: If the images have other channels than the bands named.
+            ValueError: If the number of channels is not that of the bands.
         """
         samples, channels = int(batch_shape[0]), int(batch_shape[1])
         if self.bands is not None and len(self.bands) != channels:
@@ -157,7 +152,7 @@ class BandAugmentation(IntensityAugmentationBase2D):
         }
 
     def names(self, channels: int) -> tuple[str, ...]:
-        """Names of the bands, by their number where nothing else is known."""
+        """Return the names of the bands, by their number if nothing else is known."""
         if self.bands is not None:
             return self.bands
         names = default_names(channels)
@@ -165,16 +160,16 @@ class BandAugmentation(IntensityAugmentationBase2D):
         return names
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each band, (C,) each, on the CPU.
+        """Return mean and standard deviation of each band, (C,) each, on the CPU.
 
         Raises:
-            ValueError: If they are not known.
+            ValueError: If they are unknown.
         """
         if self.mean is None or self.std is None or len(self.std) != channels:
             raise ValueError(
-                f'{self._name} acts on physical units and does not know the mean and '
-                f'std of the {channels} bands: give mean=[...] and std=[...], a value '
-                f'a band, or use it in AugmentBatches with a datamodule that has them.'
+                f'{self._name} needs the mean and std of the {channels} bands. Pass '
+                f'mean=[...] and std=[...], or use it in AugmentBatches with a '
+                f'datamodule that has them.'
             )
         return self.mean, self.std
 
@@ -184,75 +179,42 @@ class BandAugmentation(IntensityAugmentationBase2D):
 
 
 class LinearAugmentation(BandAugmentation):
-    """An augmentation of the form ``gain * x + bias``, with one of each a band."""
+    """An augmentation ``gain * x + bias``, with one gain and bias per band."""
 
-    def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-    ) -> Tensor:
-        """Compute it.
-
-        Args:
-            input: (B, C, H, W).
-            params: ``gain`` and ``bias`` (B, C); either may be missing.
-            flags: Not used.
-            transform: Not used.
-
-        Returns:
-            (B, C, H, W), of the input's type.
-        """
-        gain, bias = (
-            None if values is None else per_band(values, input)
-            for values in (params.get('gain'), params.get('bias'))
-        )
-        if gain is None:
-            return input if bias is None else input + bias
-        return input * gain if bias is None else torch.addcmul(bias, input, gain)
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Apply ``gain`` (B, C), if there is one, and ``bias`` (B, C)."""
+        bias = per_band(params['bias'], images)
+        if 'gain' not in params:
+            return images + bias
+        return torch.addcmul(bias, images, per_band(params['gain'], images))
 
 
 def per_band(values: Tensor, images: Tensor) -> Tensor:
-    """Shape values of each sample and band to be computed with images.
-
-    Args:
-        values: (B, C).
-        images: (B, C, H, W).
-
-    Returns:
-        (B, C, 1, 1), on the device and of the type of the images.
-    """
+    """Return values (B, C) as (B, C, 1, 1) on the device and in the type of images."""
     moved = values.to(device=images.device, dtype=images.dtype, non_blocking=True)
     return moved[:, :, None, None]
 
 
 def uniform(span: tuple[float, float], *shape: int) -> Tensor:
-    """Draw from a span with torch's global generator, on the CPU."""
+    """Draw uniformly from a span, on the CPU."""
     return torch.empty(shape).uniform_(*span)
 
 
 def check_span(
-    name: str, span: Sequence[float], least: float | None, unit: str = ''
+    name: str, span: Sequence[float], least: float | None
 ) -> tuple[float, float]:
-    """Check a span to draw from.
+    """Return the two ends of a span to draw from.
 
     Args:
-        name: What it is, for the error.
-        span: Its two ends.
-        least: The least that may be, None for no bound.
-        unit: What the bound is said in.
-
-    Returns:
-        The two ends.
+        name: Its name in an error.
+        span: The two ends.
+        least: The least allowed value; None for no bound.
 
     Raises:
         ValueError: If they are not two numbers in order, or below the bound.
     """
     if len(span) != 2 or not span[0] <= span[1]:
-        raise ValueError(f'{name} is {list(span)}: give two numbers, the lower first.')
+        raise ValueError(f'{name} is {list(span)}. Use two numbers, the lower first.')
     if least is not None and span[0] < least:
-        raise ValueError(
-            f'{name} is {list(span)}: it can not be below {least:g}{unit}.'
-        )
+        raise ValueError(f'{name} is {list(span)}. Use at least {least:g}.')
     return float(span[0]), float(span[1])

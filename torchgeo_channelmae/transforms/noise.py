@@ -1,4 +1,4 @@
-"""Fields of noise that come again from one seed a sample."""
+"""Noise fields that are reproducible from one seed per sample."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,48 +9,43 @@ from torch import Tensor
 
 
 def draw_seeds(samples: int) -> Tensor:
-    """Draw a seed a sample with torch's global generator.
-
-    Returns:
-        (B,) int64, on the CPU.
-    """
+    """Draw one int64 seed per sample, on the CPU."""
     return torch.randint(2**62, (samples,))
 
 
 def normal_field(images: Tensor, seeds: Tensor) -> Tensor:
-    """Make standard normal noise.
+    """Return standard normal noise.
 
     Args:
-        images: (B, C, H, W), whose shape, device and type the field gets.
-        seeds: (B,) int64, one a sample.
+        images: (B, C, H, W); the field has the same shape, device and type.
+        seeds: (B,) int64, one per sample.
 
     Returns:
-        (B, C, H, W); a sample's noise depends on its seed alone, on one kind of device.
+        (B, C, H, W); a sample's noise is a function of its seed (and kind of device).
     """
     return _field(images, seeds, [_standard()] * len(images))
 
 
 def speckle_field(images: Tensor, seeds: Tensor, looks: Sequence[float]) -> Tensor:
-    """Make speckle in decibels: 10 log10 of gamma noise of mean 1.
+    """Return speckle in decibels: 10 log10 of gamma noise of mean 1.
 
     Args:
-        images: (B, C, H, W), whose shape, device and type the field gets.
-        seeds: (B,) int64, one a sample.
+        images: (B, C, H, W); the field has the same shape, device and type.
+        seeds: (B,) int64, one per sample.
         looks: Shape of the gamma distribution of each sample; its variance is
             1 / looks.
 
     Returns:
-        (B, C, H, W); a sample's speckle depends on its seed and looks alone, on one
-        kind of device.
+        (B, C, H, W); a sample's speckle is a function of its seed and looks.
     """
     return _field(images, seeds, [_decibels(number) for number in looks])
 
 
 def _field(images: Tensor, seeds: Tensor, tables: Sequence[Tensor]) -> Tensor:
-    """Let each pixel look up one of a sample's 65,536 quantiles.
+    """Fill a field with random choices among a sample's 65,536 quantiles.
 
-    They are those in the middle of slices of equal probability. To draw 16 bits a pixel
-    and look up is faster than to draw from the distribution.
+    Drawing 16 bits per pixel and looking up the quantile in the middle of a slice of
+    equal probability is faster than drawing from the distribution.
     """
     field = torch.empty_like(images, memory_format=torch.contiguous_format)
     there = {id(table): table.to(images.device, images.dtype) for table in tables}

@@ -1,4 +1,4 @@
-"""Speckle, the noise of radar."""
+"""Speckle, the multiplicative noise of radar."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ class RandomSpeckle(BandAugmentation):
 
     Its variance is 1 / looks: the noise of fully developed speckle in a multi-look
     intensity image (Goodman, https://doi.org/10.1364/JOSA.66.001145). Bands are
-    standardised decibels, so the product is a sum. Optical bands stay as they are.
+    standardized decibels, so the product is a sum. Optical bands do not change.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class RandomSpeckle(BandAugmentation):
         """Initialize a new RandomSpeckle instance.
 
         Args:
-            looks: Span of the number of looks; one of 8 steps of equal ratio is drawn
-                for a sample. Sentinel-1 GRD has about 4.4; this comes on top of it.
+            looks: Span of the number of looks; each sample draws one of 8 steps of
+                equal ratio. Sentinel-1 GRD has about 4.4 looks; this adds to it.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' std is
                 needed.
 
@@ -39,13 +39,13 @@ class RandomSpeckle(BandAugmentation):
         span = check_span('looks of RandomSpeckle', looks, None)
         if not span[0] > 0:
             raise ValueError(
-                f'looks of RandomSpeckle is {list(looks)}: they have to be above 0.'
+                f'looks of RandomSpeckle is {list(looks)}. Use values above 0.'
             )
         self.looks = span
         super().__init__(**kwargs)
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw ``looks`` (B,), ``scale`` (B, C), std per dB, and ``seed`` (B,)."""
+        """Draw ``looks`` (B,), ``scale`` (B, C) in stds per dB, and ``seed`` (B,)."""
         scale = torch.tensor([float(name in _RADAR) for name in self.names(channels)])
         if scale.any():
             scale = scale / self.statistics(channels)[1]
@@ -58,24 +58,14 @@ class RandomSpeckle(BandAugmentation):
             'seed': draw_seeds(samples),
         }
 
-    def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-    ) -> Tensor:
-        """Add the noise in decibels to the bands of radar."""
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Add the noise in decibels to the radar bands."""
         scale = params['scale']
         radar = scale[0].nonzero().flatten().tolist()
         if not radar:
-            return input
-        whole = len(radar) == input.shape[1]
-        images = input if whole else input[:, radar]
-        field = speckle_field(images, params['seed'], params['looks'].tolist())
-        noisy = torch.addcmul(images, field, per_band(scale[:, radar], input))
-        return noisy if whole else input.index_copy(1, _index(radar, input), noisy)
-
-
-def _index(channels: list[int], images: Tensor) -> Tensor:
-    return torch.tensor(channels, device=images.device)
+            return images
+        chosen = images[:, radar]
+        field = speckle_field(chosen, params['seed'], params['looks'].tolist())
+        noisy = torch.addcmul(chosen, field, per_band(scale[:, radar], images))
+        index = torch.tensor(radar, device=images.device)
+        return images.index_copy(1, index, noisy)

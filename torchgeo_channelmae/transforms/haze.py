@@ -1,4 +1,4 @@
-"""Haze: less light from the ground and more from the air, most in the blue."""
+"""Haze: less light from the ground and more from the air, mostly in the blue."""
 
 from typing import Any
 
@@ -10,13 +10,12 @@ from .base import LinearAugmentation, check_span, uniform
 
 
 class RandomHaze(LinearAugmentation):
-    """Look through haze: reflectance becomes t * reflectance + (1 - t) * airlight.
+    """Add haze: reflectance becomes t * reflectance + (1 - t) * airlight.
 
     The transmission t of a band is exp(-thickness (wavelength / 550 nm)^-exponent),
     Angstrom's law of the optical thickness of aerosols
     (https://doi.org/10.1080/20014422.1929.11880498), so that haze is strong in the
-    blue and weak in the infrared. Bands without a wavelength, such as radar's, stay as
-    they are.
+    blue and weak in the infrared. Bands without a wavelength (radar) do not change.
     """
 
     def __init__(
@@ -31,8 +30,8 @@ class RandomHaze(LinearAugmentation):
         Args:
             thickness: Span of the optical thickness at 550 nm.
             exponent: Span of Angstrom's exponent; small for coarse particles.
-            airlight: What endless haze looks like, in the unit of the bands' mean:
-                digital numbers of reflectance x 10,000.
+            airlight: Value of dense haze, in the unit of the bands' mean: digital
+                numbers of reflectance x 10,000.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' mean and
                 std are needed.
 
@@ -42,12 +41,12 @@ class RandomHaze(LinearAugmentation):
         self.thickness = check_span('thickness of RandomHaze', thickness, 0)
         self.exponent = check_span('exponent of RandomHaze', exponent, 0)
         if not airlight >= 0:
-            raise ValueError(f'airlight of RandomHaze is {airlight}: give 0 or more.')
+            raise ValueError(f'airlight of RandomHaze is {airlight}. Use 0 or more.')
         self.airlight = airlight
         super().__init__(**kwargs)
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw a haze a sample and say it as ``gain`` and ``bias``, (B, C) each."""
+        """Draw one haze per sample, as ``gain`` and ``bias``, (B, C) each."""
         ratio = wavelengths(self.names(channels)) / 550
         mean, std = self.statistics(channels)
         thickness = uniform(self.thickness, samples, 1)

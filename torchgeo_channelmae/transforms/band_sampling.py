@@ -1,4 +1,4 @@
-"""Hierarchical channel sampling: train on some of the bands, each step on others."""
+"""Hierarchical channel sampling: train each step on a random subset of the bands."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ..models.channelvit import ChannelViT
 from ..randomness import generator, global_seed
+from .augment import AugmentBatches
 
 
 class SampleBands(Callback):
     """Fine-tune on a random subset of the bands each step, evaluate on all.
 
     ChannelViT's hierarchical channel sampling (https://arxiv.org/abs/2309.16108): first
-    how many bands, each number alike, then which, each set alike. Fewer bands are fewer
-    tokens, so steps are faster, and the model learns to do with what is there. All
-    processes draw the same bands at a step, from the seed and the step alone.
+    the number of bands is drawn uniformly, then the bands. Fewer bands are fewer
+    tokens, so steps are faster, and the model learns to work with the bands it gets.
+    All processes draw the same bands at a step, as a function of seed and step.
 
     For tasks whose ``model`` is a :class:`~..models.ChannelViT`::
 
@@ -30,43 +31,38 @@ class SampleBands(Callback):
         """Initialize a new SampleBands instance.
 
         Args:
-            min_bands: The fewest bands of a step.
-            protect: Names of bands that are there at every step.
+            min_bands: Smallest number of bands of a step.
+            protect: Names of bands that every step has.
         """
         self.min_bands = min_bands
         self.protect = tuple(protect)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the model can do with fewer bands, and has those asked for.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The task.
+        """Check the model, the protected bands and the order of the callbacks.
 
         Raises:
-            ValueError: If it can not.
+            ValueError: If the task is not a fine-tuning of a ChannelViT, a protected
+                band does not exist, or AugmentBatches comes later.
         """
         model = getattr(pl_module, 'model', None)
         if not isinstance(model, ChannelViT) or hasattr(pl_module, 'decoder'):
             raise ValueError(
-                'SampleBands needs a task that fine-tunes a channel-token encoder '
-                f'(channelmae_*), but {type(pl_module).__name__} trains '
-                f'{type(model).__name__}: leave it out; in a pretraining `masking` '
-                f'hides bands.'
+                'SampleBands only fine-tunes channel-token encoders, but '
+                f'{type(pl_module).__name__} trains {type(model).__name__}. Remove it; '
+                f'in pretraining, use `masking` to hide bands.'
             )
         sample_bands(model.bands, self.min_bands, self.protect, 0)
+        later = trainer.callbacks[trainer.callbacks.index(self) :]  # type: ignore[attr-defined]
+        if any(isinstance(callback, AugmentBatches) for callback in later):
+            raise ValueError(
+                'SampleBands comes before AugmentBatches, which needs all bands. List '
+                'AugmentBatches first in trainer.callbacks.'
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the bands of this step.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The task.
-            batch: Its ``image`` loses the other bands.
-            batch_idx: Number of the batch in the epoch.
-        """
+        """Keep only the bands of this step, in the batch and in the model."""
         model: Any = pl_module.model
         model.choose_bands(None)
         step = trainer.fit_loop.total_batch_idx
@@ -82,14 +78,14 @@ class SampleBands(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Give the model all of its bands back."""
+        """Restore all bands of the model."""
         model: Any = pl_module.model
         model.choose_bands(None)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the model all of its bands back, whatever stopped the step."""
+        """Restore all bands of the model, whatever stopped the step."""
         model = getattr(pl_module, 'model', None)
         if isinstance(model, ChannelViT):
             model.choose_bands(None)
@@ -102,27 +98,24 @@ def sample_bands(
 
     Args:
         bands: Names of all C bands.
-        min_bands: The fewest.
-        protect: Names of bands that are always there.
+        min_bands: Smallest number of bands.
+        protect: Names of bands that are always kept.
         step: Number of the step.
 
     Returns:
-        (k,) int64, their numbers in order.
+        (k,) int64 positions of the bands, in order.
 
     Raises:
-        ValueError: If there are fewer bands, or none is to stay, or a protected one
-            does not exist.
+        ValueError: If `min_bands` does not fit, or a protected band does not exist.
     """
     if not 1 <= min_bands <= len(bands):
         raise ValueError(
-            f'min_bands is {min_bands}, but there are {len(bands)} bands '
-            f'({", ".join(bands)}): give 1 to {len(bands)}.'
+            f'min_bands is {min_bands}. Use 1 to {len(bands)}, the number of bands.'
         )
     for name in protect:
         if name not in bands:
             raise ValueError(
-                f'Protected band {name!r} does not exist: the bands are '
-                f'{", ".join(bands)}.'
+                f'Unknown protected band {name!r}. The bands are {", ".join(bands)}.'
             )
     drawn = generator(global_seed(), 'bands of a step', step)
     least = max(min_bands, len(set(protect)))
