@@ -1,4 +1,4 @@
-"""``channelmae``: what is done around training, which is `torchgeo`'s."""
+"""``channelmae``: commands around training. Training itself is ``torchgeo``."""
 
 import importlib
 import inspect
@@ -9,38 +9,55 @@ from typing import Any
 import jsonargparse
 
 COMMANDS = {
-    'encode': ('datasets.encode', 'BigEarthNet archives to an LMDB, read 20 x faster'),
-    'export': ('models.export', 'weights of a run as one file, with a model card'),
-    'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
-    'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
-    'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
-    'tables': ('experiments.tables.command', "the paper's tables, cell by cell"),
-    'bands': ('experiments.bands', "how much one sensor's bands tell of another's"),
-    'show': ('experiments.show', 'a page of the samples that training sees'),
-    'probe': ('experiments.probes.probe', 'what frozen features tell of labels'),
-    'why': ('experiments.probes.why', "how alike two sensors' features are, by depth"),
+    'encode': ('datasets.encode', 'convert BigEarthNet archives to an LMDB'),
+    'export': (
+        'models.export',
+        'write the weights of a run as one file, with a model card',
+    ),
+    'stats': (
+        'experiments.stats',
+        'compute mean, std and percentiles of each band, as YAML',
+    ),
+    'landcover': (
+        'experiments.landcover',
+        'compute the land-cover shares of samples, as Parquet',
+    ),
+    'tables': (
+        'experiments.tables.command',
+        "run and write the paper's tables, cell by cell",
+    ),
+    'bands': (
+        'experiments.bands',
+        "measure how one sensor's bands relate to another's",
+    ),
+    'show': ('experiments.show', 'draw a page of training samples'),
+    'probe': (
+        'experiments.probes.probe',
+        'evaluate frozen features by kNN and logistic regression',
+    ),
+    'why': ('experiments.probes.why', 'compare the features of two sensors, by depth'),
 }
-"""Name of a command: its module, with a function of that name, and what it is for."""
+"""Module of each command, with a function of the same name, and its purpose."""
 
 LISTS = ('--sensors', '--only', '--seeds')
-"""Options of several values, with commas or spaces between them."""
+"""Options with several values, separated by commas or spaces."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        args: The command and its options. None is what the terminal gave.
+        args: The command and its options. None is ``sys.argv``.
 
     Returns:
-        The exit code: 0, 1 where the command failed, 2 where there is none.
+        The exit code: 0, 1 if the command failed, 2 if there is no such command.
     """
     name, *options = list(sys.argv[1:] if args is None else args) or ['--help']
     if name in ('-h', '--help'):
         print(_usage())
         return 0
     if name not in COMMANDS:
-        print(f'channelmae: no command {name!r}.\n\n{_usage()}', file=sys.stderr)
+        print(f'channelmae: unknown command {name!r}.\n\n{_usage()}', file=sys.stderr)
         return 2
     module = importlib.import_module(f'.{COMMANDS[name][0]}', __package__)
     function = getattr(module, name)
@@ -51,13 +68,13 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_function_arguments(function, as_group=False, skip={'config'})
     own = 'config' in inspect.signature(function).parameters
-    if own:  # configurations of `torchgeo fit`, which are none of these options
+    if own:  # configurations of `torchgeo fit`, not of this command
         parser.add_argument(
             '--config',
             action='append',
             type=str,
             required=True,
-            help='Configuration of `torchgeo fit`; again for each laid over it.',
+            help='Configuration of `torchgeo fit`; repeat it to lay others over it.',
         )
     else:
         parser.add_argument(
@@ -70,7 +87,9 @@ def main(args: Sequence[str] | None = None) -> int:
             values.pop('config', None)
         function(**values)
     except (ValueError, OSError) as error:
-        print(f'channelmae {name}: {error}', file=sys.stderr)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # An error of a loader's worker ends with the line that matters.
+        print(f'channelmae {name}: {lines[-1]}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f'channelmae {name}: stopped.', file=sys.stderr)
@@ -79,11 +98,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str]:
-    """Write options as the parser knows them.
+    """Return options in the parser's spelling.
 
-    The first parameter may be given without its name, `--switch` stands for
-    `--switch=true`, hyphens in a name for underscores, and `--list a b` for
-    `--list+=a --list+=b`.
+    The first parameter may come without its name; `--switch` means `--switch=true`,
+    hyphens in a name mean underscores, and `--list a b` means `--list+=a --list+=b`.
     """
     parameters = inspect.signature(function).parameters.values()
     switches = {f'--{each.name}' for each in parameters if each.annotation is bool}
@@ -100,10 +118,10 @@ def _spell_out(options: Sequence[str], function: Callable[..., Any]) -> list[str
 
 
 def _several(options: Sequence[str], lists: Collection[str]) -> list[str]:
-    """Write the values of options that take several as their types have them.
+    """Return options with several values in the parser's spelling.
 
-    Those of `lists` become one option to append each; those of :data:`LISTS` get commas
-    between them.
+    Values of `lists` become one appending option each; values of :data:`LISTS` are
+    joined by commas.
     """
     written: list[str] = []
     current = ''
@@ -124,7 +142,7 @@ def _several(options: Sequence[str], lists: Collection[str]) -> list[str]:
 
 
 def _purpose(function: Callable[..., Any]) -> str:
-    """What a function's docstring says before it comes to the arguments."""
+    """Return a function's docstring without its sections."""
     text, _, _ = inspect.cleandoc(function.__doc__ or '').partition('\n\nArgs:')
     return text.replace('``', '`')
 
@@ -132,7 +150,7 @@ def _purpose(function: Callable[..., Any]) -> str:
 def _spelling(function: Callable[..., Any]) -> str:
     first = next(iter(inspect.signature(function).parameters))
     return (
-        f'Hyphens may stand for underscores, and --SWITCH for --SWITCH=true. The value '
+        f'Hyphens may replace underscores, and --SWITCH means --SWITCH=true. The value '
         f'of --{first} may come first, without its name.'
     )
 

@@ -1,6 +1,5 @@
 """``channelmae landcover``: the land-cover shares of a dataset's samples."""
 
-import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,20 @@ from matplotlib.figure import Figure
 from torchgeo.datasets import MMEarth, S2100k
 
 from ..config import build, find_class
-from ..datamodules.known import source_class
-from ..samplers.balance import entropy
+from ..datamodules.known_sources import find_facts
+from ..datamodules.sources import Source
+from ..files import refuse_existing, whole
 from ..samplers import LandCoverBalancedSampler
+from ..samplers.balance import entropy
 from ..samplers.shares import ClassShares, Values, write_shares
-from .landcover_classes import MAPS
-from .landcover_raster import RasterLookup, raster_values
-from .landcover_sources import (
-    Look,
-    Rows,
+from .landcover_lookup import (
+    CLASSES,
+    MapLookup,
+    RasterLookup,
     count_shares,
-    known_centres,
-    known_source,
-    own_map,
+    raster_values,
     read_labels,
 )
-
-_SOURCES = ('labels', *MAPS, 'raster')
-_UNCOVERED = ('raise', 'drop', 'keep')
 
 
 def landcover(
@@ -46,58 +41,61 @@ def landcover(
 ) -> None:
     """Compute the class shares of each sample, to balance pretraining by land cover.
 
-    Writes a Parquet file with a row a sample and a column a class, which
-    LandCoverBalancedSampler reads, and beside it a picture of the classes as they are
-    and as the sampler draws them.
+    Writes a Parquet file with one row per sample and one column per class, which
+    LandCoverBalancedSampler reads, and beside it a picture of the classes before and
+    after balancing.
 
     Args:
         dataset: `{class_path: NAME, init_args: {...}}` of any TorchGeo dataset.
-        source: Where land cover is known from. labels: the dataset's own, each label
-            of a patch counting alike. worldcover or dynamic_world: the map of that name
-            that MMEarth has. raster: a land-cover raster, looked up at the dataset's
-            coordinates.
+        source: Where land cover comes from. labels: the dataset's own, each label of a
+            patch with the same share. worldcover or dynamic_world: the map of that
+            name in MMEarth. raster: a land-cover raster at the samples' coordinates.
         out: The Parquet file to write; neither it nor the PNG may exist.
         raster: `{class_path: NAME, init_args: {...}}` of a TorchGeo RasterDataset, such
             as NLCD or Esri2020, in any coordinate reference system.
-        size: Side of a sample on the ground in metres, for a raster.
-        crs: Coordinate reference system of samples' `x`, `y` and `bounds`. Longitude
+        size: Side of a sample on the ground in meters, for a raster.
+        crs: Coordinate reference system of `x`, `y` and `bounds` of samples. Longitude
             and latitude need none.
         classes: Names of the raster's values, such as `{10: tree cover}`. By default
-            those of a known raster, else every value is a class.
+            those of a known raster; otherwise every value is a class.
         ignore: Values of the raster that are no class, beside its no-data value.
         uncovered: What to do with a sample of which less than half has a class: raise;
             drop, so that it is never drawn; or keep, so that it is drawn as often as
             the average sample.
-        workers: Processes that read.
+        workers: Number of data loading processes.
 
     Raises:
         FileExistsError: If a file exists.
         FileNotFoundError: If data are missing.
-        ValueError: If an argument makes no sense, the dataset has no coordinates or a
-            sample no land cover.
+        ValueError: If an argument is wrong, the dataset has no coordinates or a sample
+            no land cover.
     """
-    picture = out.with_suffix('.png')
-    _check(out, picture, source, raster, size, uncovered)
+    if out.suffix != '.parquet':
+        raise ValueError(f'out is {out}. Use a name that ends in .parquet.')
+    refuse_existing(out)
+    picture = refuse_existing(out.with_suffix('.png'))
+    _check(source, raster, size, uncovered)
     opened = _open(dataset, source)
-    known = known_source(opened)
-    rows: Rows = np.arange(len(opened)) if known is None else known.rows()
+    facts = find_facts(type(opened))
+    known = None if facts.bands is None else Source(opened, facts)
+    rows = np.arange(len(opened)) if known is None else known.rows()
     names = None if known is None else known.names(rows)
     if source == 'labels':
-        values, titles = read_labels(opened, rows, workers)
+        values, titles = read_labels(opened, rows.tolist(), workers)
+    elif source == 'raster':
+        land = build(raster, 'raster')
+        named, ignored = raster_values(land, classes, ignore or ())
+        places = None if known is None else known.places(rows)
+        centers = places if places is None else dict(zip(rows, places, strict=True))
+        look = RasterLookup(land, opened, centers, size, pyproj.CRS(crs), ignored)
+        values, titles = count_shares(look, rows.tolist(), named, workers)
     else:
-        look: Look
-        if source == 'raster':
-            land = build(raster, 'raster')
-            titled, ignored = raster_values(land, classes, ignore or ())
-            centres = known_centres(known, rows)
-            look = RasterLookup(land, opened, centres, size, _crs(crs), ignored)
-        else:
-            modality, *listed = MAPS[source]
-            titled = dict(enumerate(listed))
-            look = own_map(opened, modality)
-        values, titles = count_shares(look, rows, titled, workers)
-    kind = type(opened).__name__ if known is None else known.name
-    values = _settle(values, rows, names, uncovered, kind)
+        chosen = CLASSES['maps'][source]
+        own = MapLookup(opened, chosen['modality'])
+        named = dict(enumerate(chosen['classes']))
+        values, titles = count_shares(own, rows.tolist(), named, workers)
+    kind = type(opened).__name__
+    values = _settle(values, rows, uncovered, kind)
     everything = np.zeros((len(opened), len(titles)), dtype=np.float32)
     everything[rows] = values
     ids = None
@@ -112,107 +110,68 @@ def landcover(
         uses_labels=source == 'labels',
         patch_ids=ids,
     )
-    drawn = io.BytesIO()  # before anything is written, so that a failure leaves nothing
-    plot_balance(shares).savefig(drawn, format='png', dpi=150)
+    figure = plot_balance(shares)  # before anything is written
+    with whole(picture) as partial:
+        figure.savefig(partial, dpi=150)
     write_shares(out, shares)
-    picture.write_bytes(drawn.getvalue())
     _report(shares, out, picture)
 
 
-def _check(
-    out: Path,
-    picture: Path,
-    source: str,
-    raster: dict[str, Any] | None,
-    size: float | None,
-    uncovered: str,
-) -> None:
-    if out.suffix != '.parquet':
-        raise ValueError(f'out is {out}: give the name of a .parquet file.')
-    for path in (out, picture):
-        if path.exists():
-            raise FileExistsError(f'{path} exists: give another out, or move it away.')
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f'There is no folder {out.parent} for out.')
-    if source not in _SOURCES:
-        raise ValueError(
-            f'Unknown source {source!r}: use one of {", ".join(_SOURCES)}.'
-        )
-    if uncovered not in _UNCOVERED:
-        raise ValueError(
-            f'Unknown uncovered {uncovered!r}: use one of {", ".join(_UNCOVERED)}.'
-        )
+def _check(source: str, raster: Any, size: float | None, uncovered: str) -> None:
+    for name, value, choices in (
+        ('source', source, ('labels', *CLASSES['maps'], 'raster')),
+        ('uncovered', uncovered, ('raise', 'drop', 'keep')),
+    ):
+        if value not in choices:
+            raise ValueError(
+                f'Unknown {name} {value!r}. Use one of {", ".join(choices)}.'
+            )
     if (source == 'raster') != (raster is not None):
-        raise ValueError(
-            f'source is {source!r} and raster is '
-            f'{"not given" if raster is None else "given"}: give a raster with source '
-            f"'raster', and only then."
-        )
+        raise ValueError(f"source is {source!r}. Use raster with source 'raster' only.")
     if size is not None and size <= 0:
-        raise ValueError(f'size is {size}: give the side of a sample in metres.')
-
-
-def _crs(name: str) -> pyproj.CRS:
-    try:
-        return pyproj.CRS(name)
-    except pyproj.exceptions.CRSError:
-        raise ValueError(
-            f'crs is {name!r}: give a coordinate reference system such as EPSG:32633.'
-        ) from None
+        raise ValueError(f'size is {size}. Use the side of a sample in meters.')
 
 
 def _open(spec: dict[str, Any], source: str) -> Any:
-    """Build the dataset, so that it reads no more than it has to."""
+    """Build the dataset so that it reads no more than needed."""
     kind = find_class(spec, 'dataset')
     given = dict(spec.get('init_args') or {})
-    if issubclass(kind, MMEarth):  # some image, as samples without one are not known
+    if issubclass(kind, MMEarth):  # some image, as samples without one are unknown
         given |= {'modalities': ['sentinel1_asc'], 'modality_bands': None}
-    elif source in MAPS:
+    elif source in CLASSES['maps']:
         raise ValueError(
-            f'source is {source!r}, but the dataset is {kind.__name__}: only MMEarth '
-            f'has this map, so use another source.'
+            f'source is {source!r}, but the dataset is {kind.__name__}. Only MMEarth '
+            f'has this map.'
         )
     elif issubclass(kind, S2100k):
         given['mode'] = 'points'
-    spec = {**spec, 'init_args': given}
-    return build(spec, 'dataset', source_class(kind).dataset_class(kind))
+    return build({**spec, 'init_args': given}, 'dataset')
 
 
 def _settle(
-    values: Values,
-    rows: Rows,
-    names: npt.NDArray[np.str_] | None,
-    uncovered: str,
-    dataset: str,
+    values: Values, rows: npt.NDArray[np.int64], uncovered: str, dataset: str
 ) -> Values:
-    """Do what was asked for with samples without land cover."""
+    """Return the shares with samples without land cover as ``uncovered`` says."""
     bare = ~(values.sum(axis=1) > 0)  # NaN is not
-    if bare.all():
+    if bare.all() or (bare.any() and uncovered == 'raise'):
         raise ValueError(
-            f'None of the {len(rows)} samples of {dataset} has land cover: give a '
-            f'source that covers them.'
+            f'The source does not cover {bare.sum()} of {len(rows)} samples of '
+            f'{dataset}, such as sample {rows[bare.argmax()]}. Use another source, or '
+            f'uncovered drop or keep.'
         )
-    if not bare.any() or uncovered == 'keep':
-        return values
     if uncovered == 'drop':
         values[bare] = 0
-        return values
-    first = int(bare.argmax())
-    named = '' if names is None else f' ({names[first]})'
-    raise ValueError(
-        f'The source does not cover sample {rows[first]}{named} of {dataset}, nor '
-        f'{bare.sum() - 1} others: give one that does, or uncovered drop or keep.'
-    )
+    return values
 
 
 def plot_balance(shares: ClassShares) -> Figure:
-    """Draw the shares of the classes as they are and in a balanced epoch.
+    """Plot the shares of the classes as they are and in a balanced epoch.
 
     Args:
         shares: The shares of a dataset.
 
     Returns:
-        The figure: two bars a class, the commonest on top.
+        The figure: two bars per class, the most common on top.
     """
     used = int((shares.values.sum(axis=1) != 0).sum())  # NaN is not
     sampler = LandCoverBalancedSampler(
@@ -250,7 +209,7 @@ def plot_balance(shares: ClassShares) -> Figure:
 
 def _report(shares: ClassShares, out: Path, picture: Path) -> None:
     bare = {
-        'of unknown land cover, to be drawn as often as the average': np.isnan(
+        'of unknown land cover, drawn as often as the average': np.isnan(
             shares.values[:, 0]
         ).sum(),
         'left out': (shares.values.sum(axis=1) == 0).sum(),
@@ -265,6 +224,6 @@ def _report(shares: ClassShares, out: Path, picture: Path) -> None:
     ]
     if absent:
         print(
-            f'No sample has {", ".join(map(repr, absent))}: the sampler refuses such '
-            f"classes unless told absent: 'ignore'."
+            f"No sample has {', '.join(map(repr, absent))}. Use the sampler's absent: "
+            f"'ignore'."
         )
