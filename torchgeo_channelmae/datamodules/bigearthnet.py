@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import override
+from typing import Any, override
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ..datasets import BigEarthNetLMDB, BigEarthNetV1GeoTIFF, BigEarthNetV2GeoTIFF
+from ..datasets import BigEarthNetLMDB
 from ..datasets.bigearthnet import SAMPLE_ROOT
-from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import (
     PatchTable,
     check_version,
@@ -18,12 +17,11 @@ from ..datasets.metadata import (
     read_table,
     table_note,
 )
-from ..datasets.patches import BigEarthNetPatches
 from ..datasets.selection import Selection
 from .paired import PairedDataModule
 
-_FORMATS = ('lmdb', 'geotiff')
-_ARCHIVES = {'v1': BigEarthNetV1GeoTIFF, 'v2': BigEarthNetV2GeoTIFF}
+_FORMATS = ('lmdb',)
+_ARCHIVES: dict[str, Any] = {'v1': None, 'v2': None}
 
 
 class BigEarthNetS1S2DataModule(PairedDataModule):
@@ -177,7 +175,7 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
 
     def make_dataset(
         self, split: str, table: PatchTable | None = None, native: bool = False
-    ) -> BigEarthNetPatches:
+    ) -> BigEarthNetLMDB:
         """Return the dataset of a split.
 
         Args:
@@ -194,7 +192,7 @@ class BigEarthNetS1S2DataModule(PairedDataModule):
         if self.format == 'lmdb':
             return BigEarthNetLMDB(self.root, lmdb=self.lmdb, **shared)
         assert self.root is not None
-        dataset: BigEarthNetPatches = _ARCHIVES[self._archive](self.root, **shared)
+        dataset: BigEarthNetLMDB = _ARCHIVES[self._archive](self.root, **shared)
         return dataset
 
     @cached_property

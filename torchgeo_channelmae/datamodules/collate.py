@@ -33,7 +33,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     Args:
         samples: Samples with tensors, numbers and an ``index`` each; ``patch_id``, if
             they have it, and ``native`` pixels (see
-            :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`). Samples
+            :class:`~torchgeo_channelmae.datasets.BigEarthNetLMDB`). Samples
             that say why they were ``skipped`` are left out of the batch.
 
     Returns:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import sensors
 from ..datasets.metadata import PatchTable
 from ..datasets.names import acquisition, name_spaces, tile
-from ..datasets.patches import BigEarthNetPatches
+from ..datasets.bigearthnet import BigEarthNetLMDB as BigEarthNetPatches
 from ..facts import TestFacts
 from ..provenance.record import DataRecord, patch_hashes
 from .base import ChannelDataModule
