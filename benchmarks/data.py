@@ -28,8 +28,8 @@ from torchgeo.datasets import BigEarthNet
 from tests.layouts import write_v1
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datamodules.collate import collate
-from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
+from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.sensors import SENTINEL2_L2A
 
 from .steps import OURS, Steps

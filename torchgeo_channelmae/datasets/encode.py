@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, override
 
 import numpy as np
+import torch
 from filelock import FileLock
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..files import refuse_existing
 from .archives import Archive, open_archive
 from .metadata import PatchTable, read_table, write_table
-from .records import Pixels, close, missing_keys, read_bands, write_lmdb
+from .records import close, missing_keys, pack, read_bands, write_lmdb
 
 FOLDER = 'Encoded-BigEarthNet'
 """Name of the LMDB in the output folder."""
@@ -95,8 +97,12 @@ def encode(
         )
 
 
-class _Records(Dataset[dict[str, Pixels] | str]):
-    """The bands of each patch, or the reason that it cannot be read."""
+class _Records(Dataset[Tensor | str]):
+    """The record of each patch as uint8, or the reason that it cannot be read.
+
+    A tensor travels in shared memory. Bytes would fill the pipe to the main process,
+    in which a worker hangs for ever if that is killed.
+    """
 
     def __init__(self, archive: Archive, names: Sequence[str]) -> None:
         self.archive = archive
@@ -106,11 +112,12 @@ class _Records(Dataset[dict[str, Pixels] | str]):
         return len(self.names)
 
     @override
-    def __getitem__(self, index: int) -> dict[str, Pixels] | str:
+    def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self.archive.read(self.names[index])
+            bands = self.archive.read(self.names[index])
         except ValueError as error:
             return str(error)
+        return torch.frombuffer(bytearray(pack(bands)), dtype=torch.uint8)
 
 
 class _Comparison(_Records):
@@ -122,11 +129,10 @@ class _Comparison(_Records):
 
     @override
     def __getitem__(self, index: int) -> str:
-        expected = super().__getitem__(index)
-        if isinstance(expected, str):
-            return expected
+        name = self.names[index]
         try:
-            found = read_bands(self.lmdb, self.names[index].encode(), list(expected))
+            expected = self.archive.read(name)
+            found = read_bands(self.lmdb, name.encode(), list(expected))
         except ValueError as error:
             return str(error)
         for band, pixels in expected.items():
@@ -172,10 +178,10 @@ def _write_records(
     close(lmdb)
     skipped = []
 
-    def records() -> Iterator[tuple[str, dict[str, Pixels]]]:
+    def records() -> Iterator[tuple[str, bytes]]:
         for name, read in _loaded(_Records(archive, todo), workers, 'Encoding'):
-            if not isinstance(read, str):
-                yield name, read
+            if isinstance(read, Tensor):
+                yield name, read.numpy().tobytes()
             elif on_error == 'skip':
                 skipped.append((name, read))
             else:

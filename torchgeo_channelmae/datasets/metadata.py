@@ -233,9 +233,9 @@ def _multi_hot(column: 'pd.Series[Any]', path: Path) -> Tensor:
         )
     names = column[column.map(len) > 0].explode()
     numbers = _mapped(names, {name: i for i, name in enumerate(CLASSES)}, 'label', path)
-    labels = torch.zeros(len(column), len(CLASSES), dtype=torch.int64)
-    labels[names.index.to_numpy(), numbers.to_numpy(dtype=np.int64)] = 1
-    return labels
+    labels = np.zeros((len(column), len(CLASSES)), dtype=np.int64)
+    labels[names.index, numbers.to_numpy(dtype=np.int64)] = 1
+    return torch.from_numpy(labels)
 
 
 def _mapped(

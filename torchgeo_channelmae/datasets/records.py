@@ -120,8 +120,14 @@ def read_bands(path: str | Path, key: bytes, bands: Sequence[str]) -> dict[str, 
             ) from error
 
 
+def pack(bands: Mapping[str, Pixels]) -> bytes:
+    """Return the bands of a patch as a safetensors file."""
+    contiguous = {band: np.ascontiguousarray(a) for band, a in bands.items()}
+    return safetensors.numpy.save(contiguous)
+
+
 def write_lmdb(
-    path: str | Path, records: Iterable[tuple[str, Mapping[str, Pixels]]]
+    path: str | Path, records: Iterable[tuple[str, Mapping[str, Pixels] | bytes]]
 ) -> None:
     """Write records to an LMDB, which may have others already.
 
@@ -129,14 +135,14 @@ def write_lmdb(
 
     Args:
         path: The folder for ``data.mdb``; it is created if missing.
-        records: Name and bands (height, width) of each patch, by ascending name.
+        records: Name and bands (height, width) of each patch, or its packed record.
     """
     Path(path).mkdir(parents=True, exist_ok=True)
     batch: list[tuple[bytes, bytes]] = []
     with lmdb.open(str(path), map_size=1 << 30, lock=False) as env:
-        for name, bands in records:
-            contiguous = {band: np.ascontiguousarray(a) for band, a in bands.items()}
-            batch.append((name.encode(), safetensors.numpy.save(contiguous)))
+        for name, record in records:
+            packed = record if isinstance(record, bytes) else pack(record)
+            batch.append((name.encode(), packed))
             if sum(len(value) for _, value in batch) >= COMMIT_BYTES:
                 _commit(env, batch)
                 batch = []
