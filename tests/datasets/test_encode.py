@@ -343,7 +343,7 @@ def test_a_wrong_option_is_named(archives, out, options):
 
 
 def test_a_folder_needs_exactly_one_archive(archives, tmp_path, out):
-    with pytest.raises(ValueError, match='no archive'):
+    with pytest.raises(ValueError, match='no unpacked archive'):
         encode(tmp_path, out)
     both = shutil.copytree(archives['v1'][0], tmp_path / 'both')
     shutil.copytree(archives['v2'][0], both, dirs_exist_ok=True)

@@ -104,7 +104,7 @@ def test_a_table_that_would_mislead_is_an_error(tmp_path, frame, change, named):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='metadata.parquet'):
+    with pytest.raises(FileNotFoundError, match=r'metadata\.parquet'):
         read_table(tmp_path)
 
 
@@ -124,9 +124,8 @@ def test_the_lmdb_of_a_root_is_found_or_chosen(tmp_path):
             find_lmdb(tmp_path, name)
         (tmp_path / name).mkdir()
         (tmp_path / name / 'data.mdb').touch()
-        assert (
-            find_lmdb(tmp_path, name) == find_lmdb(tmp_path / name) == tmp_path / name
-        )
+        assert find_lmdb(tmp_path, name) == tmp_path / name
+        assert find_lmdb(tmp_path / name) == tmp_path / name
     with pytest.raises(ValueError, match='one, two'):
         find_lmdb(tmp_path)
     (tmp_path / 'two' / 'data.mdb').unlink()

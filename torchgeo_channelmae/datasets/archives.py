@@ -226,7 +226,7 @@ def open_archive(root: str | Path, sensors: str) -> Archive:
     found = [kind for kind in kinds if any((root / f).exists() for f in kind.folders)]
     if len(found) != 1:
         raise ValueError(
-            f'{root} has {" and ".join(kind.name for kind in found) or "no archive"}. '
+            f'{root} has {" and ".join(kind.name for kind in found) or "no unpacked archive"}. '
             f'Give a folder with one of '
             f'{"; ".join(f"{k.folders[0]} ({k.name})" for k in kinds)}.'
         )

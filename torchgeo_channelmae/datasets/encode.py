@@ -89,7 +89,8 @@ def encode(
         job.unlink()
         os.replace(staging, out)
         lock.unlink(missing_ok=True)
-    print(f'{out} has {len(table)} patches of {archive.name}.')
+    count = len(archive.keys) - len(skipped)
+    print(f'{out} has {len(table)} patches of {archive.name}: {count} records.')
     if skipped:
         print(
             f'{len(archive.table) - len(table)} of {len(archive.table)} patches were '
