@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, override
+from typing import Any, ClassVar, override
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 import torch
 from rasterio.errors import RasterioError
@@ -70,11 +71,14 @@ class Archive(ABC):
         if len(np.unique(table.s2_names)) < len(table):
             raise ValueError(f'{root} lists a Sentinel-2 patch twice.')
         check_pairs(table.s1_names, table.s2_names, root)
-        columns = {'s1': table.s1_names, 's2': table.s2_names}
-        names = {name.decode() for part in self.parts for name in columns[part]}
-        if '' in names:
+        self.keys = self.names(table)
+        if '' in self.keys:
             raise ValueError(f'{root} has patches without s1_name. Use sensors s2.')
-        self.keys = sorted(names)
+
+    def names(self, table: PatchTable) -> list[str]:
+        """Return the names of the patches to encode of a table, sorted."""
+        columns = {'s1': table.s1_names, 's2': table.s2_names}
+        return sorted({name.decode() for part in self.parts for name in columns[part]})
 
     @abstractmethod
     def read(self, name: str) -> dict[str, Pixels]:
@@ -87,9 +91,9 @@ class Archive(ABC):
             ValueError: If a file is missing, damaged or of an unexpected format.
         """
 
-    def labelled(self, rows: Sequence[int]) -> PatchTable:
+    def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
         """Return some rows of the table with their labels."""
-        return self.table.rows(np.asarray(rows))
+        return self.table.rows(rows)
 
 
 class V1(Archive):
@@ -115,13 +119,12 @@ class V1(Archive):
     @override
     def read(self, name: str) -> dict[str, Pixels]:
         folder = self._folder(name)
-        pixels = _read_folder(folder)
-        if self._has_labels(name):
+        if name.startswith('S2') or self.parts == ('s1',):
             _read_labels(folder)  # to find damage early
-        return pixels
+        return _read_folder(folder)
 
     @override
-    def labelled(self, rows: Sequence[int]) -> PatchTable:
+    def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
         table = super().labelled(rows)
         names = table.s2_names if 's2' in self.parts else table.s1_names
         folders = [self._folder(name.decode()) for name in names]
@@ -133,9 +136,6 @@ class V1(Archive):
     def _folder(self, name: str) -> Path:
         part = 's1' if name.startswith('S1') else 's2'
         return self.root / BigEarthNet.metadata[part]['directory'] / name
-
-    def _has_labels(self, name: str) -> bool:
-        return 's2' not in self.parts or name.startswith('S2')
 
 
 class V2(Archive):
@@ -225,11 +225,9 @@ def open_archive(root: str | Path, sensors: str) -> Archive:
     kinds = (V1, V2, CopernicusBench)
     found = [kind for kind in kinds if any((root / f).exists() for f in kind.folders)]
     if len(found) != 1:
-        raise ValueError(
-            f'{root} has {" and ".join(kind.name for kind in found) or "no unpacked archive"}. '
-            f'Give a folder with one of '
-            f'{"; ".join(f"{k.folders[0]} ({k.name})" for k in kinds)}.'
-        )
+        has = ' and '.join(kind.name for kind in found) or 'no unpacked archive'
+        named = '; '.join(f'{kind.folders[0]} ({kind.name})' for kind in kinds)
+        raise ValueError(f'{root} has {has}. Give a folder with one of {named}.')
     return found[0](root, sensors)
 
 

@@ -175,7 +175,7 @@ def _write_records(
 ) -> list[tuple[str, str]]:
     """Write the missing records; returns names and reasons of those skipped."""
     write_lmdb(lmdb, [])  # whatever a killed run left is an LMDB now
-    todo = [key.decode() for key in missing_keys(lmdb, map(str.encode, archive.keys))]
+    todo = _missing(lmdb, archive.keys)
     close(lmdb)
     skipped = []
 
@@ -190,6 +190,10 @@ def _write_records(
 
     write_lmdb(lmdb, records())
     return skipped
+
+
+def _missing(lmdb: Path, names: Sequence[str]) -> list[str]:
+    return [key.decode() for key in missing_keys(lmdb, map(str.encode, names))]
 
 
 def _write_tables(
@@ -211,18 +215,11 @@ def _write_tables(
     return table
 
 
-def _names(archive: Archive, table: PatchTable) -> list[str]:
-    """Return the records that an archive has of a table."""
-    columns = {'s1': table.s1_names, 's2': table.s2_names}
-    return [name.decode() for part in archive.parts for name in sorted(columns[part])]
-
-
 def _finished_table(archive: Archive, out: Path) -> PatchTable:
     """Return the table of a finished output, if it is of this archive."""
     table = read_table(out)
     strange = ~np.isin(table.s2_names, archive.table.s2_names)
-    names = [] if strange.any() else _names(archive, table)
-    if strange.any() or missing_keys(out / FOLDER, map(str.encode, names)):
+    if strange.any() or _missing(out / FOLDER, archive.names(table)):
         raise FileExistsError(
             f'{out} is a finished encoding of other patches or sensors than those of '
             f'{archive.root}. Choose another folder.'
@@ -242,7 +239,7 @@ def _verify(archive: Archive, folder: Path, workers: int) -> None:
                 f'metadata.parquet of {folder} differs from {archive.root} in '
                 f'{field.name}. Delete {folder} and encode again.'
             )
-    names = _names(archive, table)
+    names = archive.names(table)
     compared = _loaded(
         _Comparison(archive, names, folder / FOLDER), workers, 'Comparing'
     )
