@@ -198,13 +198,6 @@ def test_transforms_are_applied_last_and_their_errors_are_not_skipped():
         BigEarthNetLMDB(bands=['VV'], transforms=fail, on_error='skip')[0]
 
 
-def test_rows_end_at_the_end_of_the_split():
-    dataset = BigEarthNetLMDB(split='val', bands=['VV'])
-    assert len(list(dataset)) == 15
-    with pytest.raises(IndexError):
-        dataset[-16]
-
-
 def test_a_plot_names_labels_and_predictions():
     dataset = BigEarthNetLMDB(bands=['VV', 'VH'])
     sample = dataset[0] | {'prediction': torch.eye(19)[18]}

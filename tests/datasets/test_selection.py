@@ -76,15 +76,6 @@ def test_countries_are_kept_by_name():
     assert len(chosen) == 200
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-def test_an_acquisition_left_out_is_in_one_split_only(seed):
-    table = Selection(split_by='acquisition', split_seed=seed).apply(grown())
-    assert len(table) == 300
-    parts = [scenes(table, split) for split in ('train', 'val', 'test')]
-    assert [len(part) for part in parts] == [6, 3, 3]
-    assert len(set.union(*parts)) == 12
-
-
 def published(rows):
     """Patches of v2 by (second, tile, Sentinel-1 scene), with their v1 names."""
     orbit = '201706{:02}T{}'

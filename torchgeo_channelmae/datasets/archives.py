@@ -284,7 +284,7 @@ def _counts(stack: Pixels, path: Path) -> Pixels:
 
 def _read_folder(folder: Path) -> dict[str, Pixels]:
     """Read a patch that has a file per band."""
-    pixels = {}
+    pixels: dict[str, Pixels] = {}
     for band in _S1 if folder.name.startswith('S1') else _S2:
         path = folder / f'{folder.name}_{band}.tif'
         pixels |= read_geotiff(path, (band,), NATIVE_SIDES[band])

@@ -1,7 +1,7 @@
 """The table of BigEarthNet's patches with their labels and splits."""
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,11 @@ class PatchTable:
     def rows(self, chosen: npt.NDArray[Any]) -> 'PatchTable':
         """Return some rows, chosen by a boolean mask or by their numbers."""
         numbers = np.arange(len(self))[chosen]
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PatchTable(
-            **{
-                name: None if column is None else column[numbers]
-                for name, column in columns.items()
-            }
+        columns: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }
+        return replace(
+            self, **{name: c[numbers] for name, c in columns.items() if c is not None}
         )
 
 
@@ -196,17 +195,18 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
         )
     twice = frame['patch_id'].duplicated()
     if twice.any():
-        name = frame['patch_id'][twice.idxmax()]
+        name = frame['patch_id'].iloc[twice.argmax()]
         raise ValueError(f'{path} lists the patch {name} twice. List each once.')
     official = {name: split for split, name in SPLITS.items()}
     columns: dict[str, Any] = {
-        field: np.char.encode(_text(frame[column]), 'utf-8')
+        field: _names(frame[column])
         for column, field in _TEXT.items()
         if column in frame
     }
-    columns['split'] = _mapped(frame['split'], official, 'split', path).to_numpy('U5')
+    split = frame['split'].to_numpy(dtype=object)
+    columns['split'] = _mapped(split, official, 'split', path)
     if 'country' in frame:
-        columns['countries'] = _text(frame['country'])
+        columns['countries'] = np.array(_text(frame['country']), dtype=np.str_)
     for column, field in _FLAGS.items():
         if column in frame:
             if frame[column].dtype != bool:
@@ -219,33 +219,38 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
     return table
 
 
-def _text(column: 'pd.Series[Any]') -> npt.NDArray[np.str_]:
-    return column.astype(object).fillna('').to_numpy(dtype=np.str_)
+def _text(column: 'pd.Series[Any]') -> list[str]:
+    return column.astype(object).fillna('').tolist()
+
+
+def _names(column: 'pd.Series[Any]') -> Names:
+    return np.array([text.encode() for text in _text(column)], dtype='S')
 
 
 def _multi_hot(column: 'pd.Series[Any]', path: Path) -> Tensor:
     """Return lists of class names as (rows, 19) int64."""
-    column = column.reset_index(drop=True)
-    if column.isna().any():
+    missing = column.isna().to_numpy()
+    if missing.any():
         raise ValueError(
-            f'Row {column.isna().idxmax()} of {path} has no labels. Give an empty list '
-            f'if it has none of the classes, or delete the row.'
+            f'Row {missing.argmax()} of {path} has no labels. Give an empty list if it '
+            f'has none of the classes, or delete the row.'
         )
-    names = column[column.map(len) > 0].explode()
-    numbers = _mapped(names, {name: i for i, name in enumerate(CLASSES)}, 'label', path)
-    labels = np.zeros((len(column), len(CLASSES)), dtype=np.int64)
-    labels[names.index, numbers.to_numpy(dtype=np.int64)] = 1
-    return torch.from_numpy(labels)
+    names = np.concatenate([[], *column])
+    rows = np.repeat(np.arange(len(column)), [len(labels) for labels in column])
+    columns = {name: number for number, name in enumerate(CLASSES)}
+    labels = torch.zeros(len(column), len(CLASSES), dtype=torch.int64)
+    labels[rows, _mapped(names, columns, 'label', path)] = 1
+    return labels
 
 
 def _mapped(
-    values: 'pd.Series[Any]', known: dict[str, Any], what: str, path: Path
-) -> 'pd.Series[Any]':
+    values: npt.NDArray[Any], known: dict[str, Any], what: str, path: Path
+) -> npt.NDArray[Any]:
     """Translate values by a dictionary that has to have all of them."""
-    values = values.astype(object)
-    unknown = values[~values.isin(list(known))]
-    if len(unknown):
+    codes, found = pd.factorize(values, use_na_sentinel=False)
+    unknown = [value for value in found if value not in known]
+    if unknown:
         raise ValueError(
-            f'{path} has the {what} {unknown.iloc[0]!r}. Use {"; ".join(known)}.'
+            f'{path} has the {what} {unknown[0]!r}. Use {"; ".join(known)}.'
         )
-    return values.map(known)
+    return np.array([known[value] for value in found])[codes]

@@ -104,9 +104,10 @@ def read_bands(path: str | Path, key: bytes, bands: Sequence[str]) -> dict[str, 
     """
     name = f'Record {key.decode()} of the LMDB {path}'
     with _reading(path) as transaction:
-        record = transaction.get(key) if key else None  # LMDB raises at an empty key
-        if record is None:
+        found = transaction.get(key) if key else None  # LMDB raises at an empty key
+        if found is None:
             raise ValueError(f'{name} is missing. Encode the archive again.')
+        record = memoryview(found)
         try:
             start = _PREFIX + int.from_bytes(record[:_PREFIX], 'little')
             header = json.loads(bytes(record[_PREFIX:start]))
