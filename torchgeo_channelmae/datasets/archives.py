@@ -55,16 +55,7 @@ class Archive(ABC):
     note: str | None = None
 
     def __init__(self, root: Path, table: PatchTable, sensors: str) -> None:
-        """Initialize the archive.
-
-        Args:
-            root: Folder of the archive.
-            table: The patches.
-            sensors: 'all', 's1' or 's2'.
-
-        Raises:
-            ValueError: If a patch is listed twice or lacks the name of its radar patch.
-        """
+        """Check the table and list the patches of ``sensors``: 'all', 's1' or 's2'."""
         self.root = root
         self.table = table
         self.parts = _PARTS[sensors]
@@ -82,10 +73,7 @@ class Archive(ABC):
 
     @abstractmethod
     def read(self, name: str) -> dict[str, Pixels]:
-        """Read the bands of a patch, (height, width) each.
-
-        Args:
-            name: Name of the Sentinel-1 or Sentinel-2 patch.
+        """Read the bands of a Sentinel-1 or Sentinel-2 patch, (height, width) each.
 
         Raises:
             ValueError: If a file is missing, damaged or of an unexpected format.

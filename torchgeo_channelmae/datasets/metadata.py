@@ -81,11 +81,8 @@ def find_lmdb(root: str | Path, lmdb: str | Path | None = None) -> Path:
 
     Args:
         root: Folder of the dataset.
-        lmdb: Folder of the LMDB, in ``root`` or anywhere. None is ``root`` itself or
-            its only LMDB.
-
-    Returns:
-        The folder with ``data.mdb``.
+        lmdb: Folder with ``data.mdb``, in ``root`` or anywhere. None is ``root`` itself
+            or its only LMDB.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -111,9 +108,6 @@ def find_lmdb(root: str | Path, lmdb: str | Path | None = None) -> Path:
 
 def read_table(root: str | Path) -> PatchTable:
     """Read ``metadata.parquet`` of a root, once per process unless it changes.
-
-    Args:
-        root: Folder of the dataset.
 
     Returns:
         The patches of all splits, in the order of the table.
@@ -142,13 +136,8 @@ def table_note(root: str | Path) -> str | None:
 def check_version(table: PatchTable, version: str, where: str | Path) -> None:
     """Check that all patches are of a version of BigEarthNet.
 
-    Args:
-        table: The patches.
-        version: 'v1' or 'v2'.
-        where: The table's source, for the error.
-
     Raises:
-        ValueError: If a Sentinel-2 patch has a name of another version.
+        ValueError: If a Sentinel-2 patch in ``where`` has a name of another version.
     """
     names = [name.decode() for name in table.s2_names.tolist()]
     others = [name for name in names if version_of(name) != version]
@@ -165,7 +154,7 @@ def write_table(path: str | Path, table: PatchTable, note: str | None = None) ->
 
     Args:
         path: The file.
-        table: The patches; columns that are None are left out.
+        table: The patches.
         note: What readers of scores on these patches have to know.
     """
     columns: dict[str, Any] = {

@@ -22,12 +22,9 @@ Names = npt.NDArray[np.bytes_]
 def version_of(name: str) -> str:
     """Return the version of BigEarthNet that a Sentinel-2 patch name belongs to.
 
-    Args:
-        name: For example ``S2A_MSIL2A_20170613T101031_26_57`` (v1) or
-            ``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57`` (v2).
-
     Returns:
-        'v1', 'v2' or, if it is not a BigEarthNet name, 'other'.
+        'v1' (``S2A_MSIL2A_20170613T101031_26_57``), 'v2'
+        (``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57``) or 'other'.
     """
     match = _S2.fullmatch(name)
     return 'other' if match is None else 'v2' if match['v2'] else 'v1'
@@ -60,13 +57,8 @@ def acquisition(name: str) -> str:
 def overpass(name: str) -> str:
     """Return the satellite and day of a Sentinel-2 patch, such as ``S2A_20170613``.
 
-    The two versions differ in the seconds of a datatake, but agree in the day.
-
-    Args:
-        name: Name of a Sentinel-2 patch in v1 or v2.
-
-    Returns:
-        The satellite and day, or the acquisition if it is not a BigEarthNet name.
+    The versions differ in the seconds of a datatake, but agree in the day. Of a name
+    that is not BigEarthNet's, return the acquisition.
     """
     match = _OVERPASS.match(name)
     return f'{match["satellite"]}_{match["day"]}' if match else acquisition(name)
@@ -78,14 +70,10 @@ def radar_scene(s1_name: str) -> str:
 
 
 def tile(s1_name: str) -> str | None:
-    """Return the MGRS tile of a patch.
+    """Return the MGRS tile of a Sentinel-1 patch, None if its name has none.
 
-    Args:
-        s1_name: Name of its Sentinel-1 patch, which has the tile in both versions, such
-            as ``S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57``.
-
-    Returns:
-        The tile, such as ``33UUP``, or None if the name has none.
+    In both versions the tile of ``S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57`` is
+    ``33UUP``; names of Sentinel-2 patches have it in v2 only.
     """
     match = _S1.fullmatch(s1_name)
     return match['tile'] if match else None
@@ -94,12 +82,8 @@ def tile(s1_name: str) -> str | None:
 def check_pairs(s1_names: Names, s2_names: Names, where: str | Path) -> None:
     """Check that the two patches of each row are of the same place.
 
-    Tile, row and column are compared as far as both names have them.
-
-    Args:
-        s1_names: Names of the Sentinel-1 patches, row by row.
-        s2_names: Names of the Sentinel-2 patches, in either version.
-        where: The table's source, for the error.
+    Tile, row and column are compared as far as both names have them. ``where`` is the
+    table's source, for the error.
 
     Raises:
         ValueError: If a pair is of two places.

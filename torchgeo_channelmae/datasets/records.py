@@ -38,9 +38,6 @@ def environment(path: str | Path) -> lmdb.Environment:
     Args:
         path: The folder with ``data.mdb``.
 
-    Returns:
-        The environment, shared by all readers of that path in this process.
-
     Raises:
         ValueError: If the file is not an LMDB, or is truncated.
     """
@@ -66,10 +63,6 @@ def close(path: str | Path) -> None:
 
 def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
     """Return the keys that an LMDB lacks, sorted; values are not read.
-
-    Args:
-        path: The folder with ``data.mdb``.
-        keys: The keys to look for.
 
     Raises:
         ValueError: If the LMDB is damaged.

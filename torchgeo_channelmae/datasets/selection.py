@@ -84,9 +84,6 @@ class Selection:
     def apply(self, table: PatchTable) -> PatchTable:
         """Choose rows and assign each a split.
 
-        Args:
-            table: The patches.
-
         Returns:
             The chosen rows in the table's order, with the splits.
 
@@ -177,9 +174,7 @@ def acquisitions(table: PatchTable) -> npt.NDArray[np.str_]:
     all of v2 that makes 76 groups, the largest of them 8.3 % of the patches. Names in
     v1 and v2 give the same groups.
 
-    Args:
-        table: The patches. Those without the name of a Sentinel-1 patch are grouped by
-            Sentinel-2 only.
+    Patches without the name of a Sentinel-1 patch are grouped by Sentinel-2 only.
 
     Returns:
         (patches,) the name of each patch's group.
@@ -203,9 +198,6 @@ def acquisitions(table: PatchTable) -> npt.NDArray[np.str_]:
 
 def tiles(table: PatchTable) -> npt.NDArray[np.str_]:
     """Return the MGRS tile of each patch.
-
-    Args:
-        table: The patches.
 
     Raises:
         ValueError: If the tile of a patch is unknown.
