@@ -28,8 +28,8 @@ from torchgeo.datasets import BigEarthNet
 from tests.layouts import write_v1
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datamodules.collate import collate
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-from torchgeo_channelmae.datasets.patches import BigEarthNetPatches
 from torchgeo_channelmae.sensors import SENTINEL2_L2A
 
 from .steps import OURS, Steps
@@ -87,7 +87,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = BigEarthNetS1S2DataModule(
         str(args.root) if args.root != SAMPLE_ROOT else None,
-        bands=list(BigEarthNetPatches.all_bands),
+        bands=list(BigEarthNetLMDB.all_bands),
         size=SIZE,
         batch_size=1,
     )

@@ -1,94 +1,36 @@
-"""What `channelmae encode` spends its time on, and whether kills change what it writes.
+"""How fast `channelmae encode` is, and whether kills change what it writes.
 
     uv run python -m benchmarks.encode profile --root ARCHIVE --out FOLDER
     uv run python -m benchmarks.encode kills --root ARCHIVE --out FOLDER
 
-``profile`` encodes in this process alone and prints the share of reading and decoding
-the GeoTIFFs, packing, writing and the rest; then with workers; then writes as many
-bytes to a plain file, which is what the disk allows. ``kills`` encodes once undisturbed
+``profile`` encodes in one process, then with workers, then writes as many bytes to a
+plain file, which is what the disk allows. ``kills`` encodes once undisturbed
 and once with SIGKILL at random moments, run again each time, and compares the two
 record by record. The folder is made and must not exist; it stays.
 """
 
 import argparse
-import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import lmdb
 import numpy as np
-import safetensors.numpy
 
-from torchgeo_channelmae.datasets import archive_records, writer
 from torchgeo_channelmae.datasets.encode import FOLDER, encode
+from torchgeo_channelmae.datasets.records import COMMIT_BYTES
 from torchgeo_channelmae.randomness import derive_seed
-
-PARTS: dict[str, list[tuple[ModuleType, str]]] = {
-    'read and decode GeoTIFFs': [(archive_records, 'read_band')],
-    'read labels (v1)': [
-        (archive_records, 'read_label'),
-        (archive_records, 'read_labels'),
-    ],
-    'list patches and folders': [
-        (archive_records, 'archive_table'),
-        (archive_records, 'check_folders'),
-    ],
-    'pack as safetensors': [(safetensors.numpy, 'save')],
-    'write and sync': [(writer, 'put_all')],
-}
-
-
-@contextlib.contextmanager
-def stopwatches() -> Iterator[dict[str, float]]:
-    """Measure the parts of an encoding; yields the seconds of each."""
-    seconds: dict[str, float] = defaultdict(float)
-    originals = []
-    for part, functions in PARTS.items():
-        for module, name in functions:
-            original = getattr(module, name)
-            originals.append((module, name, original))
-            setattr(module, name, timed(original, seconds, part))
-    try:
-        yield seconds
-    finally:
-        for module, name, original in originals:
-            setattr(module, name, original)
-
-
-def timed(
-    function: Callable[..., Any], seconds: dict[str, float], part: str
-) -> Callable[..., Any]:
-    """Add the time of each call of a function to a sum."""
-
-    def call(*args: Any, **options: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return function(*args, **options)
-        finally:
-            seconds[part] += time.perf_counter() - start
-
-    return call
 
 
 def profile(root: Path, out: Path, workers: int) -> None:
     """Print where the time goes."""
     start = time.perf_counter()
-    with stopwatches() as seconds:
-        encode(root, out / 'alone', workers=0)
+    encode(root, out / 'alone', workers=0)
     total = time.perf_counter() - start
-    for part, spent in seconds.items():
-        print(f'{part:26} {spent:8.2f} s {spent / total:6.1%}')
-    rest = total - sum(seconds.values())
-    print(f'{"overhead":26} {rest:8.2f} s {rest / total:6.1%}')
     size = (out / 'alone' / FOLDER / 'data.mdb').stat().st_size
     print_rate('all, one process', total, size)
     start = time.perf_counter()
@@ -108,7 +50,7 @@ def print_rate(what: str, seconds: float, size: int) -> None:
 
 def plain_write(path: Path, size: int) -> float:
     """Write random bytes to a file, synced as often as the encoder does."""
-    block = np.random.default_rng(0).bytes(writer.BATCH_BYTES)
+    block = np.random.default_rng(0).bytes(COMMIT_BYTES)
     start = time.perf_counter()
     with path.open('wb', buffering=0) as file:
         for _ in range(-(-size // len(block))):
@@ -165,7 +107,7 @@ def opened(folder: Path) -> lmdb.Environment:
 def count(out: Path) -> int:
     """Count the records of an unfinished encoding, 0 where there is none yet."""
     try:
-        with opened(out / f'{FOLDER}.partial') as env:
+        with opened(Path(f'{out}.partial') / FOLDER) as env:
             return int(env.stat()['entries'])
     except lmdb.Error:
         return 0

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.datasets.patches import BigEarthNetPatches
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
 
 
 def unique_memory(pid: int) -> float:
@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     data = BigEarthNetS1S2DataModule(
         args.root,
-        bands=list(BigEarthNetPatches.all_bands),
+        bands=list(BigEarthNetLMDB.all_bands),
         batch_size=32,
         num_workers=args.workers,
         samples_per_epoch=args.samples,

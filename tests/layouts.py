@@ -1,63 +1,44 @@
-"""Patches of an LMDB written as the original archives, in the layout TorchGeo expects.
+"""Patches of an LMDB written as the original archives, in TorchGeo's layouts.
 
-    uv run python -m tests.layouts v2 OUT [--lmdb-root ROOT] [--compression zstd]
-        [--workers 2] [--maps]
-
-Pixels and labels are those of the LMDB. Where a patch comes from the other version of
-BigEarthNet, its name is translated: pixels stay as they are.
+Pixels and labels are those of the LMDB. A patch of the other version of BigEarthNet is
+renamed; its pixels stay as they are.
 """
 
-import argparse
-import functools
 import json
 import re
-import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.transform import Affine
-from torchgeo.datasets import BigEarthNet, BigEarthNetV2
+import pandas as pd
+from torchgeo.datasets import BigEarthNet
 
+from tests.fabricate import L2A, write_tif
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.metadata import (
-    PatchTable,
+    CLASSES,
     find_lmdb,
     read_table,
     write_table,
 )
 from torchgeo_channelmae.datasets.records import read_bands
 
-S2_BANDS = (
-    *('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09'),
-    *('B11', 'B12'),
-)
-S1_BANDS = ('VH', 'VV')  # alphabetical, as in the archives
-UNMAPPED = 124
-"""The CORINE code of airports, which none of the 19 classes has."""
-
-# one of the 43 classes for each of the 19, and a CORINE code for each
+S1_BANDS = ('VV', 'VH')
 NAMES_43 = {
     new: BigEarthNet.class_sets[43][old]
     for old, new in reversed(BigEarthNet.label_converter.items())
 }
-CORINE = {new: code for code, new in reversed(BigEarthNetV2.clc_codes.items())}
+"""One of the 43 classes for each of the 19."""
 
 
-def v1_name(s2_name: str) -> str:
+def v1_name(s2_name):
     """Name a Sentinel-2 patch as v1 does: no tile, no leading zeros."""
     scene, row, column = s2_name.rsplit('_', 2)
     scene = re.sub(r'_N\d{4}_R\d{3}_T\w{5}$', '', scene)
     return f'{scene}_{int(row)}_{int(column)}'
 
 
-def v2_name(s2_name: str, s1_name: str) -> str:
+def v2_name(s2_name, s1_name):
     """Name a Sentinel-2 patch as v2 does; the orbit's number is made up."""
     if re.search(r'_T\d{2}[A-Z]{3}_', s2_name):
         return s2_name
@@ -67,239 +48,98 @@ def v2_name(s2_name: str, s1_name: str) -> str:
     return f'{day}T{int(time):06}_{where}_{int(row):02}_{int(column):02}'
 
 
-def write_v1(
-    root: Path,
-    lmdb_root: Path = SAMPLE_ROOT,
-    rows: Sequence[int] | None = None,
-    compression: str | None = None,
-    workers: int = 0,
-) -> dict[str, bytes]:
-    """Write patches of an LMDB as the two folders and three lists of BigEarthNet v1.
-
-    Args:
-        root: The folder to write into.
-        lmdb_root: Folder of the LMDB and its metadata.parquet.
-        rows: The rows of its table to write; None is all.
-        compression: None, 'deflate', 'lzw' or 'zstd'.
-        workers: Processes that write; 0 writes here.
-
-    Returns:
-        For each patch written, Sentinel-2 and Sentinel-1, its key in the LMDB.
-    """
-    table = _rows(lmdb_root, rows)
-    names = [
-        (known or v1_name(name.decode()).encode()).decode()
-        for name, known in zip(
-            table.s2_names,
-            [b''] * len(table) if table.v1_names is None else table.v1_names,
-            strict=True,
-        )
-    ]
-    job = functools.partial(_write_v1_patch, root, lmdb_root, compression)
-    _each(job, table, names, workers)
-    pairs = list(zip(names, _texts(table.s1_names), table.split.tolist(), strict=True))
-    for split, where in BigEarthNet.splits_metadata.items():
-        lines = [f'{s2},{s1}\n' for s2, s1, own in pairs if own == split]
-        (root / where['filename']).write_text(''.join(lines))
-    return _keys(table, names)
+def write_v1(root: Path, lmdb_root: Path = SAMPLE_ROOT, rows=None):
+    """Write the two folders and three lists of v1; returns the LMDB's key by name."""
+    pairs = {split: [] for split in BigEarthNet.splits_metadata}
+    keys = {}
+    for s2, s1, split, labels, pixels in _patches(lmdb_root, rows):
+        name = v1_name(s2)
+        keys |= {name: s2, s1: s1}
+        pairs[split].append(f'{name},{s1}\n')
+        for patch, part in ((name, 's2'), (s1, 's1')):
+            folder = root / BigEarthNet.metadata[part]['directory'] / patch
+            _write_bands(folder, pixels)
+            path = folder / f'{patch}_labels_metadata.json'
+            path.write_text(json.dumps({'labels': [NAMES_43[i] for i in labels]}))
+    for split, lines in pairs.items():
+        (root / f'bigearthnet-{split}.csv').write_text(''.join(lines))
+    return keys
 
 
-def write_v2(
-    root: Path,
-    lmdb_root: Path = SAMPLE_ROOT,
-    rows: Sequence[int] | None = None,
-    compression: str | None = None,
-    workers: int = 0,
-    maps: bool = False,
-) -> dict[str, bytes]:
-    """Write patches of an LMDB as the folders and metadata.parquet of BigEarthNet v2.
-
-    Args:
-        root: The folder to write into.
-        lmdb_root: Folder of the LMDB and its metadata.parquet.
-        rows: The rows of its table to write; None is all.
-        compression: None, 'deflate', 'lzw' or 'zstd'.
-        workers: Processes that write; 0 writes here.
-        maps: Also write Reference_Maps: no real ones, but columns of the CORINE codes
-            of a patch's labels, the last column of a code that no class has.
-
-    Returns:
-        For each patch written, Sentinel-2 and Sentinel-1, its key in the LMDB.
-    """
-    table = _rows(lmdb_root, rows)
-    names = [
-        v2_name(s2, s1)
-        for s2, s1 in zip(_texts(table.s2_names), _texts(table.s1_names), strict=True)
-    ]
-    job = functools.partial(_write_v2_patch, root, lmdb_root, compression, maps)
-    _each(job, table, names, workers)
-    absent = np.zeros(len(table), dtype=bool)
-    v1_names = [v1_name(name) for name in _texts(table.s2_names)]
+def write_v2(root: Path, lmdb_root: Path = SAMPLE_ROOT, rows=None):
+    """Write the folders and metadata.parquet of v2; returns the LMDB's key by name."""
+    keys = {}
+    for s2, s1, _, _, pixels in _patches(lmdb_root, rows):
+        name = v2_name(s2, s1)
+        keys |= {name: s2, s1: s1}
+        for patch, part, cut in ((name, 'S2', 2), (s1, 'S1', 3)):
+            scene = patch.rsplit('_', cut)[0]
+            _write_bands(root / f'BigEarthNet-{part}' / scene / patch, pixels)
+    table = _table(lmdb_root, rows)
+    v1_names = [v1_name(name.decode()) for name in table.s2_names]
     write_table(
         root / 'metadata.parquet',
         replace(
             table,
-            s2_names=np.array(names, dtype='S'),
-            v1_names=np.array(v1_names, dtype='S')
-            if table.v1_names is None
-            else table.v1_names,
-            snow=absent if table.snow is None else table.snow,
-            cloud=absent if table.cloud is None else table.cloud,
+            s2_names=np.array([n for n in keys if n.startswith('S2')], dtype='S'),
+            v1_names=np.array(v1_names, dtype='S'),
         ),
     )
-    return _keys(table, names)
+    return keys
 
 
-def write_tif(
-    path: Path,
-    pixels: np.ndarray,
-    compression: str | None = None,
-    s1_name: str = 'S1A_IW_GRDH_1SDV_20170612T165809_33UUP_0_0',
-    **profile: object,
-) -> None:
-    """Write (h, w) pixels as GDAL does, where the patch lies in its UTM zone.
+def write_copernicus(root: Path, lmdb_root: Path = SAMPLE_ROOT, rows=None):
+    """Write Copernicus-Bench's files and tables; coarse pixels are repeated to 10 m.
 
-    Args:
-        path: The file.
-        pixels: A band.
-        compression: None, 'deflate', 'lzw' or 'zstd'.
-        s1_name: The patch, for its tile, row and column.
-        profile: What else rasterio takes, such as ``nodata``.
+    Columns of labels are in the order of the alphabet.
     """
-    zone, row, column = s1_name.split('_')[-3:]
-    metres = 1200 / pixels.shape[0]
-    west, north = 300_000 + 1200 * int(column), 5_400_000 - 1200 * int(row)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', NotGeoreferencedWarning)
-        with rasterio.open(
-            path,
-            'w',
-            driver='GTiff',
-            height=pixels.shape[0],
-            width=pixels.shape[1],
-            count=1,
-            dtype=pixels.dtype,
-            crs=_crs(32601 + (int(zone[:2]) - 1) % 60),  # synthetic zones lie beyond 60
-            transform=Affine(metres, 0, west, 0, -metres, north),
-            **({'compress': compression} if compression else {}),
-            **profile,
-        ) as file:
-            file.write(pixels, 1)
+    folder = root / 'bigearthnet_s1s2'
+    tables = {split: [] for split in ('train', 'val', 'test')}
+    keys = {}
+    for s2, s1, split, labels, pixels in _patches(lmdb_root, rows):
+        name = v2_name(s2, s1)
+        keys |= {name: s2, s1: s1}
+        files = []
+        for patch, part, bands in ((s1, 'S1', S1_BANDS), (name, 'S2', L2A)):
+            file = f'{patch}/{patch}_allbands.tif'
+            write_tif(
+                folder / f'BigEarthNet-{part}-5%' / file,
+                np.stack([on_grid(pixels[band]) for band in bands]),
+            )
+            files.append(file)
+        hot = {label: int(i in labels) for i, label in enumerate(CLASSES)}
+        tables[split].append(
+            {'s1_path': files[0], 's2_path': files[1]} | dict(sorted(hot.items()))
+        )
+    columns = ['s1_path', 's2_path', *sorted(CLASSES)]
+    for split, lines in tables.items():
+        frame = pd.DataFrame(lines, columns=columns)
+        frame.to_csv(folder / f'multilabel-{split}.csv', index=False)
+    return keys
 
 
-_crs = functools.cache(CRS.from_epsg)
+def on_grid(pixels):
+    """Repeat the pixels of a coarse band to 120 x 120."""
+    times = 120 // len(pixels)
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _rows(lmdb_root: Path, rows: Sequence[int] | None) -> PatchTable:
+def _table(lmdb_root, rows):
     table = read_table(lmdb_root)
     return table if rows is None else table.rows(np.asarray(rows))
 
 
-def _texts(names: np.ndarray) -> list[str]:
-    return [name.decode() for name in names.tolist()]
+def _patches(lmdb_root, rows):
+    """Yield the names, split, numbers of the classes and pixels of each patch."""
+    lmdb, table = find_lmdb(lmdb_root), _table(lmdb_root, rows)
+    for row in range(len(table)):
+        s2, s1 = table.s2_names[row], table.s1_names[row]
+        pixels = read_bands(lmdb, s2, L2A) | read_bands(lmdb, s1, S1_BANDS)
+        labels = table.labels[row].nonzero().flatten().tolist()
+        yield s2.decode(), s1.decode(), str(table.split[row]), labels, pixels
 
 
-def _keys(table: PatchTable, names: list[str]) -> dict[str, bytes]:
-    renamed = dict(zip(names, table.s2_names.tolist(), strict=True))
-    return renamed | {key.decode(): key for key in table.s1_names.tolist()}
-
-
-def _each(
-    job: Callable[..., None], table: PatchTable, names: list[str], workers: int
-) -> None:
-    columns = (table.s2_names.tolist(), names, _texts(table.s1_names))
-    labels = [row.nonzero().flatten().tolist() for row in table.labels]
-    if workers == 0:
-        for arguments in zip(*columns, labels, strict=True):
-            job(*arguments)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-        for _ in pool.map(job, *columns, labels, chunksize=64):
-            pass
-
-
-def _write_bands(
-    folder: Path,
-    name: str,
-    pixels: dict[str, np.ndarray],
-    s1_name: str,
-    compression: str | None,
-) -> None:
-    folder.mkdir(parents=True)
-    for band, array in pixels.items():
-        write_tif(folder / f'{name}_{band}.tif', array, compression, s1_name)
-
-
-def _write_v1_patch(
-    root: Path,
-    lmdb_root: Path,
-    compression: str | None,
-    key: bytes,
-    s2_name: str,
-    s1_name: str,
-    labels: list[int],
-) -> None:
-    lmdb = find_lmdb(lmdb_root)
-    kept = {'labels': [NAMES_43[label] for label in labels]}
-    for directory, name, pixels, extra in (
-        ('BigEarthNet-v1.0', s2_name, read_bands(lmdb, key, S2_BANDS), {}),
-        (
-            'BigEarthNet-S1-v1.0',
-            s1_name,
-            read_bands(lmdb, s1_name.encode(), S1_BANDS),
-            {'corresponding_s2_patch': s2_name},
-        ),
-    ):
-        folder = root / directory / name
-        _write_bands(folder, name, pixels, s1_name, compression)
-        path = folder / f'{name}_labels_metadata.json'
-        path.write_text(json.dumps(kept | extra))
-
-
-def _write_v2_patch(
-    root: Path,
-    lmdb_root: Path,
-    compression: str | None,
-    maps: bool,
-    key: bytes,
-    s2_name: str,
-    s1_name: str,
-    labels: list[int],
-) -> None:
-    lmdb = find_lmdb(lmdb_root)
-    scene, pass_ = s2_name.rsplit('_', 2)[0], s1_name.rsplit('_', 3)[0]
-    pixels = read_bands(lmdb, key, S2_BANDS)
-    folder = root / 'BigEarthNet-S2' / scene / s2_name
-    _write_bands(folder, s2_name, pixels, s1_name, compression)
-    pixels = read_bands(lmdb, s1_name.encode(), S1_BANDS)
-    folder = root / 'BigEarthNet-S1' / pass_ / s1_name
-    _write_bands(folder, s1_name, pixels, s1_name, compression)
-    if maps:
-        codes = [*(CORINE[label] for label in labels), UNMAPPED]
-        column = np.linspace(0, len(codes), 120, endpoint=False).astype(int)
-        column[-1] = len(codes) - 1
-        pixels = {'reference_map': np.tile(np.array(codes, 'u2')[column], (120, 1))}
-        folder = root / 'Reference_Maps' / scene / s2_name
-        _write_bands(folder, s2_name, pixels, s1_name, compression)
-
-
-def main() -> None:
-    """Write an archive."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('version', choices=('v1', 'v2'))
-    parser.add_argument('out', type=Path)
-    parser.add_argument('--lmdb-root', type=Path, default=SAMPLE_ROOT)
-    parser.add_argument('--compression', choices=('deflate', 'lzw', 'zstd'))
-    parser.add_argument('--workers', type=int, default=0)
-    parser.add_argument('--maps', action='store_true', help='v2 only')
-    options = vars(parser.parse_args())
-    version, root = options.pop('version'), options.pop('out')
-    if version == 'v1':
-        options.pop('maps')
-    root.mkdir(parents=True)
-    written = (write_v1 if version == 'v1' else write_v2)(root, **options)
-    print(f'{len(written) // 2} pairs of {version} in {root}')
-
-
-if __name__ == '__main__':
-    main()
+def _write_bands(folder, pixels):
+    """Write the bands of a patch's sensor, a file each."""
+    for band in S1_BANDS if folder.name.startswith('S1') else L2A:
+        write_tif(folder / f'{folder.name}_{band}.tif', pixels[band][None])

@@ -1,325 +1,302 @@
-"""BigEarthNet v1 and v2 from their original archives of GeoTIFFs."""
+"""Readers of BigEarthNet's GeoTIFF archives, with pixels as they are stored.
 
-from collections.abc import Callable, Mapping, Sequence
+TorchGeo's datasets of the same archives round decibels to integers and resample all
+bands to 10 m, so only the layout of the folders is taken from them.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, override
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 import torch
+from rasterio.errors import RasterioError
 from torch import Tensor
-from torchgeo.datasets import BigEarthNet, BigEarthNetV2
-
-from .. import sensors
-from .downloads import check_digests, download_files, unpack
-from .layout import (
-    archive_table,
-    archive_version,
-    check_folders,
-    read_band,
-    read_label,
-    read_labels,
+from torchgeo.datasets import (
+    BigEarthNet,
+    BigEarthNetV2,
+    CopernicusBenchBigEarthNetS1,
 )
-from .metadata import SPLITS, PatchTable
-from .patches import BigEarthNetPatches, Pixels, check_radar_names, check_rows
+from tqdm import tqdm
 
-IGNORE = 255
-"""What ``mask`` is where the land cover is none of the 19 classes."""
+from .bigearthnet import NATIVE_SIDES, SIDE, BigEarthNetLMDB
+from .metadata import CLASSES, SPLITS, PatchTable, read_table, table_note
+from .names import check_pairs
+from .records import Pixels
 
-
-class _GeoTIFFPatches(BigEarthNetPatches):
-    """What the two versions do alike."""
-
-    version: ClassVar[str]
-
-    def __init__(
-        self,
-        root: str | Path = 'data',
-        split: str = 'train',
-        bands: Sequence[str] | None = None,
-        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        download: bool = False,
-        checksum: bool = True,
-        native: bool = False,
-        max_nonfinite: float = 0.01,
-        on_error: str = 'raise',
-        table: PatchTable | None = None,
-    ) -> None:
-        """Initialise the dataset and check that its patches have folders.
-
-        Args:
-            root: Folder with the archives, unpacked or as downloaded.
-            split: 'train', 'val' or 'test'.
-            bands: Names of Sentinel-2 or Sentinel-1 bands or both, in the order
-                wanted. None is the 12 of Sentinel-2.
-            transforms: Takes a sample and returns a transformed version.
-            download: Download what the bands need and ``root`` lacks.
-            checksum: Check downloaded archives before they are unpacked (slow).
-            native: Return bands as stored, not resampled.
-            max_nonfinite: Largest share of a band's pixels without data that is filled
-                with the mean of its other pixels. More is an error.
-            on_error: 'raise' or, to return the reason as a sample, 'skip'.
-            table: The patches to choose the split from, such as
-                :meth:`~torchgeo_channelmae.datasets.selection.Selection.apply` returns.
-                None is the archive's own.
-
-        Raises:
-            FileNotFoundError: If a file or folder is missing.
-            ValueError: If a split, band or label is unknown, a file is damaged, or
-                ``root`` has the other version.
-        """
-        if split not in SPLITS:
-            raise ValueError(
-                f'Unknown split {split!r}: choose one of {", ".join(SPLITS)}.'
-            )
-        self.root = Path(root)
-        self.split = split
-        self.download = download
-        self.checksum = checksum
-        self.num_classes = len(self.classes)
-        self._parts = self._parts_of(bands)
-        self._table_given = table is not None
-        self._verify()
-        if table is None:
-            table = archive_table(self.root, self.version, labels=False)
-        table = table.rows(np.flatnonzero(table.split == split))
-        self.prepare(table, bands, transforms, native, max_nonfinite, on_error)
-        check_rows(table, split, self.root)
-        if on_error == 'raise' and self.wanted_s1:
-            check_radar_names(table)
-        for part in self._parts if on_error == 'raise' else ():
-            names = table.s1_names if part == 's1' else table.s2_names
-            who = f'split {split!r}'
-            check_folders(self.root, self.version, part, names.tolist(), who)
-
-    @override
-    def read(self, index: int) -> dict[str, Pixels]:
-        """Read the pixels of a patch, see the base class."""
-        return {
-            band: read_band(self.root, self.version, self._patch(band, index), band)
-            for band in self.bands
-        }
-
-    def _parts_of(self, bands: Sequence[str] | None) -> list[str]:
-        """Return which of the archive's folders are needed."""
-        available = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
-        chosen = sensors.select(self.s2_bands if bands is None else bands, available)
-        radar = [band in sensors.SENTINEL1_GRD for band in chosen]
-        return ['s1'] * any(radar) + ['s2'] * (not all(radar))
-
-    def _downloads(self) -> dict[str, dict[str, tuple[str, str]]]:
-        """Return what has to be in the root, and the files that it comes from.
-
-        Returns:
-            For each folder or file its downloads: name, URL and digest.
-        """
-        raise NotImplementedError
-
-    def _verify(self) -> None:
-        """Unpack or download what is needed and not there, and nothing else.
-
-        Raises:
-            FileNotFoundError: If something is missing and not to be downloaded.
-            ValueError: If a download is damaged, or the root has the other version.
-        """
-        for target, files in self._downloads().items():
-            if (self.root / target).exists():
-                continue
-            if self.download:
-                download_files(self.root, files, self.checksum)
-            elif not all((self.root / name).is_file() for name in files):
-                self._raise_missing(target, files)
-            elif self.checksum:
-                check_digests(self.root, files)
-            if target not in files:
-                unpack([self.root / name for name in files], self.root, target)
-
-    def _raise_missing(self, target: str, files: Mapping[str, object]) -> None:
-        try:
-            found = archive_version(self.root)
-        except (FileNotFoundError, ValueError):
-            found = self.version
-        if found != self.version:
-            raise ValueError(
-                f'BigEarthNet root {self.root} is {found}, not {self.version}: use '
-                f'the dataset or version {found}, or another root.'
-            )
-        made_from = '' if target in files else f' nor {", ".join(files)} to unpack'
-        raise FileNotFoundError(
-            f'BigEarthNet root {self.root} has no {target}{made_from}: give the folder '
-            f'that has it, or download=True.'
-        )
+_S1, _S2 = BigEarthNetLMDB.s1_bands, BigEarthNetLMDB.s2_bands
+_PARTS = {'all': ('s1', 's2'), 's1': ('s1',), 's2': ('s2',)}
+_COLUMNS = {
+    name: BigEarthNet.label_converter.get(number)
+    for number, name in enumerate(BigEarthNet.class_sets[43])
+}
+_THREADS = 8  # that read small files of labels
+_PROBED = 8  # radar files whose order of bands is checked
 
 
-class BigEarthNetV1GeoTIFF(_GeoTIFFPatches, BigEarthNet):
-    """BigEarthNet v1, Sentinel-2 and Sentinel-1, from its original archives.
+class Archive(ABC):
+    """The Sentinel-1 and Sentinel-2 patches of an unpacked archive.
 
-    TorchGeo's layout, lists of splits and downloads, and of
-    :class:`torchgeo.datasets.BigEarthNet` these differ:
-
-    * bands by name, in any order, and only their files and archives are needed
-    * Sentinel-1 in float32 decibels, exactly as stored
-    * samples are those of
-      :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`, at native
-      resolution if wanted
-    * damaged or missing files, and pixels without data, are found and named
-
-    Dataset features:
-
-    * 590,326 pairs over ten European countries, Jun 2017 - May 2018; the lists of
-      splits leave those out that snow, clouds or their shadows cover
-    * 120 x 120 px at 10 m; bands of 20 m and 60 m are resampled to that grid
-    * 43 land-cover classes, as the 19 of the later nomenclature; labels are in a file a
-      patch and are read with the patch
-
-    If you use this dataset in your research, please cite the following paper:
-
-    * https://doi.org/10.1109/MGRS.2021.3089174
+    Attributes:
+        root: Folder of the archive.
+        table: The patches; those of v1 without labels, see :meth:`labelled`.
+        keys: Names of all Sentinel-1 and Sentinel-2 patches to encode, sorted.
+        note: What readers of scores on these patches have to know, if anything.
     """
 
-    version = 'v1'
+    name: ClassVar[str]
+    folders: ClassVar[tuple[str, ...]]
+    note: str | None = None
 
-    @override
-    def label(self, index: int) -> Tensor:
-        """Return the labels of a patch, (19,) int64."""
-        known = self.table.labels[index]
-        if (known >= 0).all():
-            return known.clone()
-        return read_label(self.root, self._labelled()[index].decode())
+    def __init__(self, root: Path, table: PatchTable, sensors: str) -> None:
+        """Check the table and list the patches of ``sensors``: 'all', 's1' or 's2'."""
+        self.root = root
+        self.table = table
+        self.parts = _PARTS[sensors]
+        if len(np.unique(table.s2_names)) < len(table):
+            raise ValueError(f'{root} lists a Sentinel-2 patch twice.')
+        check_pairs(table.s1_names, table.s2_names, root)
+        self.keys = self.names(table)
+        if '' in self.keys:
+            raise ValueError(f'{root} has patches without s1_name. Use sensors s2.')
 
-    @property
-    @override
-    def labels(self) -> Tensor:
-        """Labels, row by row, (rows, 19) int64; reads the file of every patch, once."""
-        if (self.table.labels < 0).any():
-            names = [name.decode() for name in self._labelled()]
-            self.table = replace(self.table, labels=read_labels(self.root, names))
-        return self.table.labels
+    def names(self, table: PatchTable) -> list[str]:
+        """Return the names of the patches to encode of a table, sorted."""
+        columns = {'s1': table.s1_names, 's2': table.s2_names}
+        return sorted({name.decode() for part in self.parts for name in columns[part]})
 
-    def _labelled(self) -> npt.NDArray[np.bytes_]:
-        """Return the patches of a sensor in use, whose folders have the labels."""
-        return self.table.s2_names if 's2' in self._parts else self.table.s1_names
-
-    @override
-    def _downloads(self) -> dict[str, dict[str, tuple[str, str]]]:
-        images = {
-            where['directory']: {where['filename']: (where['url'], where['md5'])}
-            for where in (BigEarthNet.metadata[part] for part in self._parts)
-        }
-        lists = {
-            where['filename']: {where['filename']: (where['url'], where['md5'])}
-            for where in self.splits_metadata.values()
-        }
-        return images if self._table_given else images | lists
-
-
-class BigEarthNetV2GeoTIFF(_GeoTIFFPatches, BigEarthNetV2):
-    """BigEarthNet v2 (reBEN), Sentinel-2 and Sentinel-1, from its original archives.
-
-    TorchGeo's layout, splits and downloads, and of
-    :class:`torchgeo.datasets.BigEarthNetV2` these differ:
-
-    * bands by name, in any order, and only their files and archives are needed; the
-      reference maps only for ``land_cover``
-    * Sentinel-1 in float32 decibels, exactly as stored
-    * samples are those of
-      :class:`~torchgeo_channelmae.datasets.patches.BigEarthNetPatches`, at native
-      resolution if wanted; with ``land_cover`` also ``mask``, int64 (120, 120): the
-      number of the class of each pixel, or 255 where the land cover is none of the 19
-    * downloads are checked by the algorithm that each published digest is of
-    * damaged or missing files, and pixels without data, are found and named
-
-    Dataset features:
-
-    * 480,038 pairs over ten European countries, Jun 2017 - May 2018
-    * 120 x 120 px at 10 m; bands of 20 m and 60 m are resampled to that grid
-    * 19 land-cover classes, several a patch
-
-    If you use this dataset in your research, please cite the following paper:
-
-    * https://arxiv.org/abs/2407.03653
-    """
-
-    version = 'v2'
-
-    def __init__(
-        self,
-        root: str | Path = 'data',
-        split: str = 'train',
-        bands: Sequence[str] | None = None,
-        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        download: bool = False,
-        checksum: bool = True,
-        native: bool = False,
-        max_nonfinite: float = 0.01,
-        on_error: str = 'raise',
-        table: PatchTable | None = None,
-        land_cover: bool = False,
-    ) -> None:
-        """Initialise the dataset and check that its patches have folders.
-
-        Args:
-            root: Folder with the archives, unpacked or as downloaded.
-            split: 'train', 'val' or 'test'.
-            bands: Names of Sentinel-2 or Sentinel-1 bands or both, in the order
-                wanted. None is the 12 of Sentinel-2.
-            transforms: Takes a sample and returns a transformed version.
-            download: Download what the bands need and ``root`` lacks.
-            checksum: Check downloaded archives before they are unpacked (slow).
-            native: Return bands as stored, not resampled.
-            max_nonfinite: Largest share of a band's pixels without data that is filled
-                with the mean of its other pixels. More is an error.
-            on_error: 'raise' or, to return the reason as a sample, 'skip'.
-            table: The patches to choose the split from, such as
-                :meth:`~torchgeo_channelmae.datasets.selection.Selection.apply` returns.
-                None is the archive's own.
-            land_cover: Whether samples have ``mask``, from the reference maps.
+    @abstractmethod
+    def read(self, name: str) -> dict[str, Pixels]:
+        """Read the bands of a Sentinel-1 or Sentinel-2 patch, (height, width) each.
 
         Raises:
-            FileNotFoundError: If a file or folder is missing.
-            ValueError: If a split, band or label is unknown, a file is damaged, or
-                ``root`` has the other version.
+            ValueError: If a file is missing, damaged or of an unexpected format.
         """
-        self.land_cover = land_cover
-        super().__init__(
-            root,
-            split,
-            bands,
-            transforms,
-            download,
-            checksum,
-            native,
-            max_nonfinite,
-            on_error,
-            table,
-        )
+
+    def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
+        """Return some rows of the table with their labels."""
+        return self.table.rows(rows)
+
+
+class V1(Archive):
+    """BigEarthNet v1: a folder per patch, with a JSON file of labels."""
+
+    name = 'BigEarthNet v1'
+    folders = tuple(
+        BigEarthNet.metadata[part][key]
+        for part in ('s1', 's2')
+        for key in ('directory', 'filename')
+    )
+
+    def __init__(self, root: Path, sensors: str) -> None:
+        """Read the lists of splits."""
+        rows = [
+            (Path(pair['s1']).name, Path(pair['s2']).name, split)
+            for split in SPLITS
+            for pair in BigEarthNet(root, split, bands=sensors).folders  # type: ignore[arg-type]
+        ]
+        table = _table(rows, torch.full((len(rows), len(CLASSES)), -1))
+        super().__init__(root, replace(table, v1_names=table.s2_names), sensors)
 
     @override
-    def extras(self, index: int) -> dict[str, Any]:
-        """Return the mask, if wanted."""
-        if not self.land_cover:
-            return {}
-        name = self.table.s2_names[index].decode()
-        codes = read_band(self.root, self.version, name, 'reference_map')
-        return {'mask': torch.from_numpy(_CLASS_OF[codes.clip(0, len(_CLASS_OF) - 1)])}
+    def read(self, name: str) -> dict[str, Pixels]:
+        folder = self._folder(name)
+        if name.startswith('S2') or self.parts == ('s1',):
+            _read_labels(folder)  # to find damage early
+        return _read_folder(folder)
 
     @override
-    def _parts_of(self, bands: Sequence[str] | None) -> list[str]:
-        return super()._parts_of(bands) + ['maps'] * self.land_cover
+    def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
+        table = super().labelled(rows)
+        names = table.s2_names if 's2' in self.parts else table.s1_names
+        folders = [self._folder(name.decode()) for name in names]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read = pool.map(_read_labels, folders, chunksize=256)
+            labels = list(tqdm(read, 'Reading labels', len(folders)))
+        return replace(table, labels=torch.stack(labels))
+
+    def _folder(self, name: str) -> Path:
+        part = 's1' if name.startswith('S1') else 's2'
+        return self.root / BigEarthNet.metadata[part]['directory'] / name
+
+
+class V2(Archive):
+    """BigEarthNet v2: a folder per scene and patch, and ``metadata.parquet``."""
+
+    name = 'BigEarthNet v2'
+    folders = tuple(BigEarthNetV2.dir_file_names[part] for part in ('s1', 's2'))
+
+    def __init__(self, root: Path, sensors: str) -> None:
+        """Read ``metadata.parquet``."""
+        super().__init__(root, read_table(root), sensors)
+        self.note = table_note(root)
 
     @override
-    def _downloads(self) -> dict[str, dict[str, tuple[str, str]]]:
-        parts = self._parts if self._table_given else [*self._parts, 'metadata']
-        return {
-            self.dir_file_names[part]: {
-                name: (self.url.format(name), digest)
-                for name, digest in self.metadata_locs[part]['files'].items()
-            }
-            for part in parts
-        }
+    def read(self, name: str) -> dict[str, Pixels]:
+        part, cut = ('s1', 3) if name.startswith('S1') else ('s2', 2)
+        scenes = self.root / BigEarthNetV2.dir_file_names[part]
+        return _read_folder(scenes / name.rsplit('_', cut)[0] / name)
 
 
-_CLASS_OF = np.full(max(BigEarthNetV2.clc_codes) + 2, IGNORE)
-"""CORINE code: the number of its class; the last is for all codes beyond."""
-_CLASS_OF[list(BigEarthNetV2.clc_codes)] = list(BigEarthNetV2.clc_codes.values())
+class CopernicusBench(Archive):
+    """Copernicus-Bench's 5 % of BigEarthNet v2: a file per sensor and patch.
+
+    All bands are on the 10 m grid. The order of the two radar bands is verified: land
+    scatters less into the other polarization, so VH is about 7 dB below VV.
+    """
+
+    name = 'Copernicus-Bench BigEarthNet'
+    folders = (
+        CopernicusBenchBigEarthNetS1.directory,
+        CopernicusBenchBigEarthNetS1.zipfile,
+    )
+    note = (
+        'The patches are those of Copernicus-Bench, 5 % of BigEarthNet v2: scores '
+        'compare with others on these patches only.'
+    )
+
+    def __init__(self, root: Path, sensors: str) -> None:
+        """Read the tables of the splits, after unpacking the zip file if need be."""
+        self._paths: dict[str, Path] = {}
+        rows, labels = [], []
+        for split in SPLITS:
+            frame = CopernicusBenchBigEarthNetS1(root, split).files  # type: ignore[arg-type]
+            for files in frame.iloc[:, :2].to_numpy(dtype=str):
+                names = [Path(file).stem.removesuffix('_allbands') for file in files]
+                rows.append((*names, split))
+                for name, part, file in zip(names, (1, 2), files, strict=True):
+                    folder = root / self.folders[0] / f'BigEarthNet-S{part}-5%'
+                    self._paths[name] = folder / file
+            hot = frame.iloc[:, 2:]
+            if set(hot) == set(CLASSES):  # else in TorchGeo's order
+                hot = hot[list(CLASSES)]
+            labels.append(torch.from_numpy(hot.to_numpy(dtype=np.int64)))
+        super().__init__(root, _table(rows, torch.cat(labels)), sensors)
+        self._radar = self._radar_order() if 's1' in self.parts else _S1
+
+    @override
+    def read(self, name: str) -> dict[str, Pixels]:
+        bands = self._radar if name.startswith('S1') else _S2
+        return read_geotiff(self._paths[name], bands, SIDE)
+
+    def _radar_order(self) -> tuple[str, ...]:
+        """Return the names of the two bands: VV is the brighter in most files."""
+        names = self.table.s1_names
+        swapped = []
+        for row in np.linspace(0, len(names) - 1, min(_PROBED, len(names)), dtype=int):
+            try:
+                pixels = read_geotiff(self._paths[names[row].decode()], _S1, SIDE)
+            except ValueError:
+                continue  # encoding it raises or skips
+            swapped.append(np.nanmedian(pixels['VH']) > np.nanmedian(pixels['VV']))
+        return _S1[::-1] if sum(swapped) > len(swapped) / 2 else _S1
+
+
+def open_archive(root: str | Path, sensors: str) -> Archive:
+    """Return the archive that a folder has.
+
+    Args:
+        root: Folder of an archive, unpacked as TorchGeo does.
+        sensors: 'all', 's1' or 's2'.
+
+    Raises:
+        FileNotFoundError: If its lists of patches are missing.
+        ValueError: If it has no archive or several.
+    """
+    root = Path(root)
+    kinds = (V1, V2, CopernicusBench)
+    found = [kind for kind in kinds if any((root / f).exists() for f in kind.folders)]
+    if len(found) != 1:
+        has = ' and '.join(kind.name for kind in found) or 'no unpacked archive'
+        named = '; '.join(f'{kind.folders[0]} ({kind.name})' for kind in kinds)
+        raise ValueError(f'{root} has {has}. Give a folder with one of {named}.')
+    return found[0](root, sensors)
+
+
+def read_geotiff(path: Path, bands: Sequence[str], side: int) -> dict[str, Pixels]:
+    """Read all bands of a GeoTIFF.
+
+    Args:
+        path: The file.
+        bands: Names of its bands, all of one sensor, unless the file has them itself.
+        side: Height and width.
+
+    Returns:
+        For each band (side, side): float32 decibels, NaN where the file declares no
+        data, or digital numbers as uint16 or int16.
+
+    Raises:
+        ValueError: If the file is missing, damaged or of another format, or if pixels
+            of Sentinel-2 have a no-data value other than 0.
+    """
+    try:
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'),
+            rasterio.open(path) as file,
+        ):
+            stack, nodata, described = file.read(), file.nodata, file.descriptions
+    except RasterioError as error:
+        raise ValueError(f'{path} cannot be read: {error}') from error
+    if stack.shape != (len(bands), side, side):
+        raise ValueError(f'{path} is {stack.shape}, not {(len(bands), side, side)}.')
+    holes = stack == (np.nan if nodata is None else nodata)
+    if bands[0] in _S1:
+        if stack.dtype.kind != 'f':
+            raise ValueError(f'{path} is {stack.dtype}, not float32 decibels.')
+        stack = stack.astype(np.float32)
+        stack[holes] = np.nan
+    else:
+        if nodata and holes.any():
+            raise ValueError(f'{path} has pixels of {nodata:g}, which is no data.')
+        stack = _counts(stack, path)
+    named = described if set(described) == set(bands) else bands
+    return dict(zip(named, stack, strict=True))
+
+
+def _counts(stack: Pixels, path: Path) -> Pixels:
+    """Return digital numbers as integers, which some files store as floats."""
+    if stack.dtype in (np.uint16, np.int16):
+        return stack
+    with np.errstate(invalid='ignore'):
+        whole = stack.astype(np.uint16)
+    if (whole != stack).any():
+        raise ValueError(f'{path} is {stack.dtype}, not uint16 digital numbers.')
+    return whole
+
+
+def _read_folder(folder: Path) -> dict[str, Pixels]:
+    """Read a patch that has a file per band."""
+    pixels: dict[str, Pixels] = {}
+    for band in _S1 if folder.name.startswith('S1') else _S2:
+        path = folder / f'{folder.name}_{band}.tif'
+        pixels |= read_geotiff(path, (band,), NATIVE_SIDES[band])
+    return pixels
+
+
+def _read_labels(folder: Path) -> Tensor:
+    """Read the labels of a v1 patch, converted to the 19 classes, (19,)."""
+    path = folder / f'{folder.name}_labels_metadata.json'
+    try:
+        columns = [_COLUMNS[name] for name in json.loads(path.read_text())['labels']]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} has no labels of BigEarthNet v1: {error!r}'
+        ) from error
+    hot = torch.zeros(len(CLASSES), dtype=torch.int64)
+    hot[[column for column in columns if column is not None]] = 1
+    return hot
+
+
+def _table(rows: Sequence[tuple[str, ...]], labels: Tensor) -> PatchTable:
+    """Return a table from rows of Sentinel-1 name, Sentinel-2 name and split."""
+    s1, s2, split = zip(*rows, strict=True)
+    s2_names = np.array(s2, dtype='S')
+    return PatchTable(
+        s2_names, np.array(s1, dtype='S'), np.array(split, dtype='U5'), labels
+    )

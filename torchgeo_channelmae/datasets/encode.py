@@ -1,31 +1,29 @@
 """``channelmae encode``: BigEarthNet's GeoTIFF archives to an LMDB of safetensors."""
 
 import csv
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, override
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from .archive_records import (
-    ArchiveRecords,
-    compare,
-    compare_tables,
-    names,
-    open_archive,
-)
-from .metadata import PatchTable, read_table, table_note, write_table
-from .parallel import check_workers
-from .partial import partial_of, size_text
-from .records import missing_keys
-from .writer import SkipRecord, WriteReport, fill_lmdb
+from ..files import refuse_existing
+from .archives import Archive, open_archive
+from .metadata import PatchTable, read_table, write_table
+from .records import close, missing_keys, pack, read_bands, write_lmdb
 
 FOLDER = 'Encoded-BigEarthNet'
 """Name of the LMDB in the output folder."""
 
-_SENSORS = {'all': ('s1', 's2'), 's1': ('s1',), 's2': ('s2',)}
+_LOCK_TIMEOUT = 10  # s: workers of a killed run hold its lock for up to 5
 
 
 def encode(
@@ -36,253 +34,220 @@ def encode(
     on_error: str = 'raise',
     verify: bool = False,
 ) -> None:
-    """Convert BigEarthNet's GeoTIFF archives to an LMDB that is read 20 times as fast.
+    """Convert BigEarthNet's GeoTIFF archives to an LMDB that is read much faster.
 
     Writes the folder Encoded-BigEarthNet in the layout of BigEarthNet's own converter,
-    rico-hdl: a record a patch, named as the patch, with each band at its native size
-    and type. Beside it goes metadata.parquet, so that BigEarthNetLMDB reads the folder
-    at once, with the columns of the published table, no others. Stopped at any moment,
-    the same command goes on where it was. Nothing that exists is overwritten.
+    rico-hdl: one record per patch, under its name, with each band at its native size
+    and type. metadata.parquet beside it has the pairs, labels and splits, so that
+    BigEarthNetLMDB reads the folder at once. If the command is stopped at any moment,
+    give it again to continue. Nothing that exists is overwritten.
 
     Args:
-        root: Folder of the unpacked archives of BigEarthNet v1 or v2, as TorchGeo
-            lays them out.
-        out: Folder to write to. A pair of patches takes 283 KB, all of v2 136 GB.
-        sensors: 'all', 's1' (Sentinel-1 alone) or 's2' (Sentinel-2 alone).
-        workers: Processes that read the archive. None is one a core.
-        on_error: What a patch that can't be read does: 'raise' ends the command,
-            'skip' leaves its pair out of metadata.parquet and lists it in skipped.csv.
-        verify: Compare every record of these sensors with the pixels of its archive,
-            bit by bit, before the output gets its name; or, where it has it already,
-            those and metadata.parquet.
+        root: Folder of an unpacked archive, as TorchGeo lays it out: BigEarthNet v1 or
+            v2, or Copernicus-Bench's BigEarthNet.
+        out: Folder to write. A pair of patches takes 283 KB, all of v2 136 GB.
+        sensors: 'all', 's1' (Sentinel-1 only) or 's2' (Sentinel-2 only).
+        workers: Processes that read the archive. None is one per core.
+        on_error: What to do with a patch that cannot be read: 'raise' ends the
+            command, 'skip' leaves its pair out of metadata.parquet and lists it in
+            skipped.csv.
+        verify: Compare every record with the pixels of the archive, bit by bit; also
+            those of an output that is finished.
 
     Raises:
-        ValueError: If an option, a file of the archive or the output is not as it
-            should be.
-        OSError: If something is missing, or the disk is full or refuses.
+        ValueError: If an option, a file of the archive or the output is wrong.
+        OSError: If a file is missing or cannot be written.
     """
-    if sensors not in _SENSORS:
-        raise ValueError(f'sensors is {sensors!r}: use one of {", ".join(_SENSORS)}.')
+    if sensors not in ('all', 's1', 's2'):
+        raise ValueError(f'sensors is {sensors!r}. Use all, s1 or s2.')
     if on_error not in ('raise', 'skip'):
-        raise ValueError(f"on_error is {on_error!r}: use 'raise' or 'skip'.")
+        raise ValueError(f'on_error is {on_error!r}. Use raise or skip.')
     workers = (os.cpu_count() or 1) if workers is None else workers
-    check_workers(workers)
-    archive = open_archive(root, _SENSORS[sensors])
-    output = _Output(out)
-    if output.finished():
-        table = read_table(out)
-        output.check_patches(table, archive)
+    archive = open_archive(root, sensors)
+    if (out / 'metadata.parquet').is_file() and (out / FOLDER).is_dir():
+        table = _finished_table(archive, out)
         if verify:
-            output.check_table(table, archive)
-            _verify(output.lmdb, archive, table, workers)
-        else:
-            output.check_sensors(table, archive)
-        print(f'{out} is finished, with {len(table)} patches: nothing to encode.')
-        if lacking := len(archive.table) - len(table):
-            print(
-                f'It lacks {lacking} patches of {root}: encode to another folder to '
-                f'have them.'
-            )
+            _verify(archive, out, workers)
+        close(out / FOLDER)
+        print(
+            f'{out} is finished, with {len(table)} of {len(archive.table)} patches of '
+            f'{archive.root}.'
+        )
         return
-    if on_error == 'raise':
-        archive.check_folders()
-    make = archive if on_error == 'raise' else _OrSkip(archive)
-    note = table_note(root) if archive.version == 'v2' else None
-
-    def finish(report: WriteReport) -> None:
-        table = _kept(archive, report.skipped)
+    if not (out.is_dir() and not any(out.iterdir())):
+        refuse_existing(out)
+    staging = out.with_name(f'{out.name}.partial')
+    staging.mkdir(parents=True, exist_ok=True)
+    lock = Path(f'{staging}.lock')
+    with FileLock(lock, timeout=_LOCK_TIMEOUT):
+        job = _begin(archive, staging)
+        skipped = _write_records(archive, staging / FOLDER, workers, on_error)
+        table = _write_tables(archive, staging, skipped)
         if verify:
-            _verify(report.folder, archive, table, workers)
-        output.finish(table, note, report.skipped)
-
-    report = fill_lmdb(
-        partial_of(output.lmdb),
-        archive.keys,
-        make,
-        workers=workers,
-        expected_bytes=archive.record_bytes(),
-        description=f'BigEarthNet {archive.version}',
-        finish=finish,
-    )
-    table = read_table(out)
-    earlier = f', {report.kept} of them by an earlier run' if report.kept else ''
-    print(
-        f'{out} has {len(table)} patches of BigEarthNet {archive.version}: '
-        f'{report.kept + report.written} records{earlier}, {size_text(report.size)}.'
-    )
-    if report.skipped:
+            _verify(archive, staging, workers)
+        close(staging / FOLDER)
+        job.unlink()
+        os.replace(staging, out)
+        lock.unlink(missing_ok=True)
+    count = len(archive.keys) - len(skipped)
+    print(f'{out} has {len(table)} patches of {archive.name}: {count} records.')
+    if skipped:
         print(
             f'{len(archive.table) - len(table)} of {len(archive.table)} patches were '
-            f'skipped, as '
-            f'{output.skipped} says: {report.skipped[0][1]}'
+            f'skipped, see {out / "skipped.csv"}. The first: {skipped[0][1]}'
         )
 
 
-class _OrSkip:
-    """Leaves out the records that can't be read."""
+class _Records(Dataset[Tensor | str]):
+    """The record of each patch as uint8, or the reason that it cannot be read.
 
-    def __init__(self, archive: ArchiveRecords) -> None:
-        self._archive = archive
+    A tensor travels in shared memory. Bytes would fill the pipe to the main process,
+    in which a worker hangs for ever if that is killed.
+    """
 
-    def __call__(self, i: int) -> bytes:
+    def __init__(self, archive: Archive, names: Sequence[str]) -> None:
+        self.archive = archive
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @override
+    def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self._archive(i)
-        except (ValueError, OSError) as error:
-            raise SkipRecord(str(error)) from None
+            bands = self.archive.read(self.names[index])
+        except ValueError as error:
+            return str(error)
+        return torch.frombuffer(bytearray(pack(bands)), dtype=torch.uint8)
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The files of an output; the table of patches comes last and makes it whole."""
+class _Comparison(_Records):
+    """How each record differs from the archive, '' if it does not."""
 
-    folder: Path
+    def __init__(self, archive: Archive, names: Sequence[str], lmdb: Path) -> None:
+        super().__init__(archive, names)
+        self.lmdb = lmdb
 
-    @property
-    def lmdb(self) -> Path:
-        return self.folder / FOLDER
-
-    @property
-    def table(self) -> Path:
-        return self.folder / 'metadata.parquet'
-
-    @property
-    def skipped(self) -> Path:
-        return self.folder / 'skipped.csv'
-
-    def finished(self) -> bool:
-        """Tell whether all is there; what only lacks its name gets it.
-
-        Raises:
-            FileExistsError: If something is there that an encoding would overwrite.
-        """
-        if self.lmdb.exists() and partial_of(self.table).exists():
-            self._name_table()
-        there = [path.exists() for path in (self.lmdb, self.table)]
-        if any(there) and not all(there):
-            other = self.lmdb if there[0] else self.table
-            raise FileExistsError(
-                f'{other} exists already and is not of a finished encoding: nothing is '
-                f'overwritten, so choose another folder.'
-            )
-        if self.skipped.exists() and not any(there):
-            raise FileExistsError(
-                f'{self.skipped} exists already, where skipped patches would be '
-                f'listed: nothing is overwritten, so move it or choose another folder.'
-            )
-        return all(there)
-
-    def check_table(self, table: PatchTable, archive: ArchiveRecords) -> None:
-        """Check that a finished output says of its patches what the archive says.
-
-        Raises:
-            ValueError: If it does not, or lacks patches that are not in its list of
-                those skipped.
-        """
-        other = archive.table
-        lacking = ~np.isin(other.s2_names, table.s2_names)
-        if self.skipped.exists():
-            with self.skipped.open(newline='') as file:
-                listed = np.array([row[0].encode() for row in csv.reader(file) if row])
-            lacking &= ~np.isin(other.s1_names, listed)
-            lacking &= ~np.isin(other.s2_names, listed)
-        if lacking.any():
-            raise ValueError(
-                f'{self.table} lacks {int(lacking.sum())} patches of {archive.root} '
-                f'that were not skipped, such as '
-                f'{other.s2_names[lacking.argmax()].decode()}; move {self.folder} away '
-                f'and encode again.'
-            )
-        if difference := compare_tables(table, archive):
-            raise ValueError(
-                f'{self.table} does not agree with {archive.root}: {difference}; move '
-                f'{self.folder} away and encode again.'
-            )
-
-    def check_patches(self, table: PatchTable, archive: ArchiveRecords) -> None:
-        """Check that a finished output is of an archive.
-
-        Raises:
-            FileExistsError: If it has other patches.
-        """
-        strange = table.s2_names[~np.isin(table.s2_names, archive.table.s2_names)]
-        if len(strange):
-            raise FileExistsError(
-                f'{self.folder} is a finished encoding of something else, as '
-                f'{archive.root} has no patch {strange[0].decode()}: nothing is '
-                f'overwritten, so choose another folder.'
-            )
-
-    def check_sensors(self, table: PatchTable, archive: ArchiveRecords) -> None:
-        """Check that a finished output has the first record of each sensor.
-
-        Raises:
-            FileExistsError: If it lacks one.
-        """
-        first = [names(part, table)[0] for part in archive.parts]
-        missing = missing_keys(self.lmdb, first)
-        if missing:
-            raise FileExistsError(
-                f'{self.folder} is a finished encoding without the record '
-                f'{missing[0].decode()}, perhaps of one sensor alone: nothing is '
-                f'overwritten, so choose other sensors or another folder.'
-            )
-
-    def finish(
-        self,
-        table: PatchTable,
-        note: str | None,
-        skipped: Sequence[tuple[bytes, str]],
-    ) -> None:
-        """Write what goes beside the LMDB and give all their names."""
-        if self.lmdb.exists():
-            raise FileExistsError(
-                f'{self.lmdb} was finished by another process in the meantime: nothing '
-                f'is overwritten.'
-            )
-        for path in (self.table, self.skipped):  # left by a stop at this point
-            partial_of(path).unlink(missing_ok=True)
-        write_table(partial_of(self.table), table, note)
-        if skipped:
-            with partial_of(self.skipped).open('w', newline='') as file:
-                writer = csv.writer(file)
-                writer.writerow(('record', 'reason'))
-                writer.writerows((key.decode(), reason) for key, reason in skipped)
-        partial_of(self.lmdb).rename(self.lmdb)
-        self._name_table()
-
-    def _name_table(self) -> None:
-        if partial_of(self.skipped).exists():
-            partial_of(self.skipped).rename(self.skipped)
-        partial_of(self.table).rename(self.table)
+    @override
+    def __getitem__(self, index: int) -> str:
+        name = self.names[index]
+        try:
+            expected = self.archive.read(name)
+            found = read_bands(self.lmdb, name.encode(), list(expected))
+        except ValueError as error:
+            return str(error)
+        for band, pixels in expected.items():
+            same = found[band].dtype == pixels.dtype
+            if not same or found[band].tobytes() != pixels.tobytes():
+                return f'{band} has other pixels'
+        return ''
 
 
-def _kept(archive: ArchiveRecords, skipped: Sequence[tuple[bytes, str]]) -> PatchTable:
-    """Return the patches with all their records."""
-    missing = np.array([key for key, _ in skipped], dtype='S')
-    rows: npt.NDArray[np.bool_] = ~(
-        np.isin(archive.table.s1_names, missing)
-        | np.isin(archive.table.s2_names, missing)
+def _loaded(dataset: _Records, workers: int, what: str) -> Iterator[tuple[str, Any]]:
+    """Yield each name with its item, which other processes read ahead."""
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=workers, collate_fn=_unchanged
     )
-    if not rows.any():
-        raise ValueError(f'No patch of {archive.root} can be read: {skipped[0][1]}')
-    return archive.labelled(rows)
+    yield from zip(dataset.names, tqdm(loader, what, unit=' records'), strict=True)
 
 
-def _verify(
-    lmdb: Path, archive: ArchiveRecords, table: PatchTable, workers: int
-) -> None:
-    wanted = [key for part in archive.parts for key in names(part, table).tolist()]
-    found = compare(lmdb, archive, wanted, workers)
-    total = found.agreed + len(found.differing)
-    if found.differing:
-        key, reason = found.differing[0]
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _begin(archive: Archive, staging: Path) -> Path:
+    """Check that a staging folder is of this archive, and mark it so."""
+    job = staging / 'job.txt'
+    digest = hashlib.blake2b('\n'.join(archive.keys).encode(), digest_size=16)
+    text = f'{archive.name}: {len(archive.keys)} records, {digest.hexdigest()}'
+    found = job.read_text() if job.exists() else ''
+    if found not in ('', text):
         raise ValueError(
-            f'{found.agreed} of {total} records of {lmdb} agree with {archive.root}, '
-            f'the first that differs is {key.decode()}: {reason.rstrip(".")}; move '
-            f'{lmdb.parent if lmdb.name == FOLDER else lmdb} away and encode again.'
+            f'{staging} has a part of something else ({found}). Finish that with its '
+            f'own options, or delete the folder.'
         )
-    others = f'; {found.others} of the other sensor were not compared'
-    print(
-        f'{total} of {total} records agree with the archive, bit by bit'
-        f'{others if found.others else ""}.'
+    job.write_text(text)
+    return job
+
+
+def _write_records(
+    archive: Archive, lmdb: Path, workers: int, on_error: str
+) -> list[tuple[str, str]]:
+    """Write the missing records; returns names and reasons of those skipped."""
+    write_lmdb(lmdb, [])  # whatever a killed run left is an LMDB now
+    todo = _missing(lmdb, archive.keys)
+    close(lmdb)
+    skipped = []
+
+    def records() -> Iterator[tuple[str, bytes]]:
+        for name, read in _loaded(_Records(archive, todo), workers, 'Encoding'):
+            if isinstance(read, Tensor):
+                yield name, read.numpy().tobytes()
+            elif on_error == 'skip':
+                skipped.append((name, read))
+            else:
+                raise ValueError(f'{read} (patch {name})')
+
+    write_lmdb(lmdb, records())
+    return skipped
+
+
+def _missing(lmdb: Path, names: Sequence[str]) -> list[str]:
+    return [key.decode() for key in missing_keys(lmdb, map(str.encode, names))]
+
+
+def _write_tables(
+    archive: Archive, staging: Path, skipped: Sequence[tuple[str, str]]
+) -> PatchTable:
+    """Write the patches of which all records are there, and list the others."""
+    lacking = [name.encode() for name, _ in skipped]
+    names = (archive.table.s1_names, archive.table.s2_names)
+    rows = np.flatnonzero(~np.isin(names, np.array(lacking, dtype='S')).any(axis=0))
+    if not len(rows):
+        raise ValueError(f'No patch of {archive.root} can be read: {skipped[0][1]}')
+    table = archive.labelled(rows)
+    write_table(staging / 'metadata.parquet', table, archive.note)
+    listed = staging / 'skipped.csv'
+    listed.unlink(missing_ok=True)  # of a stopped run
+    if skipped:
+        with listed.open('w', newline='') as file:
+            csv.writer(file).writerows([('record', 'reason'), *skipped])
+    return table
+
+
+def _finished_table(archive: Archive, out: Path) -> PatchTable:
+    """Return the table of a finished output, if it is of this archive."""
+    table = read_table(out)
+    strange = ~np.isin(table.s2_names, archive.table.s2_names)
+    if strange.any() or _missing(out / FOLDER, archive.names(table)):
+        raise FileExistsError(
+            f'{out} is a finished encoding of other patches or sensors than those of '
+            f'{archive.root}. Choose another folder.'
+        )
+    return table
+
+
+def _verify(archive: Archive, folder: Path, workers: int) -> None:
+    """Check that labels, splits and pixels are those of the archive."""
+    table = read_table(folder)
+    kept = np.flatnonzero(np.isin(archive.table.s2_names, table.s2_names))
+    expected = archive.labelled(kept)
+    for field in fields(expected):
+        one, other = getattr(expected, field.name), getattr(table, field.name)
+        if one is not None and not np.array_equal(one, other):
+            raise ValueError(
+                f'metadata.parquet of {folder} differs from {archive.root} in '
+                f'{field.name}. Delete {folder} and encode again.'
+            )
+    names = archive.names(table)
+    compared = _loaded(
+        _Comparison(archive, names, folder / FOLDER), workers, 'Comparing'
     )
+    differing = [(name, reason) for name, reason in compared if reason]
+    if differing:
+        raise ValueError(
+            f'{len(differing)} of {len(names)} records in {folder} differ from '
+            f'{archive.root}, the first is {differing[0][0]}: {differing[0][1]}. '
+            f'Delete {folder} and encode again.'
+        )
+    print(f'{len(names)} of {len(names)} records agree with the archive, bit by bit.')

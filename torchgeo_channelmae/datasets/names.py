@@ -1,109 +1,109 @@
-"""What the names of BigEarthNet's patches tell: version, scene, tile."""
+"""Names of BigEarthNet's patches: version, acquisition, tile and place."""
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 _S2 = re.compile(
-    r'(?P<scene>S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?)'
-    r'_\d+_\d+'
+    r'S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?_\d+_\d+'
 )
 _OVERPASS = re.compile(r'(?P<satellite>S2[A-D])_MSIL2A_(?P<day>\d{8})T')
 _S1 = re.compile(r'S1[A-D]_\w+_(?P<tile>\d{2}[A-Z]{3})_\d+_\d+')
+_PLACE = r'_(?:T?(?P<tile>\d{2}[A-Z]{3})_)?0*(?P<row>\d+)_0*(?P<column>\d+)$'
+
+Names = npt.NDArray[np.bytes_]
 
 
 def version_of(name: str) -> str:
-    """Return the version of BigEarthNet that a patch belongs to.
-
-    Args:
-        name: Name of a Sentinel-2 patch, such as
-            ``S2A_MSIL2A_20170613T101031_26_57`` (v1) or
-            ``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57`` (v2).
+    """Return the version of BigEarthNet that a Sentinel-2 patch name belongs to.
 
     Returns:
-        'v1' or 'v2'.
-
-    Raises:
-        ValueError: If it is no such name.
+        'v1' (``S2A_MSIL2A_20170613T101031_26_57``), 'v2'
+        (``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57``) or 'other'.
     """
-    kind = _kind(name)
-    if kind == 'other':
-        raise ValueError(
-            f'Patch name {name!r} is none of BigEarthNet: expected one such as '
-            f'S2A_MSIL2A_20170613T101031_26_57, or with _N9999_R022_T33UUP in it (v2).'
-        )
-    return kind
-
-
-def name_spaces(*columns: Iterable[bytes]) -> tuple[str, ...]:
-    """Return the versions whose names of all patches are known.
-
-    Patches that two tables know by names of one version can be compared.
-
-    Args:
-        columns: Names of the same patches, of one kind or another.
-
-    Returns:
-        Those of 'v1', 'v2' and 'other' of which a column has all its names; 'mixed' if
-        no column is of one kind.
-    """
-    found: set[str] = set()
-    for names in columns:
-        kinds = {_kind(name.decode()) for name in names}
-        found |= kinds if len(kinds) == 1 else set()
-    return tuple(sorted(found)) or ('mixed',)
-
-
-def _kind(name: str) -> str:
     match = _S2.fullmatch(name)
     return 'other' if match is None else 'v2' if match['v2'] else 'v1'
 
 
-def acquisition(name: str) -> str:
-    """Return the scene that a patch was cut from: its name without row and column.
+def name_spaces(*columns: Iterable[bytes]) -> tuple[str, ...]:
+    """Return the versions in which every patch has a name.
+
+    Patches of two tables can be compared if both have names of one version.
 
     Args:
-        name: Name of a Sentinel-2 or Sentinel-1 patch.
+        columns: Names of the same patches, each column in one version.
 
     Returns:
-        The name without its last two parts.
+        The versions (see :func:`version_of`) of the columns that have a single one;
+        'mixed' if no column has.
     """
+    found: set[str] = set()
+    for names in columns:
+        versions = {version_of(name.decode()) for name in names}
+        found |= versions if len(versions) == 1 else set()
+    return tuple(sorted(found)) or ('mixed',)
+
+
+def acquisition(name: str) -> str:
+    """Return the scene that a patch was cut from: its name without row and column."""
     return name.rsplit('_', 2)[0]
 
 
 def overpass(name: str) -> str:
     """Return the satellite and day of a Sentinel-2 patch, such as ``S2A_20170613``.
 
-    The two versions name the tiles of one datatake by seconds that differ, but agree in
-    this.
-
-    Args:
-        name: Name of a Sentinel-2 patch in v1 or v2.
-
-    Returns:
-        The satellite and day; of a name that is none of BigEarthNet, its scene.
+    The versions differ in the seconds of a datatake, but agree in the day. Of a name
+    that is not BigEarthNet's, return the acquisition.
     """
     match = _OVERPASS.match(name)
     return f'{match["satellite"]}_{match["day"]}' if match else acquisition(name)
 
 
 def radar_scene(s1_name: str) -> str:
-    """Return the Sentinel-1 scene of a patch: its name without tile, row and column.
-
-    Args:
-        s1_name: Name of a Sentinel-1 patch, the same in both versions.
-    """
+    """Return the scene of a Sentinel-1 patch: no tile, row and column."""
     return s1_name.rsplit('_', 3)[0]
 
 
 def tile(s1_name: str) -> str | None:
-    """Return the MGRS tile of a patch.
+    """Return the MGRS tile of a Sentinel-1 patch, None if its name has none.
 
-    Args:
-        s1_name: Name of its Sentinel-1 patch, which holds the tile in both versions,
-            such as ``S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57``.
-
-    Returns:
-        The tile, such as ``33UUP``, or None if the name has none.
+    In both versions the tile of ``S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57`` is
+    ``33UUP``; names of Sentinel-2 patches have it in v2 only.
     """
     match = _S1.fullmatch(s1_name)
     return match['tile'] if match else None
+
+
+def check_pairs(s1_names: Names, s2_names: Names, where: str | Path) -> None:
+    """Check that the two patches of each row are of the same place.
+
+    Tile, row and column are compared as far as both names have them. ``where`` is the
+    table's source, for the error.
+
+    Raises:
+        ValueError: If a pair is of two places.
+    """
+    s1, s2 = _places(s1_names), _places(s2_names)
+    tiles = [pc.equal(place['tile'], '') for place in (s1, s2)]
+    differs = pc.or_(
+        pc.or_(*(pc.not_equal(s1[part], s2[part]) for part in ('row', 'column'))),
+        pc.and_(pc.not_equal(s1['tile'], s2['tile']), pc.invert(pc.or_(*tiles))),
+    )
+    row = pc.index(differs, True).as_py()
+    if row >= 0:
+        raise ValueError(
+            f'{s1_names[row].decode()} and {s2_names[row].decode()} are a pair in '
+            f'{where}, but their names are of two places. Correct s1_name.'
+        )
+
+
+def _places(names: Names) -> dict[str, pa.Array]:
+    """Return tile ('' in v1), row and column, null for other names."""
+    texts = pa.array([name.decode() for name in names.tolist()], pa.string())
+    found = pc.extract_regex(texts, _PLACE)
+    return {part: pc.struct_field(found, part) for part in ('tile', 'row', 'column')}

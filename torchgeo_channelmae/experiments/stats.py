@@ -21,7 +21,7 @@ from ..datamodules.statistics import (
     write_statistics,
 )
 from ..datamodules.visits import NamedBands
-from ..datasets.patches import BigEarthNetPatches
+from ..datasets import BigEarthNetLMDB
 from ..files import refuse_existing
 from ..randomness import generator
 from .configuration import read_datamodule
@@ -147,7 +147,7 @@ class _AsStored(Dataset[dict[str, Any]]):
     """BigEarthNet's pixels as stored, of which the datasets fill those without data."""
 
     def __init__(
-        self, dataset: BigEarthNetPatches, bands: Sequence[str], rows: Sequence[int]
+        self, dataset: BigEarthNetLMDB, bands: Sequence[str], rows: Sequence[int]
     ) -> None:
         self.dataset = dataset
         self.bands = bands
@@ -179,11 +179,11 @@ class _AsStored(Dataset[dict[str, Any]]):
 
 def _unfilled(data: Any, bands: Sequence[str]) -> Any:
     """Return a training dataset that leaves pixels without data as they are."""
-    if isinstance(data, BigEarthNetPatches):
+    if isinstance(data, BigEarthNetLMDB):
         return _AsStored(data, bands, range(len(data)))
     if isinstance(data, NamedBands):
         whole = data.source.dataset
-        if isinstance(whole, BigEarthNetPatches):
+        if isinstance(whole, BigEarthNetLMDB):
             return _AsStored(whole, bands, data.rows.tolist())
         data.fill = False
         data.max_nodata = 1.0

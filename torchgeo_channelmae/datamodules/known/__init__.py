@@ -10,7 +10,7 @@ from typing import Any
 
 import torchgeo.datasets as tg
 
-from ...datasets.patches import BigEarthNetPatches
+from ...datasets import BigEarthNetLMDB
 from .bigearthnet import (
     BigEarthNetV1,
     BigEarthNetV2,
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 KNOWN: dict[type, type[Source]] = {
-    BigEarthNetPatches: OwnBigEarthNet,
+    BigEarthNetLMDB: OwnBigEarthNet,
     tg.BigEarthNet: BigEarthNetV1,
     tg.BigEarthNetV2: BigEarthNetV2,
     tg.CopernicusBenchBigEarthNetS1: CopernicusBench,
