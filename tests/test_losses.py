@@ -106,38 +106,13 @@ def test_spectral_to_spectral_is_its_formula(pair, dtype, reduction):
     assert found.tolist() == pytest.approx(expected, rel=TOLERANCE[dtype])
 
 
-def test_the_sum_over_bands_weighs_c_squared_times_the_mean(pair):
-    prediction, target, bands = pair(torch.float64)
-    total = spectral_to_spectral(prediction, target, bands, 'sum')
-    mean = spectral_to_spectral(prediction, target, bands, 'mean')
-    assert total.tolist() == pytest.approx((bands**2 * mean).tolist(), rel=1e-12)
-
-
-def test_the_mean_over_bands_is_the_default():
-    prediction, target, bands = random_pair(torch.float64)
-    found = spectral_to_spectral(prediction, target, bands)
-    expected = slow_spectral_to_spectral(prediction, target, bands, 'mean')
-    assert found.tolist() == pytest.approx(expected, rel=1e-10)
-
-
 def test_errors_that_cancel_over_the_bands_are_no_spectral_error():
     target = torch.zeros(1, 2 * 3, 4)
     prediction = torch.cat([torch.ones(1, 3, 4), -torch.ones(1, 3, 4)], dim=1)
     assert spectral_to_spectral(prediction, target, 2).item() == 0
     assert token_to_token(prediction, target).item() == 1
-
-
-def test_with_one_band_both_losses_are_the_same():
-    prediction, target, _ = random_pair(torch.float64)
-    assert spectral_to_spectral(prediction, target, 1).tolist() == pytest.approx(
-        token_to_token(prediction, target).tolist(), rel=1e-12
-    )
-
-
-def test_an_unknown_way_of_taking_bands_together_is_refused_by_name():
-    prediction, target, bands = random_pair(torch.float32)
-    with pytest.raises(ValueError, match=r"^spectral_loss 'median' .*mean.*sum.*\.$"):
-        spectral_to_spectral(prediction, target, bands, 'median')
+    with pytest.raises(ValueError, match="'median'"):
+        spectral_to_spectral(prediction, target, 2, 'median')
 
 
 def test_gradients_of_both_losses_are_those_of_finite_differences():
@@ -161,20 +136,11 @@ def test_each_token_is_standardised_by_its_own_pixels(pair):
             std = math.sqrt(variance(token) + eps)
             expected = [(pixel - fmean(token)) / std for pixel in token]
             assert found_token == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-def test_a_constant_token_becomes_zeros():
-    found = normalize_tokens(torch.full((1, 2, 9), 7.5))
-    assert found.tokens.tolist() == torch.zeros(1, 2, 9).tolist()
-    assert (found.std > 0).all()
-
-
-def test_undoing_the_normalisation_gives_the_tokens_back(pair):
-    _, tokens, _ = pair(torch.float64)
-    found = normalize_tokens(tokens)
-    torch.testing.assert_close(
-        found.tokens * found.std + found.mean, tokens, rtol=1e-12, atol=1e-12
-    )
+    restored = found.tokens * found.std + found.mean
+    torch.testing.assert_close(restored, tokens, rtol=1e-12, atol=1e-12)
+    constant = normalize_tokens(torch.full((1, 2, 9), 7.5))
+    assert not constant.tokens.any()
+    assert (constant.std > 0).all()
 
 
 def test_the_trivial_guess_is_the_mean_of_the_visible_pixels_of_the_band():
