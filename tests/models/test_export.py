@@ -17,6 +17,9 @@ from torchgeo_channelmae.models.export import export
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 BANDS = ['B02', 'B8A', 'B04']
+QUIET = {'accelerator': 'cpu', 'logger': False, 'limit_val_batches': 0} | dict.fromkeys(
+    ('enable_checkpointing', 'enable_progress_bar', 'enable_model_summary'), False
+)
 SMALL = {
     'model': 'channelmae_tiny_patch16',
     'in_channels': 3,
@@ -31,16 +34,7 @@ SMALL = {
 
 
 def fit(task, folder, bands):
-    trainer = Trainer(
-        accelerator='cpu',
-        max_steps=1,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(max_steps=1, default_root_dir=folder, **QUIET)
     trainer.fit(task, BigEarthNetS1S2DataModule(bands=bands, size=32, batch_size=4))
     return trainer
 

@@ -35,9 +35,6 @@ def small():
             model = f'channelmae_tiny_patch{side}'
             register_variant(f'small{side}_{count}', model, bands=bands, **SMALL)
     register_variant(
-        'small_maps', 'channelmae_tiny_patch16', band_maps='concat', **SMALL
-    )
-    register_variant(
         'small_twice', 'channelmae_tiny_patch16', dates=2, bands=BANDS[3], **SMALL
     )
 
@@ -142,13 +139,6 @@ def test_maps_come_from_the_depths_that_the_encoder_names():
         torch.testing.assert_close(maps[number + 1], level(cells))
 
 
-@torch.no_grad()
-def test_concatenated_maps_of_bands_reach_the_pyramid():
-    encoder = get_encoder('small_maps', in_channels=2)
-    assert [level[0].in_channels for level in encoder.pyramid] == [64] * 5
-    assert encoder(image(2, 64))[-1].shape == (2, 32, 2, 2)
-
-
 # Stacked dates
 
 
@@ -250,10 +240,3 @@ def test_dpt_takes_the_timm_model(size, channels):
     assert masks.shape == (2, 3, size, size)
     masks.square().mean().backward()
     assert model.encoder.model.spectral_embed[BANDS[channels][0]].grad.any()
-
-
-def test_bfloat16_keeps_its_type():
-    model = build(smp.UPerNet, 'small16_2', 2).bfloat16()
-    masks = model(image(2, 120).bfloat16())
-    assert masks.dtype is torch.bfloat16
-    masks.float().mean().backward()

@@ -75,7 +75,9 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
         tensors = weights.get_state_dict(
             progress=True, check_hash=True, weights_only=True
         )
-        return Checkpoint(_without_prefix(_flat(tensors)), _published(weights))
+        return Checkpoint(
+            _without_prefix(_flat(tensors)), published_provenance(weights)
+        )
     path = os.fspath(weights)
     try:
         if path.endswith('.safetensors'):
@@ -103,6 +105,17 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
 def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the bands of an encoder's tensors, in their order."""
     return [k.removeprefix(SPECTRAL) for k in tensors if k.startswith(SPECTRAL)]
+
+
+def published_provenance(weights: WeightsEnum) -> Provenance:
+    """Return what published weights have read, unknown if they are not listed."""
+    seen = seen_by(weights)
+    if seen is None:
+        return UNKNOWN
+    record = DataRecord(
+        seen.dataset, seen.bands, seen.sensors, None, None, seen.labels_steered
+    )
+    return Provenance(inherited=(Training(record, seen.supervised),))
 
 
 def to_json(value: object) -> str:
@@ -199,14 +212,3 @@ def _sorted_bands(
         return order.index(band) if SPECTRAL in name and band in order else -1
 
     return {name: tensors[name] for name in sorted(tensors, key=position)}
-
-
-def _published(weights: WeightsEnum) -> Provenance:
-    """Return what published weights have read, unknown if they are not listed."""
-    seen = seen_by(weights)
-    if seen is None:
-        return UNKNOWN
-    record = DataRecord(
-        seen.dataset, seen.bands, seen.sensors, None, None, seen.labels_steered
-    )
-    return Provenance(inherited=(Training(record, seen.supervised),))
