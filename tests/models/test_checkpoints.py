@@ -81,14 +81,6 @@ def test_bands_of_a_safetensors_file_have_the_order_of_their_sensor(tmp_path, te
     assert found.normalization is None
 
 
-def test_a_note_of_another_form_counts_as_unknown(tmp_path, tensors):
-    content = {'state_dict': tensors, NORMALIZATION: {'bands': ['VV'], 'mean': []}}
-    torch.save(content, tmp_path / 'old.ckpt')
-    found = read_checkpoint(tmp_path / 'old.ckpt')
-    assert found.normalization is None
-    assert found.provenance == UNKNOWN
-
-
 def test_weights_of_torchgeo_are_read_by_enum_and_by_name(
     tmp_path, monkeypatch, tensors
 ):

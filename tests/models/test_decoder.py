@@ -87,7 +87,10 @@ def test_positions_are_resampled_to_the_grid_of_the_image(decoder):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_every_parameter_gets_a_gradient(decoder):
+def test_every_parameter_gets_a_gradient_and_embeddings_no_weight_decay(decoder):
+    names = {name for name, _ in decoder.named_parameters()}
+    without = {name for name in names if 'token' in name or '_embed' in name}
+    assert decoder.no_weight_decay() == without
     encoded, mask = inputs()
     decoder(encoded, mask.visible, mask.hidden, GRID, ALL).square().sum().backward()
     assert all(parameter.grad.any() for parameter in decoder.parameters())
@@ -97,12 +100,6 @@ def test_every_parameter_gets_a_gradient(decoder):
 def test_a_decoder_that_cannot_be_built_is_refused(dim, depth, heads):
     with pytest.raises(ValueError, match=f'depth {depth} and {heads} heads'):
         ChannelMAEDecoder(BANDS, GRID, 4, 12, dim, depth, heads)
-
-
-def test_the_embeddings_are_the_parameters_without_weight_decay(decoder):
-    names = dict(decoder.named_parameters())
-    expected = {name for name in names if 'token' in name or '_embed' in name}
-    assert decoder.no_weight_decay() == expected
 
 
 def test_mask_token_and_positions_start_small_and_biases_at_zero():

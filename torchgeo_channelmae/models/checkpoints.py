@@ -45,8 +45,8 @@ class Checkpoint:
         provenance: What the trainings behind the weights read.
         normalization: ``bands``, ``mean`` and ``std`` of the images of the last
             training; None where unknown.
-        hyper_parameters: Those of the task; empty where unknown. Of an export, the
-            ones in its header.
+        hyper_parameters: Those of the task, such as ``model``; empty where unknown. Of
+            an export, its header and the decoder's.
     """
 
     tensors: dict[str, Tensor]
@@ -70,14 +70,18 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
             that was changed.
     """
     if not isinstance(weights, WeightsEnum) and not os.path.exists(weights):
-        weights = _find_weight(os.fspath(weights))
+        try:
+            weights = get_weight(os.fspath(weights))
+        except (KeyError, ValueError):
+            raise FileNotFoundError(
+                f'weights {os.fspath(weights)!r} is neither a file nor the name of '
+                f'published weights. Run the pretraining that writes it, or give '
+                f'another checkpoint, or null to start from scratch.'
+            ) from None
     if isinstance(weights, WeightsEnum):
-        tensors = weights.get_state_dict(
-            progress=True, check_hash=True, weights_only=True
-        )
-        return Checkpoint(
-            _without_prefix(_flat(tensors)), published_provenance(weights)
-        )
+        options = {'progress': True, 'check_hash': True, 'weights_only': True}
+        tensors = _without_prefix(_flat(weights.get_state_dict(**options)))
+        return Checkpoint(tensors, published_provenance(weights))
     path = os.fspath(weights)
     try:
         if path.endswith('.safetensors'):
@@ -138,17 +142,6 @@ def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return digest.hexdigest()
 
 
-def _find_weight(name: str) -> WeightsEnum:
-    try:
-        return get_weight(name)
-    except (KeyError, ValueError):
-        raise FileNotFoundError(
-            f'weights {name!r} is neither a file nor the name of published weights. '
-            f'Run the pretraining that writes it, give another checkpoint, or null to '
-            f'start from scratch.'
-        ) from None
-
-
 def _read_safetensors(path: str) -> Checkpoint:
     """Read a ``.safetensors`` file and, if it is an export, check it."""
     with safe_open(path, framework='pt') as file:
@@ -173,12 +166,11 @@ def _read_safetensors(path: str) -> Checkpoint:
         if record is not None and record['patches'] is not None:
             record['patches'] = tensors[record['patches']]
     own = {k: v for k, v in tensors.items() if not k.startswith('patches.')}
-    names = ('model', 'bands', 'size', 'embed_std')
     return Checkpoint(
         _without_prefix(_sorted_bands(own, header['bands'])),
         records.from_state(provenance),
         header['normalization'],
-        {name: header[name] for name in names} | (header['decoder'] or {}),
+        header | (header['decoder'] or {}),
     )
 
 

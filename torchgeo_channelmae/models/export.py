@@ -52,11 +52,6 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
     """
     if out.suffix != '.safetensors':
         raise ValueError(f'out is {str(out)!r}. Give a file that ends in .safetensors.')
-    if not checkpoint.is_file():
-        raise FileNotFoundError(
-            f'checkpoint {str(checkpoint)!r} does not exist. Give one such as '
-            f'runs/pretrain/last.ckpt.'
-        )
     card = refuse_existing(refuse_existing(out).with_suffix('.md'))
     found = read_checkpoint(checkpoint)
     tensors = _encoder_of(found, checkpoint)
@@ -75,35 +70,25 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
     with whole(out) as path:
         save_file(tensors, path, metadata={KEY: to_json(header)})
     with whole(card) as path:
-        path.write_text(model_card(header, found.provenance, tensors, out.name))
-    print(
-        f'{out}: {header["model"]}, {len(header["bands"])} bands, '
-        f'{_count(tensors):,} parameters{" and a decoder" if decoder else ""}; its '
-        f'card is {card}'
-    )
+        path.write_text(model_card(header, found, out.name))
+    extra = ' and a decoder' if decoder else ''
+    print(f'{out}: {header["model"]}, {len(header["bands"])} bands{extra}; {card}')
 
 
-def model_card(
-    header: Mapping[str, Any],
-    provenance: Provenance,
-    tensors: Mapping[str, Tensor],
-    name: str,
-) -> str:
+def model_card(header: Mapping[str, Any], found: Checkpoint, name: str) -> str:
     """Return the card of an export, Markdown with front matter for model hubs.
 
     Args:
         header: Its header.
-        provenance: What its trainings read.
-        tensors: Its tensors.
+        found: The checkpoint that it is from.
         name: Name of its file.
     """
     return CARD.read_text().format_map(
         {
             **header,
-            'count': _count(tensors),
             'decoder': 'with' if header['decoder'] else 'without',
             'bands': '\n'.join(_band_rows(header)),
-            'trainings': '\n'.join(_training_rows(provenance)),
+            'trainings': '\n'.join(_training_rows(found.provenance)),
             'names': header['bands'],
             'name': name,
             'versions': ', '.join(map(' '.join, sorted(header['versions'].items()))),
@@ -118,8 +103,7 @@ def _encoder_of(found: Checkpoint, path: Path) -> dict[str, Tensor]:
     if name not in timm.list_models('channelmae_*') or positions is None:
         raise ValueError(
             f'{str(path)!r} is not a checkpoint of a channelmae_* model, but of '
-            f'{name!r}. Give one of ChannelMAE or CrossModalClassification, or an '
-            f'export.'
+            f'{name!r}. Give one of this package, or an export.'
         )
     with torch.device('meta'):  # allocates and draws nothing
         model = timm.create_model(name, bands=bands_of(found.tensors), num_classes=0)
@@ -178,10 +162,6 @@ def _split_patches(
             name = names.setdefault(id(tensor), f'patches.{len(names)}')
             patches[name], record['patches'] = tensor, name
     return state, patches
-
-
-def _count(tensors: Mapping[str, Tensor]) -> int:
-    return sum(v.numel() for k, v in tensors.items() if k.startswith('model.'))
 
 
 def _band_rows(header: Mapping[str, Any]) -> list[str]:
