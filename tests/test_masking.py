@@ -22,26 +22,6 @@ from torchgeo_channelmae.masking import (
 keys = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6)
 
 
-@pytest.mark.parametrize('group', ['band', 'cell'])
-def test_the_hidden_tokens_of_a_band_or_cell_are_a_draw_without_replacement(group):
-    num_keys, bands, cells, masked = 20_000, 4, 6, 12
-    hidden = RandomTokens(0.5)(torch.arange(num_keys), 0, bands, cells).hidden
-    table = torch.zeros(num_keys, bands * cells).scatter_(1, hidden, 1.0)
-    members = slice(0, cells) if group == 'band' else slice(0, None, cells)
-    size = cells if group == 'band' else bands
-    found = Counter(table[:, members].sum(1).int().tolist())
-    chi_square = 0.0
-    for number in range(size + 1):
-        probability = (
-            math.comb(size, number)
-            * math.comb(bands * cells - size, masked - number)
-            / math.comb(bands * cells, masked)
-        )
-        expected = num_keys * probability
-        chi_square += (found[number] - expected) ** 2 / expected
-    assert chi_square < size + 5 * math.sqrt(2 * size)  # mean and spread of chi-square
-
-
 # All strategies
 
 MASKINGS = {

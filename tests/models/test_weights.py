@@ -87,22 +87,19 @@ def test_the_report_is_one_line_that_groups_tensors(trained):
 
 
 @pytest.mark.parametrize('side', [8, 3, 4])
-def test_positions_are_resampled_once_to_the_encoders_grid(trained, side):
+@pytest.mark.parametrize('adopt', [True, False])
+def test_positions_are_resampled_or_the_grid_of_the_weights_is_adopted(
+    trained, side, adopt
+):
     model = encoder(RADAR, img_size=8 * side)
-    report = load_encoder(model, trained)
+    report = load_encoder(model, trained, adopt_grid=adopt)
+    grid = [4, 4] if adopt else [side, side]
     expected = resample_abs_pos_embed(
-        trained['pos_embed'], [side] * 2, old_size=[4, 4], num_prefix_tokens=0
+        trained['pos_embed'], grid, old_size=[4, 4], num_prefix_tokens=0
     )
     assert torch.equal(model.pos_embed, expected)
-    assert report.resampled == (('pos_embed',) if side != 4 else ())
-
-
-def test_the_grid_of_the_weights_is_adopted_on_request(trained):
-    model = encoder(RADAR, img_size=64)
-    report = load_encoder(model, trained, adopt_grid=True)
-    assert torch.equal(model.pos_embed, trained['pos_embed'])
-    assert model.patch_embed.grid_size == (4, 4)
-    assert report.resampled == ()
+    assert model.patch_embed.grid_size == tuple(grid)
+    assert report.resampled == (() if grid == [4, 4] else ('pos_embed',))
 
 
 # Fresh bands
