@@ -5,7 +5,6 @@ from statistics import fmean, variance
 
 import pytest
 import torch
-from torch.autograd import gradcheck
 
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.losses import (
@@ -61,18 +60,14 @@ def random_pair(dtype):
 def patches():
     """The tokens of two real patches in reflectance, cut by hand, (2, 12 * 64, 225)."""
     dataset = BigEarthNetLMDB(split='train')
-    rows = []
-    for index in (0, 1):
-        image = dataset[index]['image']
-        rows.append(
-            [
-                (image[c, y : y + 15, x : x + 15] / 10_000).flatten()
-                for c in range(12)
-                for y in range(0, 120, 15)
-                for x in range(0, 120, 15)
-            ]
-        )
-    return torch.stack([torch.stack(tokens) for tokens in rows])
+    tokens = [
+        (dataset[index]['image'][c, y : y + 15, x : x + 15] / 10_000).flatten()
+        for index in (0, 1)
+        for c in range(12)
+        for y in range(0, 120, 15)
+        for x in range(0, 120, 15)
+    ]
+    return torch.stack(tokens).unflatten(0, (2, -1))
 
 
 @pytest.fixture(params=['random', 'real'])
@@ -87,37 +82,19 @@ def pair(request, patches):
     return make
 
 
+@pytest.mark.parametrize('reduction', [None, 'mean', 'sum'])
 @pytest.mark.parametrize('dtype', TOLERANCE)
-def test_token_to_token_is_its_formula(pair, dtype):
-    prediction, target, _ = pair(dtype)
-    expected = slow_token_to_token(prediction, target)
-    found = token_to_token(prediction, target)
-    assert found.dtype == dtype
-    assert found.tolist() == pytest.approx(expected, rel=TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize('reduction', ['mean', 'sum'])
-@pytest.mark.parametrize('dtype', TOLERANCE)
-def test_spectral_to_spectral_is_its_formula(pair, dtype, reduction):
+def test_both_losses_are_their_formulas(pair, dtype, reduction):
     prediction, target, bands = pair(dtype)
-    expected = slow_spectral_to_spectral(prediction, target, bands, reduction)
-    found = spectral_to_spectral(prediction, target, bands, reduction)
+    if reduction is None:
+        expected = slow_token_to_token(prediction, target)
+        found = token_to_token(prediction, target)
+    else:
+        arguments = prediction, target, bands, reduction
+        expected = slow_spectral_to_spectral(*arguments)
+        found = spectral_to_spectral(*arguments)
     assert found.dtype == dtype
     assert found.tolist() == pytest.approx(expected, rel=TOLERANCE[dtype])
-
-
-def test_the_sum_over_bands_weighs_c_squared_times_the_mean(pair):
-    prediction, target, bands = pair(torch.float64)
-    total = spectral_to_spectral(prediction, target, bands, 'sum')
-    mean = spectral_to_spectral(prediction, target, bands, 'mean')
-    assert total.tolist() == pytest.approx((bands**2 * mean).tolist(), rel=1e-12)
-
-
-def test_the_mean_over_bands_is_the_default():
-    prediction, target, bands = random_pair(torch.float64)
-    found = spectral_to_spectral(prediction, target, bands)
-    expected = slow_spectral_to_spectral(prediction, target, bands, 'mean')
-    assert found.tolist() == pytest.approx(expected, rel=1e-10)
 
 
 def test_errors_that_cancel_over_the_bands_are_no_spectral_error():
@@ -125,30 +102,8 @@ def test_errors_that_cancel_over_the_bands_are_no_spectral_error():
     prediction = torch.cat([torch.ones(1, 3, 4), -torch.ones(1, 3, 4)], dim=1)
     assert spectral_to_spectral(prediction, target, 2).item() == 0
     assert token_to_token(prediction, target).item() == 1
-
-
-def test_with_one_band_both_losses_are_the_same():
-    prediction, target, _ = random_pair(torch.float64)
-    assert spectral_to_spectral(prediction, target, 1).tolist() == pytest.approx(
-        token_to_token(prediction, target).tolist(), rel=1e-12
-    )
-
-
-def test_an_unknown_way_of_taking_bands_together_is_refused_by_name():
-    prediction, target, bands = random_pair(torch.float32)
-    with pytest.raises(ValueError, match=r"^spectral_loss 'median' .*mean.*sum.*\.$"):
-        spectral_to_spectral(prediction, target, bands, 'median')
-
-
-def test_gradients_of_both_losses_are_those_of_finite_differences():
-    prediction, target, bands = random_pair(torch.float64)
-    prediction.requires_grad_()
-    assert gradcheck(lambda p: token_to_token(p, target), (prediction,))
-    for reduction in ('mean', 'sum'):
-        assert gradcheck(
-            lambda p, how=reduction: spectral_to_spectral(p, target, bands, how),
-            (prediction,),
-        )
+    with pytest.raises(ValueError, match="'median'"):
+        spectral_to_spectral(prediction, target, 2, 'median')
 
 
 def test_each_token_is_standardised_by_its_own_pixels(pair):
@@ -161,20 +116,11 @@ def test_each_token_is_standardised_by_its_own_pixels(pair):
             std = math.sqrt(variance(token) + eps)
             expected = [(pixel - fmean(token)) / std for pixel in token]
             assert found_token == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-def test_a_constant_token_becomes_zeros():
-    found = normalize_tokens(torch.full((1, 2, 9), 7.5))
-    assert found.tokens.tolist() == torch.zeros(1, 2, 9).tolist()
-    assert (found.std > 0).all()
-
-
-def test_undoing_the_normalisation_gives_the_tokens_back(pair):
-    _, tokens, _ = pair(torch.float64)
-    found = normalize_tokens(tokens)
-    torch.testing.assert_close(
-        found.tokens * found.std + found.mean, tokens, rtol=1e-12, atol=1e-12
-    )
+    restored = found.tokens * found.std + found.mean
+    torch.testing.assert_close(restored, tokens, rtol=1e-12, atol=1e-12)
+    constant = normalize_tokens(torch.full((1, 2, 9), 7.5))
+    assert not constant.tokens.any()
+    assert (constant.std > 0).all()
 
 
 def test_the_trivial_guess_is_the_mean_of_the_visible_pixels_of_the_band():
@@ -194,15 +140,3 @@ def test_the_trivial_guess_is_the_mean_of_the_visible_pixels_of_the_band():
             every = [p for ps in pixels.values() for p in ps]
             expected = fmean(own or every)
             assert found[sample, token].item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_trivial_guess_does_not_look_at_hidden_pixels():
-    tokens, _, bands = random_pair(torch.float64)
-    visible = torch.tensor([[0, 3, 11, 19]] * 3)
-    changed = tokens.clone()
-    hidden = [token for token in range(20) if token not in (0, 3, 11, 19)]
-    changed[:, hidden] = 1e6
-    assert torch.equal(
-        trivial_reconstruction(tokens, visible, bands),
-        trivial_reconstruction(changed, visible, bands),
-    )

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from torchgeo_channelmae.models.weights import read_weights
+from torchgeo_channelmae.models import read_checkpoint
 
 CONF = Path(__file__).parents[1] / 'conf'
 STEPS = 20
@@ -263,8 +263,8 @@ def test_a_sharded_checkpoint_is_that_of_one_process(trained, task):
         torch.testing.assert_close(
             theirs[name], tensor, rtol=0, atol=1e-4, equal_nan=True, msg=name
         )
-    found = read_weights(str(sharded.folder / 'last.ckpt'))
-    assert found.keys() == read_weights(str(one.folder / 'last.ckpt')).keys()
+    found = read_checkpoint(sharded.folder / 'last.ckpt').tensors
+    assert found.keys() == read_checkpoint(one.folder / 'last.ckpt').tensors.keys()
 
 
 @pytest.mark.parametrize('task', TASKS)

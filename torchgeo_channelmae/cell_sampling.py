@@ -3,7 +3,7 @@
 A masked autoencoder over channel tokens has C times the tokens of an image, and its
 decoder carries them all. Both losses are means over grid cells, so a random part of the
 cells estimates them without bias; all bands of a cell are produced, as the
-spectral-to-spectral loss takes them together.
+spectral-to-spectral loss reduces them.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _CELLS = derive_seed('cells')
 
 
 class SampledCells(NamedTuple):
-    """What the decoder does for a share of the cells.
+    """The tokens that the decoder processes for a share of the cells.
 
     Attributes:
         filled: (B, F) int64, hidden tokens that the decoder carries: those of the
@@ -26,7 +26,7 @@ class SampledCells(NamedTuple):
             same number.
         produced: (B, K * S) int64, the K bands that a masking names at the S sampled
             cells, band-major.
-        weight: (B, K * S), what the error of each counts in the token-to-token loss.
+        weight: (B, K * S), weight of each error in the token-to-token loss.
     """
 
     filled: Tensor
@@ -35,15 +35,15 @@ class SampledCells(NamedTuple):
 
 
 def count_cells(num_cells: int, share: float) -> int:
-    """Count the cells that a share of them is: S, at least 1.
+    """Return the number of cells of a share: S, at least 1.
 
     Raises:
         ValueError: If the share is outside (0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(
-            f'decode_share {share} is outside (0, 1]: it is the share of the grid '
-            f'cells that the decoder produces in training, 0.25 for example; 1 for all.'
+            f'decode_share {share} is outside (0, 1]. It is the share of the grid '
+            f'cells that the decoder produces in training, such as 0.25; 1 for all.'
         )
     return max(1, round(num_cells * share))
 
@@ -51,21 +51,21 @@ def count_cells(num_cells: int, share: float) -> int:
 def sample_cells(
     mask: TokenMask, keys: Tensor, share: float, num_bands: int, num_cells: int
 ) -> SampledCells:
-    """Choose the cells to decode, for each sample its own.
+    """Choose the cells to decode, separately per sample.
 
-    The sum of the weighted errors has the token-to-token loss for its expectation: a
-    target counts 1 / T, divided by the probability that its cell is sampled, whatever
-    number of targets the cell has.
+    The expectation of the weighted sum of errors is the token-to-token loss: the weight
+    of a target is 1 / T divided by the probability that its cell is sampled, for any
+    number of targets in the cell.
 
     Args:
         mask: Tokens of each sample; its hidden and target tokens are of its bands.
-        keys: (B,) int64, the address of each sample's draw.
+        keys: (B,) int64, the key of each sample's draw.
         share: Share of the cells, in (0, 1].
         num_bands: C.
         num_cells: L.
 
     Returns:
-        What to fill in, produce and count.
+        What to fill in and produce, with weights.
 
     Raises:
         ValueError: If the share is outside (0, 1].

@@ -1,8 +1,8 @@
 r"""The two reconstruction losses and the target they share.
 
-Predictions and targets are pixels of tokens, (B, T, P^2). Which tokens each loss reads
-is for the masking to say (:class:`~torchgeo_channelmae.masking.TokenMask`): the first
-its targets, the second its bands at all cells. Both follow SpectralGPT
+Predictions and targets are pixels of tokens, (B, T, P^2). The masking decides which
+tokens each loss reads (:class:`~torchgeo_channelmae.masking.TokenMask`): the first its
+targets, the second its bands at all cells. Both follow SpectralGPT
 (https://arxiv.org/abs/2311.07113), whose masking shows and produces all bands.
 """
 
@@ -15,10 +15,10 @@ from .token_numbers import membership
 
 
 class NormalizedTokens(NamedTuple):
-    """Tokens standardised each by its own pixels, and what undoes that.
+    """Tokens standardised by their own pixels, with mean and std to undo it.
 
     Attributes:
-        tokens: (B, T, P^2), zero mean and unit variance a token.
+        tokens: (B, T, P^2), zero mean and unit variance per token.
         mean: (B, T, 1).
         std: (B, T, 1), never zero.
     """
@@ -46,16 +46,16 @@ def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
 def token_to_token(
     prediction: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    r"""Error of the target tokens, sample by sample.
+    r"""Return the error of the target tokens, per sample.
 
     .. math::
         \frac{1}{T} \sum_{i \in \text{target}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
 
     Args:
-        prediction: (B, S, P^2), the T target tokens alone, or among others.
+        prediction: (B, S, P^2), the T target tokens, possibly among others.
         target: (B, S, P^2).
-        weight: (B, S), what each token counts: 1 / T, or 0 for one that is no target.
-            None where all S tokens are targets.
+        weight: (B, S), weight of each token: 1 / T, or 0 if it is not a target. None
+            if all S tokens are targets.
 
     Returns:
         (B,) losses; their mean is the loss of the batch.
@@ -65,15 +65,13 @@ def token_to_token(
 
 
 def check_reduction(reduction: str) -> None:
-    """Check how bands are to be taken together.
+    """Check the name of a reduction over bands.
 
     Raises:
         ValueError: If it is neither ``mean`` nor ``sum``.
     """
     if reduction not in ('mean', 'sum'):
-        raise ValueError(
-            f"spectral_loss {reduction!r} is not known: choose 'mean' or 'sum'."
-        )
+        raise ValueError(f"Unknown spectral_loss {reduction!r}. Use 'mean' or 'sum'.")
 
 
 def spectral_to_spectral(
@@ -82,7 +80,7 @@ def spectral_to_spectral(
     num_bands: int,
     reduction: Literal['mean', 'sum'] = 'mean',
 ) -> Tensor:
-    r"""Error of the bands taken together at each grid cell, sample by sample.
+    r"""Return the error of the bands reduced at each grid cell, per sample.
 
     With :math:`Y_l = \sum_c Y_{c,l}` (``sum``, as SpectralGPT) or
     :math:`\frac{1}{K} \sum_c Y_{c,l}` (``mean``) over the K bands that the masking
@@ -94,7 +92,7 @@ def spectral_to_spectral(
     over all cells, those with visible tokens included. Where all bands are produced
     (S1, columns, channels and patches) K is C, as in SpectralGPT. Where some are shown
     and the others are produced (S3, S4) it is the others. Where a band reconstructs
-    itself (S2) it is that band alone: the error of all its tokens, those shown
+    itself (S2) it is only that band: the error of all its tokens, those shown
     included. With tokens of one band the sum is K to K^2 times the token-to-token loss
     and drowns it; the mean is K^2 smaller.
 
@@ -102,7 +100,7 @@ def spectral_to_spectral(
         prediction: (B, K * L, P^2), all cells of the bands, band-major.
         target: (B, K * L, P^2).
         num_bands: K.
-        reduction: How bands are taken together.
+        reduction: Reduction over the bands.
 
     Returns:
         (B,) losses; their mean is the loss of the batch.
@@ -117,11 +115,11 @@ def spectral_to_spectral(
 
 
 def trivial_reconstruction(tokens: Tensor, visible: Tensor, num_bands: int) -> Tensor:
-    """Guess each token from the mean of what is visible, the floor to beat.
+    """Predict each token as the mean of what is visible, the baseline to beat.
 
     Args:
         tokens: (B, N, P^2) pixels, band-major.
-        visible: (B, V) int64, the tokens that may be looked at.
+        visible: (B, V) int64, the tokens that may be used.
         num_bands: C.
 
     Returns:

@@ -1,7 +1,7 @@
 """Which tokens the encoder sees and which the decoder must produce.
 
 Tokens are numbered band-major: token ``c * L + l`` is band ``c`` at grid cell ``l``. A
-strategy draws a :class:`TokenMask` for each sample from the sample's key alone, so that
+strategy draws a :class:`TokenMask` for each sample from the sample's key only, so that
 it is the same in every batch, process and run.
 
 =========================  =========================  ==========================
@@ -33,17 +33,16 @@ _BANDS = derive_seed('bands')
 
 
 class TokenMask(NamedTuple):
-    """What happens to the N = C * L tokens of each sample of a batch.
+    """The roles of the N = C * L tokens of each sample of a batch.
 
     All are ascending int64. Targets, and the tokens of `bands` at all cells, are among
-    the visible and the hidden ones; tokens that are neither are not looked at at all.
+    the visible and the hidden ones; other tokens are ignored.
 
     Attributes:
         visible: (B, V), tokens that the encoder sees.
         hidden: (B, M), tokens that the decoder fills in.
         target: (B, T), tokens whose error is the token-to-token loss.
-        bands: (B, K), bands that the spectral-to-spectral loss takes together, at all
-            cells.
+        bands: (B, K), bands that the spectral-to-spectral loss reduces, at all cells.
     """
 
     visible: Tensor
@@ -68,15 +67,13 @@ class Masking(Protocol):
         """Mask the tokens of a batch.
 
         Args:
-            keys: (B,) int64, the address of each sample's draw: equal keys, equal
-                masks.
-            shared_key: Address of what is drawn for the whole batch, a number or ()
-                int64.
+            keys: (B,) int64, the key of each sample's draw: equal keys, equal masks.
+            shared_key: Key of what is drawn for the whole batch, a number or () int64.
             num_bands: C.
             num_cells: L.
 
         Returns:
-            The mask of each sample; all have as many tokens.
+            The mask of each sample; all have equally many tokens.
         """
 
 
@@ -84,26 +81,26 @@ def count_visible(num_tokens: int, mask_ratio: float) -> int:
     """Count the tokens that a mask ratio leaves visible.
 
     Args:
-        num_tokens: Tokens of which the ratio is.
+        num_tokens: Number of tokens.
         mask_ratio: Share of the tokens to hide, in (0, 1).
 
     Returns:
         ``num_tokens - round(num_tokens * mask_ratio)``.
 
     Raises:
-        ValueError: If the ratio is outside (0, 1), or so near to a bound that it
-            would hide none or all of the tokens.
+        ValueError: If the ratio is outside (0, 1), or would hide none or all of the
+            tokens.
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(
-            f'mask_ratio {mask_ratio} is outside (0, 1): it is the share of tokens '
-            f'hidden from the encoder, 0.75 for example.'
+            f'mask_ratio {mask_ratio} is outside (0, 1). It is the share of tokens '
+            f'hidden from the encoder, such as 0.75.'
         )
     num_visible = num_tokens - round(num_tokens * mask_ratio)
     if not 0 < num_visible < num_tokens:
         raise ValueError(
             f'mask_ratio {mask_ratio} leaves {num_visible} of {num_tokens} tokens '
-            f'visible: choose one that leaves some visible and hides some.'
+            f'visible. Use one that leaves some visible and hides some.'
         )
     return num_visible
 
@@ -143,7 +140,7 @@ class SameBand:
         mask_ratio: Share of the band's L tokens that is hidden.
         visible: 'some' of the band's tokens, or 'all': then all are targets too, and
             the ratio is not used.
-        shared: Draw one band for the whole batch, not one a sample.
+        shared: Draw one band for the whole batch, not per sample.
     """
 
     mask_ratio: float = 0.75
@@ -154,7 +151,7 @@ class SameBand:
         """Check ratio and option."""
         if self.visible not in ('some', 'all'):
             raise ValueError(
-                f"masking_options visible is {self.visible!r}: choose 'some' or 'all' "
+                f"masking_options visible is {self.visible!r}: use 'some' or 'all' "
                 f'of the tokens of the band.'
             )
         if self.visible == 'some':
@@ -189,11 +186,11 @@ class CrossBand:
     def check(self, num_bands: int, num_cells: int) -> None:
         """Check that bands are left to reconstruct."""
         if self.bands < 1:
-            raise ValueError(f'masking_options bands is {self.bands}: show 1 or more.')
+            raise ValueError(f'masking_options bands is {self.bands}. Show 1 or more.')
         if self.bands >= num_bands:
             raise ValueError(
                 f'masking cross_band shows {self.bands} bands and reconstructs the '
-                f'others, but there are {num_bands} in all: show fewer '
+                f'others, but there are {num_bands} in all. Show fewer '
                 f'(masking_options bands), or give more bands.'
             )
 
@@ -254,13 +251,13 @@ class ChannelsAndPatches:
         """Check both shares."""
         if not 0 < self.hidden_bands < 1:
             raise ValueError(
-                f'masking_options hidden_bands is {self.hidden_bands}: give the share '
+                f'masking_options hidden_bands is {self.hidden_bands}. Give the share '
                 f'of the bands to hide entirely, between 0 and 1.'
             )
         if num_bands < 2:
             raise ValueError(
                 'masking channels_and_patches hides some bands entirely and shows '
-                'others: it needs 2 bands or more.'
+                'others. It needs 2 bands or more.'
             )
         shown = num_bands - self._count(num_bands)
         count_visible(shown * num_cells, self.mask_ratio)
@@ -300,18 +297,18 @@ def make_masking(
 
     Args:
         name: One of :data:`STRATEGIES`.
-        mask_ratio: Share of tokens to hide, of the strategies that have one.
+        mask_ratio: Share of tokens to hide, for the strategies that have it.
         options: Further attributes of the strategy.
 
     Returns:
-        The strategy; whether it fits images is for its ``check`` to tell.
+        The strategy; its ``check`` says whether it fits images.
 
     Raises:
         ValueError: If there is no such strategy, or it has no such option.
     """
     if name not in STRATEGIES:
         raise ValueError(
-            f'masking {name!r} is not known: choose one of {", ".join(STRATEGIES)}.'
+            f'Unknown masking {name!r}. Use one of {", ".join(STRATEGIES)}.'
         )
     strategy = STRATEGIES[name]
     types = {field.name: type(field.default) for field in fields(strategy)}
@@ -323,7 +320,7 @@ def make_masking(
         number = types[option] is float and type(value) is int
         if type(value) is not types[option] and not number:
             raise ValueError(
-                f'masking_options {option} is {value!r}: give a value of type '
+                f'masking_options {option} is {value!r}. Give a value of type '
                 f'{types[option].__name__}.'
             )
     ratio = {'mask_ratio': mask_ratio} if 'mask_ratio' in types else {}
@@ -334,7 +331,7 @@ def make_masking(
 def _choose_bands(
     keys: Tensor, shared_key: int | Tensor, num_bands: int, count: int, shared: bool
 ) -> tuple[Tensor, Tensor]:
-    """Choose bands independently of what the same keys choose otherwise."""
+    """Choose bands independently of the other draws of the same keys."""
     keys = torch.zeros_like(keys) + shared_key if shared else keys
     return choose(keys ^ _BANDS, num_bands, count)
 

@@ -1,8 +1,8 @@
-"""Randomness with an address: what it decides is all that it depends on.
+"""Stateless random draws: each is a pure function of its key.
 
-A draw is seeded from the user's seed and from what it is for (the epoch, the sample),
-never from how many draws came before it. So reruns, resumed runs, other batch sizes
-and other numbers of processes see the same draws.
+A key hashes the user's seed and the purpose of a draw (the epoch, the sample), never
+the number of draws before it. So reruns, resumed runs, other batch sizes and other
+numbers of processes see the same draws.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ def generator(*address: int | str) -> torch.Generator:
 
 
 def global_seed() -> int:
-    """Return the seed that ``seed_everything`` set, 0 where it was not called."""
+    """Return the seed of ``seed_everything``, 0 if it was not called."""
     return int(os.environ.get('PL_GLOBAL_SEED', 0))
 
 
 def shared_key(purpose: str, step: int) -> int:
-    """Address of a draw that all samples of a step share, in all processes.
+    """Return the key of a draw that all samples of a step share, in all processes.
 
     Args:
         purpose: What is drawn.
@@ -50,11 +50,11 @@ def random_keys(keys: Tensor, count: int) -> Tensor:
     """Draw `count` random integers for every key, by hashing (key, position).
 
     Counter-based (SplitMix64, https://doi.org/10.1145/2660193.2660195), so row b
-    depends on ``keys[b]`` alone: not on the batch around it, not on the device.
+    depends only on ``keys[b]``: not on the batch around it or the device.
 
     Args:
-        keys: (B,) int64, one address a sample.
-        count: How many integers a sample.
+        keys: (B,) int64, one per sample.
+        count: Number of integers per sample.
 
     Returns:
         (B, count) int64 in [0, 2^62), on the device of the keys.
@@ -73,5 +73,5 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _shift_right(state: Tensor, bits: int) -> Tensor:
-    """Shift without dragging the sign bit along (torch has no uint64 shift)."""
+    """Shift without the sign bit (torch has no uint64 shift)."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)

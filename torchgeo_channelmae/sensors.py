@@ -1,6 +1,6 @@
-"""What a band is: its name, sensor, wavelength, resolution and pixel statistics.
+"""Bands: name, sensor, wavelength, resolution and pixel statistics.
 
-A sensor is a tuple of bands. Everything that needs a band looks it up here by name.
+A sensor is a tuple of bands. All other modules look bands up here, by name.
 
 Sources:
 
@@ -27,8 +27,8 @@ class Band:
     Attributes:
         name: Name as the sensor's operator writes it, e.g. ``B8A`` or ``VV``.
         sensor: Name of the sensor and product level.
-        wavelength: Central wavelength in nm, or None where wavelength does not tell
-            the bands of the sensor apart (radar channels differ in polarisation).
+        wavelength: Central wavelength in nm, or None if the bands of the sensor do not
+            differ in it (radar channels differ in polarisation).
         resolution: Native pixel spacing in m.
         mean: Mean pixel value in the product's own unit.
         std: Standard deviation of the pixel values in the same unit.
@@ -133,7 +133,7 @@ def names(bands: Iterable[Band]) -> tuple[str, ...]:
 
 
 def default_names(in_chans: int) -> tuple[str, ...]:
-    """Return the band names that a channel count stands for.
+    """Return the default band names for a number of channels.
 
     12 is Sentinel-2 L2A, 13 Sentinel-2 L1C, 3 RGB (B04, B03, B02) and 2 Sentinel-1
     (VV, VH).
@@ -152,9 +152,9 @@ def default_names(in_chans: int) -> tuple[str, ...]:
             return names(sensor)
     counts = ', '.join(f'{len(sensor)} ({name})' for name, sensor in SENSORS.items())
     raise ValueError(
-        f'No default band names for {in_chans} channels (there are for {counts}): '
-        f'name them with bands=[...], or, where a task takes no names, in a variant '
-        f'(register_variant of torchgeo_channelmae.callbacks.register).'
+        f'No default band names for {in_chans} channels (only for {counts}). Name '
+        f'them with bands=[...] or, where a task takes no names, in a variant '
+        f'(register_variant of torchgeo_channelmae.models).'
     )
 
 
@@ -169,7 +169,7 @@ def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
         One band for each requested name.
 
     Raises:
-        ValueError: If a name is unknown, repeated or none is given.
+        ValueError: If a name is unknown or repeated, or there is none.
     """
     by_name = {band.name: band for band in available}
     check_names(requested)
@@ -178,41 +178,38 @@ def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
             near = [known for known in by_name if known.lower() == name.lower()]
             hint = f', did you mean {near[0]!r}' if near else ''
             raise ValueError(
-                f'Unknown band {name!r}{hint}: choose from {", ".join(by_name)}.'
+                f'Unknown band {name!r}{hint}. Choose from {", ".join(by_name)}.'
             )
     return tuple(by_name[name] for name in requested)
 
 
 def check_names(requested: Sequence[str]) -> None:
-    """Check that band names can name parameters and tokens.
+    """Check that band names can be names of parameters.
 
     Args:
         requested: Band names.
 
     Raises:
-        ValueError: If there is none or no list of them, or one is repeated, empty or
-            has a dot.
+        ValueError: If they are not a list with at least one name, or a name is
+            repeated, empty or contains a dot.
     """
     if not requested:
-        raise ValueError('No band is named: give at least one in bands.')
+        raise ValueError('bands is empty. Name at least one band.')
     if isinstance(requested, str):
-        raise ValueError(f'bands is {requested!r}: give a list, such as [{requested}].')
+        raise ValueError(f'bands is {requested!r}. Give a list, such as [{requested}].')
     for position, name in enumerate(requested):
         if not name or '.' in name:
-            raise ValueError(f'Band name {name!r} is empty or has a dot in it.')
+            raise ValueError(f'Band name {name!r} is empty or contains a dot.')
         if name in requested[:position]:
             raise ValueError(
-                f'Band {name!r} is named twice in bands: name each band once.'
+                f'Band {name!r} is repeated in bands. Name each band once.'
             )
 
 
 def find(name: str) -> Band | None:
-    """Return what is known of a band of that name, or None.
+    """Return the band of that name, or None if it is unknown.
 
-    Sentinel-2 L2A is looked at before L1C; the two share wavelengths.
+    Sentinel-2 L2A comes before L1C; the two share wavelengths.
     """
-    for sensor in SENSORS.values():
-        for band in sensor:
-            if band.name == name:
-                return band
-    return None
+    known = (band for sensor in SENSORS.values() for band in sensor)
+    return next((band for band in known if band.name == name), None)

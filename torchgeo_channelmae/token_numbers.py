@@ -7,12 +7,12 @@ from .randomness import random_keys
 
 
 def choose(keys: Tensor, of: int, count: int) -> tuple[Tensor, Tensor]:
-    """Choose `count` of the numbers below `of` at random, once a key.
+    """Choose `count` of the numbers below `of` at random, once per key.
 
     Args:
         keys: (B,) int64.
-        of: How many numbers there are.
-        count: How many to choose.
+        of: Number of numbers.
+        count: Number to choose.
 
     Returns:
         The chosen (B, count) and the others (B, of - count), each ascending.
@@ -22,7 +22,7 @@ def choose(keys: Tensor, of: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def tokens_of(bands: Tensor, num_cells: int, cells: Tensor | None = None) -> Tensor:
-    """Number the tokens of some bands at some cells.
+    """Return the numbers of the tokens of some bands at some cells.
 
     Args:
         bands: (B, K) int64.
@@ -38,7 +38,7 @@ def tokens_of(bands: Tensor, num_cells: int, cells: Tensor | None = None) -> Ten
 
 
 def membership(tokens: Tensor, num_tokens: int) -> Tensor:
-    """Say of each number whether it is in a list.
+    """Return for each number whether it is in a list.
 
     Args:
         tokens: (B, T) int64.
@@ -52,11 +52,11 @@ def membership(tokens: Tensor, num_tokens: int) -> Tensor:
 
 
 def locate(tokens: Tensor, among: Tensor, num_tokens: int) -> Tensor:
-    """Find where tokens stand in a list of tokens.
+    """Find the positions of tokens in a list of tokens.
 
     Args:
         tokens: (B, T) int64, each of them in `among`.
-        among: (B, S) int64 in any order, none twice.
+        among: (B, S) int64, unique, in any order.
         num_tokens: N, more than the largest.
 
     Returns:

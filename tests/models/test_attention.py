@@ -1,4 +1,4 @@
-"""Both ways to attend are one attention."""
+"""Both implementations compute the same attention."""
 
 import pytest
 import torch
@@ -15,23 +15,20 @@ from torchgeo_channelmae.models.attention import (
 def both():
     """Timm's attention and ours with the same weights."""
     torch.manual_seed(0)
-    theirs, ours = (
-        Attention(64, 4, qkv_bias=True),
-        DeviceAttention(64, 4, qkv_bias=True),
-    )
+    theirs, ours = (kind(64, 4, qkv_bias=True) for kind in (Attention, DeviceAttention))
     ours.load_state_dict(theirs.state_dict())  # strict: the names are the same
     return theirs, ours
 
 
-def gradients(layer, x, **options):
+def gradients(layer, x):
     x = x.clone().requires_grad_()
-    out = layer(x, **options)
+    out = layer(x)
     out.float().square().sum().backward()
     return out.float(), x.grad.float(), layer.qkv.weight.grad.float()
 
 
 @pytest.mark.parametrize('tokens', [1, 49, MOST_TOKENS, MOST_TOKENS + 1])
-def test_in_bfloat16_outputs_and_gradients_are_those_of_full_precision(both, tokens):
+def test_outputs_and_gradients_in_bfloat16_are_those_of_full_precision(both, tokens):
     theirs, ours = both
     x = torch.randn(2, tokens, 64)
     wanted = gradients(theirs, x)
@@ -41,13 +38,7 @@ def test_in_bfloat16_outputs_and_gradients_are_those_of_full_precision(both, tok
         assert torch.allclose(one, other, atol=0.02 * other.abs().max().item())
 
 
-def test_in_full_precision_it_is_timms_bit_for_bit(both):
-    x = torch.randn(2, 49, 64)
-    for one, other in zip(*(gradients(layer, x) for layer in both), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_mask_is_heeded(both):
+def test_a_mask_is_applied(both):
     _, ours = both
     x = torch.randn(1, 5, 64)
     with torch.autocast('cpu', torch.bfloat16):
@@ -55,13 +46,16 @@ def test_a_mask_is_heeded(both):
 
 
 @pytest.mark.parametrize(
-    ('x', 'faster'),
+    ('tokens', 'dtype', 'device', 'faster'),
     [
-        (torch.empty(1, MOST_TOKENS, 64, dtype=torch.bfloat16), True),
-        (torch.empty(1, MOST_TOKENS + 1, 64, dtype=torch.bfloat16), False),
-        (torch.empty(1, 9, 64), False),
-        (torch.empty(1, 9, 64, dtype=torch.bfloat16, device='meta'), False),
+        (MOST_TOKENS, torch.bfloat16, 'cpu', True),
+        (MOST_TOKENS + 1, torch.bfloat16, 'cpu', False),
+        (9, torch.float32, 'cpu', False),
+        (9, torch.bfloat16, 'meta', False),
     ],
 )
-def test_products_are_for_few_tokens_in_bfloat16_on_a_cpu(x, faster):
+def test_products_are_for_few_tokens_in_bfloat16_on_a_cpu(
+    tokens, dtype, device, faster
+):
+    x = torch.empty(1, tokens, 64, dtype=dtype, device=device)
     assert products_are_faster(x) is faster

@@ -1,35 +1,75 @@
+"""Segmentation models take images of any size by padding and cropping."""
+
+import copy
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch import nn
+from torchgeo.models import FCSiamConc
 
+from torchgeo_channelmae.models import pad_inputs, register_variant
 from torchgeo_channelmae.models.padding import pad
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 4, 8]))
-def test_padding_ends_at_the_next_multiple_and_keeps_the_image(height, width, stride):
-    image = torch.arange(2.0 * height * width).reshape(1, 2, height, width)
-    padded = pad(image, stride)
-    assert torch.equal(padded[..., :height, :width], image)
-    for side, original in zip(padded.shape[2:], (height, width), strict=True):
-        assert side % stride == 0
-        assert original <= side < original + stride
+@pytest.fixture(scope='module', autouse=True)
+def small():
+    small = {'embed_dim': 32, 'depth': 2, 'num_heads': 2}
+    register_variant('padded', 'channelmae_tiny_patch16', bands=['VV', 'VH'], **small)
 
 
-def test_an_image_is_mirrored_at_its_bottom_and_right():
+def unet(**kwargs):
+    torch.manual_seed(0)
+    channels = (16, 16, 8, 8, 8)
+    arguments = {'encoder_weights': None, 'in_channels': 2, 'classes': 3}
+    return smp.Unet('padded', decoder_channels=channels, **arguments, **kwargs).eval()
+
+
+def test_an_image_is_reflected_at_its_bottom_and_right():
     image = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]])
     expected = [[1, 2, 3, 2], [4, 5, 6, 5], [7, 8, 9, 8], [4, 5, 6, 5]]
     assert pad(image, 4)[0, 0].tolist() == expected
 
 
-def test_an_image_of_fewer_pixels_than_the_padding_repeats_its_edge():
+def test_an_image_smaller_than_the_padding_repeats_its_edge():
     padded = pad(torch.tensor([[[[1.0, 2.0]]]]), 4)
     assert padded.tolist() == [[[[1.0, 2.0, 2.0, 2.0]] * 4]]
 
 
-def test_models_of_other_encoders_stay_as_they_are():
+@torch.no_grad()
+def test_masks_are_those_of_an_image_that_was_padded_before():
+    plain, image = unet(), torch.randn(2, 2, 120, 120)
+    expected = plain(pad(image, 32))[..., :120, :120]
+    model = copy.deepcopy(plain)
+    pad_inputs(nn.ModuleDict({'model': model}))
+    pad_inputs(model)  # changes nothing
+    assert torch.equal(model(image), expected)
+    assert torch.equal(copy.deepcopy(model)(x=image), expected)
+    fits = torch.randn(2, 2, 64, 96)
+    assert torch.equal(model(fits), plain(fits))
+
+
+def test_without_padding_an_image_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match='pad_inputs'):
+        unet()(torch.randn(1, 2, 120, 120))
+
+
+def test_class_scores_are_kept_beside_cropped_masks():
+    model = unet(aux_params={'classes': 4})
+    pad_inputs(model)
+    masks, labels = model(torch.randn(2, 2, 120, 120))
+    assert masks.shape == (2, 3, 120, 120)
+    assert labels.shape == (2, 4)
+
+
+def test_siamese_models_of_torchgeo_take_any_size():
+    model = FCSiamConc('padded', encoder_weights=None, in_channels=2, classes=1)
+    pad_inputs(model)
+    assert model(torch.randn(1, 2, 2, 72, 120)).shape == (1, 1, 72, 120)
+
+
+def test_models_with_other_encoders_are_unchanged():
     model = smp.FPN('resnet18', encoder_weights=None)
+    pad_inputs(model)
     with pytest.raises(RuntimeError, match='Wrong input shape'):
         model(torch.randn(1, 3, 120, 120))

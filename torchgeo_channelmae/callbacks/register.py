@@ -1,27 +1,26 @@
-"""ChannelMAE in TorchGeo's own tasks: callbacks that a configuration names."""
+"""Callbacks that bring this package's encoders and weights to any task."""
 
 from collections.abc import Mapping
 from typing import Any, override
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
-from ..models import ChannelViT, register_weights
-from ..models.fresh import FreshBands
+from ..models.channelvit import ChannelViT
+from ..models.checkpoints import read_checkpoint
+from ..models.padding import pad_inputs
 from ..models.registry import register_variant
 from ..models.smp import PyramidEncoder
-from ..models.weights import load_encoder, read_weights
+from ..models.weights import FreshBands, load_encoder
 from .run_folder import checkpoint_of
-
-_HUB = 'hf-hub:'
 
 __all__ = ('LoadWeights', 'RegisterModels', 'register_variant')
 
 
 class RegisterModels(Callback):
-    """Naming it imports the package, which registers the models.
+    """Register the models, so that TorchGeo's own tasks find them by name.
 
-    With this, TorchGeo's own tasks find ``channelmae_*`` by name::
+    Naming it in a configuration imports the package, which is enough::
 
         trainer:
           callbacks:
@@ -33,8 +32,8 @@ class RegisterModels(Callback):
             in_channels: 12
             weights: runs/pretrain/last.ckpt
 
-    Such a task takes a channel count and no names of bands. Where the count does not
-    stand for the right ones, a variant brings them::
+    Such a task takes a channel count and no band names. Where the default names of that
+    count are not right, a variant has the names::
 
         trainer:
           callbacks:
@@ -43,63 +42,38 @@ class RegisterModels(Callback):
                 variants:
                   rgb_nir: {model: channelmae_tiny_patch16, bands: [B04, B03, B02, B08]}
 
-    Beside that it mends two things when fitting starts, and says so in a line. Where a
-    task freezes an encoder of segmentation-models-pytorch, the layers of its pyramid,
-    which no weights have, go on learning. The momentum encoder of TorchGeo's ``MoCo``
-    starts as a copy of the encoder, as in the paper, and not from random weights.
+    It also adapts the task: segmentation models take images of any size, and when
+    fitting starts, with a line in the log, the layers of the pyramid of a frozen
+    encoder, which no weights have, stay trainable, and the momentum encoder of
+    TorchGeo's ``MoCo`` starts as a copy of the encoder, as in the paper.
     """
 
-    def __init__(
-        self,
-        variants: dict[str, dict[str, Any]] | None = None,
-        weights: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, variants: dict[str, dict[str, Any]] | None = None) -> None:
         """Initialize a new RegisterModels instance.
 
         Args:
             variants: Names, each with the arguments of
-                :func:`~.models.registry.register_variant`.
-            weights: Files of weights by their tags, such as
-                ``channelmae_base_patch16.mine: encoder.safetensors``, or repositories
-                of the Hugging Face hub, ``hf-hub:OWNER/NAME``, see
-                :func:`~.models.tags.register_weights`. What is wrong with them stops
-                fitting and is a warning elsewhere: a test does not need them.
+                :func:`~torchgeo_channelmae.models.registry.register_variant`.
 
         Raises:
-            ValueError: If a variant names no model, or one that there is not, or its
-                name is taken.
+            ValueError: If a variant names no model or an unknown one, or its name is
+                in use.
         """
         super().__init__()
-        self.weights_error: Exception | None = None
-        for tag, where in (weights or {}).items():
-            hub = where.removeprefix(_HUB) if where.startswith(_HUB) else None
-            try:
-                register_weights(tag, None if hub else where, hub)
-            except (OSError, ValueError) as error:
-                rank_zero_warn(str(error))
-                self.weights_error = self.weights_error or error
         for name, arguments in (variants or {}).items():
             if not isinstance(arguments, Mapping) or 'model' not in arguments:
                 raise ValueError(
-                    f'Variant {name!r} names no model: give it as '
+                    f'Variant {name!r} has no model. Give it as '
                     f'{{model: channelmae_tiny_patch16, bands: [...]}}.'
                 )
             register_variant(name, **arguments)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let pyramids of frozen encoders learn, and momentum encoders start as copies.
-
-        A checkpoint to resume from is loaded after this.
-
-        Raises:
-            FileNotFoundError: If a file of weights is missing.
-            ValueError: If a tag can't be one, or its file is of another model.
-        """
+        """Adapt the task; a checkpoint to resume from is loaded after this."""
+        pad_inputs(pl_module)
         if stage != 'fit':
             return
-        if self.weights_error is not None:
-            raise self.weights_error
         backbone = getattr(pl_module, 'backbone', None)
         momentum = getattr(pl_module, 'backbone_momentum', None)
         if isinstance(backbone, ChannelViT) and isinstance(momentum, ChannelViT):
@@ -111,18 +85,18 @@ class RegisterModels(Callback):
             if not all(p.requires_grad for p in module.pyramid.parameters()):
                 module.pyramid.requires_grad_(True)
                 rank_zero_info(
-                    f'Encoder {module.name} is frozen but for its pyramid, whose '
-                    f'layers no weights have.'
+                    f'Encoder {module.name} is frozen except for its pyramid, which is '
+                    f'not pretrained.'
                 )
 
 
 class LoadWeights(Callback):
     """Load pretrained weights into every channel-token encoder of a task, by band name.
 
-    It does what ``weights`` of this project's own tasks does, for any task: bands that
-    the weights do not know start by a policy, and one line tells what arrived. A task
-    whose own ``weights`` can't take a checkpoint of this project, such as TorchGeo's
-    with ``model: dpt``, needs it::
+    It does for any task what ``weights`` does in the tasks of this package: bands that
+    the weights lack are initialised by a policy, and a report is logged. Tasks with
+    ``weights`` that cannot take a checkpoint of this package, such as TorchGeo's with
+    ``model: dpt``, need it::
 
         trainer:
           callbacks:
@@ -135,10 +109,10 @@ class LoadWeights(Callback):
         """Initialize a new LoadWeights instance.
 
         Args:
-            weights: Path of a checkpoint or ``.safetensors`` file, or the name of a
-                weights enum. It is read when fitting starts, unless that resumes.
-            fresh_bands: How the embedding of a band starts that the weights do not
-                know.
+            weights: Path of a checkpoint or ``.safetensors`` file. It is read when
+                fitting starts, unless the run resumes.
+            fresh_bands: Initialisation of the embedding of a band that the weights
+                lack.
         """
         super().__init__()
         self.weights = weights
@@ -149,8 +123,8 @@ class LoadWeights(Callback):
         """Load the weights.
 
         Raises:
-            ValueError: If the task has no such encoder, the weights are another
-                model's, or the policy is unknown.
+            ValueError: If the task has no such encoder, or the weights are of another
+                model.
             FileNotFoundError: If `weights` is neither a file nor a name.
         """
         if stage != 'fit' or checkpoint_of(trainer)[1] is not None:
@@ -158,11 +132,10 @@ class LoadWeights(Callback):
         encoders = [m for m in pl_module.modules() if isinstance(m, ChannelViT)]
         if not encoders:
             raise ValueError(
-                f'{type(pl_module).__name__} has no channel-token encoder to load '
-                f'{self.weights!r} into: name a channelmae_* model, or leave '
-                f'LoadWeights out.'
+                f'{type(pl_module).__name__} has no channel-token encoder. Use a '
+                f'channelmae_* model, or remove LoadWeights.'
             )
-        tensors = read_weights(self.weights)
+        tensors = read_checkpoint(self.weights).tensors
         for encoder in encoders:
-            report = load_encoder(encoder, tensors, self.fresh_bands, takes_grid=True)
+            report = load_encoder(encoder, tensors, self.fresh_bands, adopt_grid=True)
         rank_zero_info(f'Weights {self.weights}: {report}')

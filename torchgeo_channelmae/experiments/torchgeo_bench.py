@@ -16,8 +16,8 @@ from torchgeo_bench.models import BenchModel
 
 from .. import sensors
 from ..models import ChannelViT
-from ..models.fresh import FreshBands
-from ..models.weights import load_encoder, read_weights
+from ..models.checkpoints import read_checkpoint
+from ..models.weights import FreshBands, load_encoder
 from ..randomness import derive_seed
 from .probes.encoders import check_policy
 from .probes.features import Pool, check_pool, pooled_depths
@@ -79,7 +79,8 @@ class ChannelMAEBench(BenchModel):
             )
         check_pool(encoder, pool)
         if weights is not None:
-            report = load_encoder(encoder, read_weights(weights), fresh_bands)
+            tensors = read_checkpoint(weights).tensors
+            report = load_encoder(encoder, tensors, fresh_bands)
             print(f'{weights} for {", ".join(names)}: {report}')
         self.encoder = encoder.requires_grad_(False).eval()
         self.maps = nn.ModuleList(nn.Identity() for _ in encoder.blocks)

@@ -1,22 +1,17 @@
-"""Models: the encoder, the decoder, and weights from files."""
+"""Models: encoder, decoder, and weights from files."""
 
-from . import registry as registry
 from .channelvit import ChannelViT
+from .checkpoints import read_checkpoint
 from .decoder import ChannelMAEDecoder
-from .tags import (
-    ChannelMAE_Weights,
-    register_torchgeo,
-    register_weights,
-    weights_entry,
-)
-
-register_torchgeo()
+from .padding import pad_inputs
+from .registry import register_variant
+from .weights import load_encoder
 
 __all__ = (
     'ChannelMAEDecoder',
-    'ChannelMAE_Weights',
     'ChannelViT',
-    'register_torchgeo',
-    'register_weights',
-    'weights_entry',
+    'load_encoder',
+    'pad_inputs',
+    'read_checkpoint',
+    'register_variant',
 )

@@ -1,4 +1,4 @@
-"""Self-attention by whichever of two ways is faster on the device at hand."""
+"""Self-attention that picks the faster of two implementations for the device."""
 
 from typing import override
 
@@ -6,33 +6,24 @@ import torch
 from timm.layers import Attention
 from torch import Tensor
 
-#: Tokens up to which scores are kept; there they add a quarter to what a block keeps.
+#: Tokens up to which scores are materialised, at a quarter more memory per block.
 MOST_TOKENS = 256
 
 
 class DeviceAttention(Attention):
-    """timm's attention, with scores in memory where that is faster.
+    """timm's attention, with explicit matrix products where those are faster.
 
     The fused kernel of torch 2.15 for CPUs has a slow backward pass in bfloat16: two
-    products of matrices take a third to a fifth of its time. Everywhere else, and for
-    more tokens than :data:`MOST_TOKENS`, the fused kernel is used, so that memory grows
-    in a line with tokens.
+    matrix products take a third to a fifth of its time. Everywhere else, and for more
+    than :data:`MOST_TOKENS` tokens, the fused kernel is used, so that memory grows
+    linearly with the number of tokens.
     """
 
     @override
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """Attend among tokens.
-
-        Args:
-            x: (B, N, D).
-            attn_mask: As in timm.
-            is_causal: As in timm.
-
-        Returns:
-            (B, N, D).
-        """
+        """Attend among tokens, (B, N, D) to (B, N, D)."""
         plain = attn_mask is None and not is_causal and self.gate is None
         if not plain or not products_are_faster(x):
             attended: Tensor = super().forward(x, attn_mask, is_causal)
@@ -46,11 +37,7 @@ class DeviceAttention(Attention):
 
 
 def products_are_faster(x: Tensor) -> bool:
-    """Say whether to attend by two products: few tokens, in bfloat16, on a CPU.
-
-    Args:
-        x: (B, N, D), the input of an attention layer.
-    """
+    """Return whether (B, N, D) is few tokens, in bfloat16, on a CPU."""
     if x.device.type != 'cpu' or x.shape[1] > MOST_TOKENS:
         return False
     autocast = torch.is_autocast_enabled('cpu')

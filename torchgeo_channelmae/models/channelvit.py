@@ -1,8 +1,8 @@
-"""The encoder: a timm vision transformer whose tokens are one band at one grid cell.
+"""The encoder: a timm vision transformer with one token per band and grid cell.
 
 Follows ChannelViT (https://arxiv.org/abs/2309.16108): one projection shared by all
 bands, a position for every cell and an embedding for every band. Band embeddings are
-looked up by name, so the state dict itself says which bands a checkpoint knows.
+keyed by name, so the state dict itself says which bands a checkpoint has.
 """
 
 import warnings
@@ -11,27 +11,26 @@ from typing import Any, Literal, get_args, override
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_info
 from timm.layers import resample_abs_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ..sensors import check_names, default_names
+from ..sensors import default_names
 from .attention import DeviceAttention
 from .patch_embed import ChannelPatchEmbed
-from .positions import square_side
 from .tokens import (
+    SPECTRAL,
     gather_tokens,
     init_embedding,
     patchify,
     separable_positions,
     spectral_parameters,
+    square_side,
 )
 
-_SPECTRAL = 'spectral_embed.'
 BandMaps = Literal['mean', 'concat']
-"""How the bands of a grid cell become one pixel of a feature map.
+"""Reduction of the bands of a grid cell to one pixel of a feature map.
 
 * ``mean``: their mean, (B, D, h, w).
 * ``concat``: one after the other, (B, C * D, h, w), in the order of the bands.
@@ -41,10 +40,10 @@ BandMaps = Literal['mean', 'concat']
 class ChannelViT(VisionTransformer):
     """Vision transformer over channel tokens.
 
-    Beside what timm's class does (pooling, layer decay, drop path, gradient
-    checkpointing, fused attention), it encodes a chosen subset of tokens without
-    computing the others (:meth:`encode`) and takes any input size that the patch side
-    divides: positions are resampled to it.
+    In addition to timm's class (pooling, layer decay, drop path, gradient
+    checkpointing, fused attention), it encodes a subset of tokens without computing
+    the others (:meth:`encode`) and accepts any input size that is a multiple of the
+    patch side, by resampling positions.
     """
 
     patch_embed: ChannelPatchEmbed
@@ -67,42 +66,40 @@ class ChannelViT(VisionTransformer):
             img_size: Side, or height and width, of the image that positions are learned
                 for, in pixels.
             patch_size: P, patch side in pixels.
-            in_chans: C, number of bands. Defaults to as many as are named.
+            in_chans: C, number of bands. Defaults to the number of names.
             num_classes: Outputs of the head; 0 for no head.
-            global_pool: How tokens become one feature: ``avg`` (mean over tokens),
+            global_pool: Pooling of tokens to one feature: ``avg`` (mean over tokens),
                 ``token`` (class token), or another of timm's.
             bands: Names of the bands, in the order of the input's channels. Defaults to
-                those that `in_chans` stands for (:func:`~..sensors.default_names`), 12
-                Sentinel-2 L2A bands where it is not given either.
-            embed_std: Standard deviation that positions and band embeddings start
-                with. At 0.02 they are small beside the projected pixels; in trials of
-                some minutes, one run each, larger ones learned faster.
-            band_maps: How feature maps bring the bands of a grid cell together:
-                ``mean`` or ``concat``.
+                those of `in_chans` channels (:func:`~..sensors.default_names`), or the
+                12 bands of Sentinel-2 L2A.
+            embed_std: Standard deviation of the initial positions and band embeddings.
+                At 0.02 they are small beside the projected pixels; in trials of some
+                minutes, one run each, larger ones learned faster.
+            band_maps: Reduction of the bands in feature maps, ``mean`` or ``concat``.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 
         Raises:
             ValueError: If bands and channel count disagree, a name is repeated, the
-                patch side does not divide the image, `band_maps` is not known, or
+                patch side does not divide the image, `band_maps` is unknown, or
                 `dynamic_img_size` is given.
         """
-        if 'dynamic_img_size' in kwargs:  # of TorchGeo's ChangeViT, which would go on
+        if 'dynamic_img_size' in kwargs:  # by TorchGeo's ChangeViT
             raise ValueError(
-                'dynamic_img_size is given, but the model takes any size anyway: leave '
-                "it out, and instead of TorchGeo's changevit, which reads one token a "
-                'grid cell, so the first band alone, choose unet with a variant of two '
-                'dates (register_variant of torchgeo_channelmae.callbacks.register).'
+                "dynamic_img_size is not needed: any size works. TorchGeo's changevit "
+                'is not supported, as it would read only the first band. Use unet with '
+                'a two-date variant (register_variant with dates=2).'
             )
         if band_maps not in get_args(BandMaps):
             raise ValueError(
-                f"band_maps {band_maps!r} is not known: choose 'mean' or 'concat'."
+                f"Unknown band_maps {band_maps!r}. Use 'mean' or 'concat'."
             )
         if bands is None:
             bands = default_names(12 if in_chans is None else in_chans)
         elif in_chans is not None and in_chans != len(bands):
             raise ValueError(
                 f'in_channels is {in_chans}, but bands names {len(bands)} '
-                f'({", ".join(bands)}): make them agree, or leave one out.'
+                f'({", ".join(bands)}). Make them agree, or leave one out.'
             )
         super().__init__(
             img_size=img_size,
@@ -112,10 +109,10 @@ class ChannelViT(VisionTransformer):
             global_pool=global_pool,
             embed_layer=ChannelPatchEmbed,
             attn_layer=kwargs.pop('attn_layer', DeviceAttention),
-            no_embed_class=True,  # pos_embed is of grid cells alone, (1, L, D)
+            no_embed_class=True,  # pos_embed has grid cells only, (1, L, D)
             dynamic_img_size=True,
-            # One norm, at the end of the encoder: the decoder of the pretraining and
-            # either pooling of the fine-tuning read the same normalised tokens.
+            # One norm, at the end of the encoder: the decoder in pretraining and the
+            # pooling in fine-tuning read the same normalised tokens.
             fc_norm=False,
             **kwargs,
         )
@@ -124,9 +121,11 @@ class ChannelViT(VisionTransformer):
         self.spectral_embed = spectral_parameters(bands, self.embed_dim, embed_std)
         self.band_maps = band_maps
         self.choose_bands(None)
-        # TorchGeo takes a model's last child for its head.
-        for name in ('head_drop', 'head'):
-            self._modules[name] = self._modules.pop(name)
+        self.register_load_state_dict_pre_hook(_adopt_stored_grid)
+        for name in ('head_drop', 'head'):  # TorchGeo uses the last child as the head
+            module = getattr(self, name)
+            delattr(self, name)
+            setattr(self, name, module)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -140,36 +139,28 @@ class ChannelViT(VisionTransformer):
         return maps * int(self.embed_dim)
 
     def choose_bands(self, bands: Sequence[str] | None) -> None:
-        """Say which bands the images have from now on.
+        """Set which bands the images have from now on.
 
         Args:
-            bands: Names of some of the model's bands, in the order of the channels.
-                None is all, in the model's order.
+            bands: Names of some of the model's bands, in the order of the channels;
+                None for all, in the model's order.
 
         Raises:
-            ValueError: If one is not the model's, or named twice.
+            ValueError: If the model lacks a band.
         """
-        if bands is not None:
-            check_names(bands)
-        for name in bands or ():
-            if name not in self.spectral_embed:
-                raise ValueError(
-                    f'The model has no band {name!r}: choose from '
-                    f'{", ".join(self.bands)}.'
-                )
         self.chosen: tuple[int, ...] | None = (
-            None if bands is None else tuple(self.bands.index(name) for name in bands)
+            None if bands is None else tuple(map(self.bands.index, bands))
         )
         for info in self.feature_info:
             info['num_chs'] = self.map_channels
 
     @property
     def num_chosen(self) -> int:
-        """Number of bands that images have: all, or those chosen."""
+        """Number of bands of the images: all, or those chosen."""
         return len(self.bands if self.chosen is None else self.chosen)
 
     def encode(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Encode some of an image's tokens; the others are never computed.
+        """Encode some of an image's tokens, without computing the others.
 
         Args:
             x: (B, C, H, W).
@@ -179,8 +170,8 @@ class ChannelViT(VisionTransformer):
             (B, prefix + V, D): the class token, where there is one, then the tokens.
 
         Raises:
-            ValueError: If the image has other channels than the model has bands, or
-                the patch side does not divide it.
+            ValueError: If the number of channels is not the number of bands, or the
+                patch side does not divide the image.
         """
         self._check_channels(x.shape[1])
         side = self.patch_embed.patch_size[0]
@@ -191,20 +182,13 @@ class ChannelViT(VisionTransformer):
 
     @override
     def _pos_embed(self, x: Tensor) -> Tensor:
-        """Add positions to all tokens and put the class token first.
-
-        Args:
-            x: (B, C, h, w, D), as the patch embedding gives them.
-
-        Returns:
-            (B, prefix + N, D).
-        """
+        """Add positions, prepend the class token: (B, C, h, w, D) to (B, 1 + N, D)."""
         self._check_channels(x.shape[1])
         positions = self._positions((x.shape[2], x.shape[3]))
         return self._prepend_class_token(x.flatten(1, 3) + positions)
 
     def _positions(self, grid_size: tuple[int, int]) -> Tensor:
-        """Separable positions for a grid, (N, D)."""
+        """Return the separable positions for a grid, (N, D)."""
         positions = resample_abs_pos_embed(
             self.pos_embed,
             new_size=list(grid_size),
@@ -231,10 +215,10 @@ class ChannelViT(VisionTransformer):
 
     def _check_channels(self, channels: int) -> None:
         if channels != self.num_chosen:
-            chosen = '' if self.chosen is None else f'{self.num_chosen} chosen ones of '
+            bands = [self.bands[i] for i in self.chosen or range(len(self.bands))]
             raise ValueError(
-                f'The image has {channels} channels, but the model has {chosen}'
-                f'{len(self.spectral_embed)} bands ({", ".join(self.bands)}).'
+                f'The image has {channels} channels, but the model expects '
+                f'{len(bands)} bands ({", ".join(bands)}).'
             )
 
     @override
@@ -243,23 +227,21 @@ class ChannelViT(VisionTransformer):
     ) -> Any:
         """Return intermediate features, as timm's method does.
 
-        ``NCHW`` maps bring the bands of a grid cell together as `band_maps` says;
-        ``NLC`` has every token, (B, N, D).
+        ``NCHW`` maps reduce the bands of a grid cell by `band_maps`; ``NLC`` has every
+        token, (B, N, D).
         """
         if output_fmt != 'NCHW':
             return super().forward_intermediates(
                 x, *args, output_fmt=output_fmt, **kwargs
             )
         found = super().forward_intermediates(x, *args, output_fmt='NLC', **kwargs)
-        shape = (
-            self.num_chosen,
-            *self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
-        )
+        grid = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
 
         def to_map(feature: Any) -> Any:
             if isinstance(feature, tuple):  # (tokens, prefix tokens)
                 return to_map(feature[0]), *feature[1:]
-            maps = feature.unflatten(1, shape).permute(0, 1, 4, 2, 3)  # (B, C, D, h, w)
+            maps = feature.unflatten(1, (self.num_chosen, *grid))
+            maps = maps.permute(0, 1, 4, 2, 3)  # (B, C, D, h, w)
             maps = maps.mean(1) if self.band_maps == 'mean' else maps.flatten(1, 2)
             return maps.contiguous()
 
@@ -272,49 +254,14 @@ class ChannelViT(VisionTransformer):
 
     @override
     @torch.jit.ignore
-    def load_pretrained(self, checkpoint_path: str, prefix: str = '') -> None:
-        """Load weights of a pretrained tag, bands by name, as timm asks for it.
-
-        Args:
-            checkpoint_path: A checkpoint or an export.
-            prefix: Not used.
-
-        Raises:
-            ValueError: If they are of another model, or the file is damaged.
-        """
-        from .weights import read_weights
-
-        told = self.take_weights(read_weights(checkpoint_path))
-        rank_zero_info(f'Weights {checkpoint_path}: {told}')
-
-    @torch.jit.ignore
-    def take_weights(self, tensors: Mapping[str, Tensor]) -> str:
-        """Take the grid of weights and load them, bands by name.
-
-        Args:
-            tensors: By name, see :func:`~.weights.read_weights`.
-
-        Returns:
-            What was loaded, in words.
-
-        Raises:
-            ValueError: If they are of another model.
-        """
-        from .weights import load_encoder
-
-        own = {k: v for k, v in tensors.items() if not k.startswith('decoder.')}
-        return str(load_encoder(self, own, takes_grid=True))
-
-    @override
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters that weight decay leaves alone."""
-        return super().no_weight_decay() | {_SPECTRAL + name for name in self.bands}
+        """Return the names of the parameters without weight decay."""
+        return super().no_weight_decay() | {SPECTRAL + name for name in self.bands}
 
     @override
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Say which parameters belong to which layer, for layer-wise decay."""
+        """Return the parameters of each layer, for layer-wise decay."""
         groups: dict[str, Any] = super().group_matcher(coarse)
         stem = r'^cls_token|reg_token|pos_embed|spectral_embed|patch_embed|norm_pre'
         return groups | {'stem': stem}
@@ -323,42 +270,37 @@ class ChannelViT(VisionTransformer):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load tensors as torch does, and warn of bands that are not among them.
+        """Load tensors as torch does, and warn about bands that are missing.
 
-        TorchGeo's own tasks load without asking what is missing.
+        TorchGeo's own tasks load without looking at missing keys.
         """
         keys = super().load_state_dict(state_dict, strict, assign)
-        fresh = [band for band in self.bands if _SPECTRAL + band in keys.missing_keys]
+        fresh = [band for band in self.bands if SPECTRAL + band in keys.missing_keys]
         if fresh:
             warnings.warn(
-                f'The weights know no band {", ".join(fresh)}, whose embedding keeps '
-                f'its random start: load them with LoadWeights of '
-                f'torchgeo_channelmae.callbacks.register to start it near the embeddings that '
-                f'they know.',
+                f'The weights have no band {", ".join(fresh)}, which keeps its random '
+                f'embedding. Use LoadWeights of torchgeo_channelmae.callbacks.register '
+                f'to initialise it from the bands that they have.',
                 stacklevel=2,
             )
         return keys
 
-    def take_grid(self, positions: Tensor | None) -> None:
-        """Take over the grid of stored positions, so that they fit as they are.
+    def adopt_grid_size(self, positions: Tensor) -> None:
+        """Adopt the grid of stored positions, so that they load without resampling.
 
         Args:
-            positions: (1, L, D), for a square grid; anything else changes nothing.
+            positions: (1, L, D) of a square grid; any other shape changes nothing.
         """
-        if positions is None or positions.shape[1:] == self.pos_embed.shape[1:]:
-            return
         side = square_side(positions, self.embed_dim)
-        if side is not None:
+        if side is not None and positions.shape != self.pos_embed.shape:
             self.patch_embed.set_input_size(side * self.patch_embed.patch_size[0])
             self.pos_embed.data = self.pos_embed.data.new_empty(positions.shape)
 
-    @override
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        """Take over the grid of a state dict, so that its positions arrive untouched.
 
-        They are resampled to the input, not to the size the model was made with.
-        """
-        self.take_grid(state_dict.get(f'{prefix}pos_embed'))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+def _adopt_stored_grid(
+    model: ChannelViT, state_dict: Mapping[str, Any], prefix: str, *args: Any
+) -> None:
+    """Resample to each input from the grid of a state dict that is being loaded."""
+    positions = state_dict.get(f'{prefix}pos_embed')
+    if positions is not None:
+        model.adopt_grid_size(positions)

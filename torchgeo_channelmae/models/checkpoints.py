@@ -1,15 +1,38 @@
-"""Read pretrained weights, and what their file says about them, in one go."""
+"""Read pretrained weights, and what their file says about them, in one go.
 
+A ``.safetensors`` export has one entry of metadata, JSON with sorted keys, so that
+equal content is an equal file. Its tensors are named as in a checkpoint: ``model.`` and
+``decoder.``; ``patches.N`` are hashes of the patches that trainings read.
+"""
+
+import hashlib
+import json
 import os
-from dataclasses import dataclass
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
 
-from ..provenance.normalization import read_normalization
-from ..provenance.record import Provenance, read_provenance
-from .weights import read_weights
+from .. import sensors
+from ..provenance import normalization as normalizations
+from ..provenance import record as records
+from ..provenance.published import seen_by
+from ..provenance.record import UNKNOWN, DataRecord, Provenance, Training
+from .tokens import SPECTRAL
+
+KEY = 'torchgeo_channelmae'
+"""Name of the entry of metadata of an export."""
+
+VERSION = 1
+"""Version of an export's header."""
+
+_ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
 
 
 @dataclass(frozen=True)
@@ -17,31 +40,167 @@ class Checkpoint:
     """Pretrained weights with what is known about them.
 
     Attributes:
-        tensors: Tensors by name; an encoder under ``model.`` or ``backbone.`` has lost
-            that prefix, a decoder stands under ``decoder.``.
+        tensors: Tensors by name. An encoder under ``model.`` or ``backbone.`` has lost
+            that prefix, a decoder is under ``decoder.``.
         provenance: What the trainings behind the weights read.
         normalization: ``bands``, ``mean`` and ``std`` of the images of the last
             training; None where unknown.
+        hyper_parameters: Those of the task, such as ``model``; empty where unknown. Of
+            an export, its header and the decoder's.
     """
 
     tensors: dict[str, Tensor]
-    provenance: Provenance
-    normalization: dict[str, Any] | None
+    provenance: Provenance = UNKNOWN
+    normalization: dict[str, Any] | None = None
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint:
     """Read pretrained weights once.
 
+    Prefixes of DDP and ``torch.compile`` are removed. No code in a file is run.
+
     Args:
         weights: Path of a Lightning checkpoint, an export or another file of tensors,
-            a weights enum of TorchGeo, or the name of one. No code in a file is run.
+            a weights enum of TorchGeo, or the name of one.
 
     Raises:
         FileNotFoundError: If `weights` is neither a file nor the name of an enum.
-        ValueError: If the file holds no tensors by name.
+        ValueError: If the file holds no tensors by name, is damaged, or is an export
+            that was changed.
     """
-    if isinstance(weights, os.PathLike):
-        weights = os.fspath(weights)
+    if not isinstance(weights, WeightsEnum) and not os.path.exists(weights):
+        try:
+            weights = get_weight(os.fspath(weights))
+        except (KeyError, ValueError):
+            raise FileNotFoundError(
+                f'weights {os.fspath(weights)!r} is neither a file nor the name of '
+                f'published weights. Run the pretraining that writes it, or give '
+                f'another checkpoint, or null to start from scratch.'
+            ) from None
+    if isinstance(weights, WeightsEnum):
+        options = {'progress': True, 'check_hash': True, 'weights_only': True}
+        tensors = _without_prefix(_flat(weights.get_state_dict(**options)))
+        return Checkpoint(tensors, published_provenance(weights))
+    path = os.fspath(weights)
+    try:
+        if path.endswith('.safetensors'):
+            return _read_safetensors(path)
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ValueError(
+            f'Cannot read weights {path!r}: the file is truncated, or holds more than '
+            f'tensors and plain values. Give a .ckpt or .safetensors file.'
+        ) from error
+    content = content if isinstance(content, Mapping) else {}
+    state = content.get('state_dict')
+    tensors = _flat(state if isinstance(state, Mapping) else content)
+    if not tensors:
+        raise ValueError(f'weights {path!r} holds no tensors by name.')
+    hyper_parameters = content.get('hyper_parameters')
     return Checkpoint(
-        read_weights(weights), read_provenance(weights), read_normalization(weights)
+        _without_prefix(tensors),
+        records.from_state(content.get(records.KEY)),
+        normalizations.from_checkpoint(content),
+        hyper_parameters if isinstance(hyper_parameters, Mapping) else {},
     )
+
+
+def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the bands of an encoder's tensors, in their order."""
+    return [k.removeprefix(SPECTRAL) for k in tensors if k.startswith(SPECTRAL)]
+
+
+def published_provenance(weights: WeightsEnum) -> Provenance:
+    """Return what published weights have read, unknown if they are not listed."""
+    seen = seen_by(weights)
+    if seen is None:
+        return UNKNOWN
+    record = DataRecord(
+        seen.dataset, seen.bands, seen.sensors, None, None, seen.labels_steered
+    )
+    return Provenance(inherited=(Training(record, seen.supervised),))
+
+
+def to_json(value: object) -> str:
+    """Return JSON with sorted keys and without spaces."""
+    return json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+
+
+def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hash the header without its ``hash``, and names, types and values of tensors.
+
+    Returns:
+        BLAKE2b, 32 hexadecimal digits.
+    """
+    text = to_json({name: value for name, value in header.items() if name != 'hash'})
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: str) -> Checkpoint:
+    """Read a ``.safetensors`` file and, if it is an export, check it."""
+    with safe_open(path, framework='pt') as file:
+        text = (file.metadata() or {}).get(KEY)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if text is None:
+        return Checkpoint(_without_prefix(_sorted_bands(tensors, _ORDER)))
+    header = json.loads(text)
+    if header.get('version') != VERSION:
+        raise ValueError(
+            f'weights {path!r} is an export of version {header.get("version")}, but '
+            f'this package reads version {VERSION}. Install a newer package.'
+        )
+    if content_hash(header, tensors) != header.get('hash'):
+        raise ValueError(
+            f'weights {path!r} was changed: its content does not fit the hash in its '
+            f'header. Copy or export it again.'
+        )
+    provenance = header['provenance'] or UNKNOWN.state()
+    for training in provenance['inherited'] + provenance['own']:
+        record = training['record']
+        if record is not None and record['patches'] is not None:
+            record['patches'] = tensors[record['patches']]
+    own = {k: v for k, v in tensors.items() if not k.startswith('patches.')}
+    return Checkpoint(
+        _without_prefix(_sorted_bands(own, header['bands'])),
+        records.from_state(provenance),
+        header['normalization'],
+        header | (header['decoder'] or {}),
+    )
+
+
+def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors, also those in mappings, without prefixes of wrappers."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        inner = value if isinstance(value, Mapping) else {}
+        found = {f'{key}.{k}': v for k, v in inner.items()} | {key: value}
+        tensors |= {str(k): v for k, v in found.items() if torch.is_tensor(v)}
+    if all(key.startswith('module.') for key in tensors):  # of DDP
+        tensors = {k.removeprefix('module.'): v for k, v in tensors.items()}
+    return {k.replace('_orig_mod.', ''): v for k, v in tensors.items()}  # of compile
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the prefix of the encoder inside its task."""
+    for prefix in ('model.', 'backbone.'):
+        if any(key.startswith(prefix) for key in tensors):
+            return {key.removeprefix(prefix): v for key, v in tensors.items()}
+    return dict(tensors)
+
+
+def _sorted_bands(
+    tensors: Mapping[str, Tensor], order: Sequence[str]
+) -> dict[str, Tensor]:
+    """Put bands in their order: a ``.safetensors`` file sorts by name."""
+
+    def position(name: str) -> int:
+        band = name.rpartition('.')[2]
+        return order.index(band) if SPECTRAL in name and band in order else -1
+
+    return {name: tensors[name] for name in sorted(tensors, key=position)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..token_numbers import locate
 from .attention import DeviceAttention
 from .tokens import (
+    SPECTRAL,
     gather_tokens,
     init_embedding,
     separable_positions,
@@ -24,7 +25,7 @@ class ChannelMAEDecoder(nn.Module):
     """Transformer that turns encoded visible tokens into pixels.
 
     Follows MAE (https://arxiv.org/abs/2111.06377): a light transformer over the visible
-    tokens and a learned mask token for every hidden one. It has separable positions of
+    tokens and a learned mask token for every hidden one, with separable positions of
     its own.
     """
 
@@ -37,7 +38,6 @@ class ChannelMAEDecoder(nn.Module):
         embed_dim: int = 512,
         depth: int = 4,
         num_heads: int = 8,
-        mlp_ratio: float = 4.0,
         embed_std: float = 0.02,
     ) -> None:
         """Initialize a new ChannelMAEDecoder instance.
@@ -49,10 +49,8 @@ class ChannelMAEDecoder(nn.Module):
             encoder_dim: Width of the encoder's tokens.
             embed_dim: Width of the decoder's tokens, a multiple of `num_heads`.
             depth: Number of blocks.
-            num_heads: Attention heads of a block.
-            mlp_ratio: Hidden width of a block's MLP over its width.
-            embed_std: Standard deviation that positions and band embeddings start
-                with.
+            num_heads: Attention heads per block.
+            embed_std: Standard deviation of the initial positions and band embeddings.
 
         Raises:
             ValueError: If the heads do not divide the width, or a size is not positive.
@@ -61,7 +59,8 @@ class ChannelMAEDecoder(nn.Module):
         if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
             raise ValueError(
                 f'A decoder of width {embed_dim}, depth {depth} and {num_heads} heads '
-                f'cannot be built: the heads have to divide the width, all above 0.'
+                f'cannot be built. Use a width that is a multiple of the heads, and '
+                f'values above 0.'
             )
         self.grid_size = grid_size
         self.embed = nn.Linear(encoder_dim, embed_dim)
@@ -70,31 +69,24 @@ class ChannelMAEDecoder(nn.Module):
         positions = init_embedding(torch.empty(1, cells, embed_dim), embed_std)
         self.pos_embed = nn.Parameter(positions)
         self.spectral_embed = spectral_parameters(bands, embed_dim, embed_std)
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    embed_dim,
-                    num_heads,
-                    mlp_ratio=mlp_ratio,
-                    qkv_bias=True,
-                    attn_layer=DeviceAttention,
-                )
-                for _ in range(depth)
-            )
+        blocks = (
+            Block(embed_dim, num_heads, qkv_bias=True, attn_layer=DeviceAttention)
+            for _ in range(depth)
         )
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.pixels = nn.Linear(embed_dim, patch_size**2)
         self.grad_checkpointing = False
         self.init_weights()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Say whether blocks compute anew what they would keep for their gradients."""
+        """Set whether blocks recompute their activations in the backward pass."""
         self.grad_checkpointing = enable
 
     def init_weights(self) -> None:
-        """Initialise as MAE does: Xavier for matrices, zero biases, a small token.
+        """Initialise as MAE does: Xavier for matrices, zero biases, a small mask token.
 
-        The last layer starts small, so that a prediction starts near each band's mean
+        The last layer starts small, so that predictions start near each band's mean
         and not as noise that has to be unlearned.
         """
         nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -105,9 +97,8 @@ class ChannelMAEDecoder(nn.Module):
         nn.init.trunc_normal_(self.pixels.weight, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters that weight decay leaves alone."""
-        spectral = {f'spectral_embed.{name}' for name in self.spectral_embed}
-        return {'mask_token', 'pos_embed'} | spectral
+        """Return the names of the parameters without weight decay."""
+        return {'mask_token', 'pos_embed', *(SPECTRAL + b for b in self.spectral_embed)}
 
     @override
     def forward(
@@ -121,20 +112,20 @@ class ChannelMAEDecoder(nn.Module):
         """Produce the pixels of tokens.
 
         Args:
-            encoded: (B, prefix + V, D), what the encoder made of the visible tokens.
+            encoded: (B, prefix + V, D), the encoder's output for the visible tokens.
             visible: (B, V) int64, their numbers, band-major.
             hidden: (B, M) int64, the numbers of the tokens to fill in.
             grid_size: Cells down and across of this image.
-            produce: (B, T) int64, tokens among both whose pixels are wanted; the
-                hidden ones if None.
+            produce: (B, T) int64, visible or hidden tokens to produce; None for the
+                hidden ones.
 
         Returns:
             (B, T, P^2), in the order of `produce`, or of `hidden`.
         """
         positions = resample_abs_pos_embed(
             self.pos_embed,
-            new_size=list(grid_size),
-            old_size=list(self.grid_size),
+            list(grid_size),
+            list(self.grid_size),
             num_prefix_tokens=0,
         )
         table = separable_positions(positions[0], self.spectral_embed)  # (N, D)

@@ -1,8 +1,7 @@
 """Images of any size in models of segmentation-models-pytorch.
 
-The maps of an encoder have to fit each other in a decoder, so an image is padded before
-the encoder, and what the whole model makes of it is cropped. An encoder does not know
-its model, so this happens where a model is given its encoder.
+The decoder needs maps that fit each other, so the image is padded before the encoder,
+and the model's output is cropped.
 """
 
 from typing import Any
@@ -25,7 +24,7 @@ def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
         stride: In pixels.
 
     Returns:
-        (B, C, H', W'), mirrored at the edge where there are enough pixels, else
+        (B, C, H', W'), reflected at the edge where there are enough pixels, else
         repeated.
     """
     down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
@@ -35,10 +34,28 @@ def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
     return F.pad(image, (0, right, 0, down), 'replicate' if small else 'reflect')
 
 
+def pad_inputs(module: nn.Module) -> None:
+    """Let segmentation models with a channel-token encoder take images of any size.
+
+    Args:
+        module: A model of segmentation-models-pytorch, or a module that contains some,
+            such as a task. Other models, and a second call, change nothing.
+    """
+    for model in module.modules():
+        if not isinstance(model, SegmentationModel) or hasattr(model, 'pads_inputs'):
+            continue
+        encoder = model.encoder
+        if isinstance(getattr(encoder, 'model', encoder), ChannelViT):  # or a `tu-` one
+            model.pads_inputs = True
+            model.requires_divisible_input_shape = False
+            encoder.register_forward_pre_hook(_pad_first, with_kwargs=True)
+            model.register_forward_hook(_crop, with_kwargs=True)
+
+
 def _pad_first(
     encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Pad the image that an encoder is given."""
+    """Pad the image that an encoder is called with."""
     if args:
         return (pad(args[0]), *args[1:]), kwargs
     return args, kwargs | {'x': pad(kwargs['x'])}
@@ -47,27 +64,8 @@ def _pad_first(
 def _crop(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> Any:
-    """Crop the masks that a model makes to the size of its image."""
+    """Crop the masks of a model to the size of its image."""
     height, width = (args[0] if args else kwargs['x']).shape[-2:]
     if isinstance(output, tuple):  # masks and labels
         return _crop(model, args, kwargs, output[0]), *output[1:]
     return output[..., :height, :width].contiguous()
-
-
-def take_any_size(model: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Let a model that is given a channel-token encoder take images of any size.
-
-    A hook for torch to call whenever a module is given another one
-    (``register_module_module_registration_hook``). Any other module stays as it is.
-
-    Args:
-        model: The module that is given another one.
-        name: The name that it gets there.
-        child: The other module.
-    """
-    if not isinstance(model, SegmentationModel) or child is None or name != 'encoder':
-        return
-    if isinstance(getattr(child, 'model', child), ChannelViT):  # a `tu-` encoder's, too
-        model.requires_divisible_input_shape = False
-        child.register_forward_pre_hook(_pad_first, with_kwargs=True)
-        model.register_forward_hook(_crop, with_kwargs=True)

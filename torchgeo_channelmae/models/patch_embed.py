@@ -26,15 +26,15 @@ class ChannelPatchEmbed(nn.Module):
         """Initialize a new ChannelPatchEmbed instance.
 
         Args:
-            img_size: Side, or height and width, of the image that the positions are
-                made for, in pixels.
+            img_size: Side, or height and width, of the image that positions are
+                learned for, in pixels.
             patch_size: P, patch side in pixels.
             in_chans: C, number of bands; no parameter depends on it.
             embed_dim: D, width of a token.
             bias: Whether the projection has a bias.
-            device: Where to make the parameters.
-            dtype: Their type.
-            **kwargs: What else timm hands to an embedding; not needed here.
+            device: Device of the parameters.
+            dtype: Type of the parameters.
+            **kwargs: Further arguments of timm's embeddings, ignored.
 
         Raises:
             ValueError: If the patch side does not divide the image.
@@ -42,20 +42,14 @@ class ChannelPatchEmbed(nn.Module):
         super().__init__()
         self.in_chans = in_chans
         self.proj = nn.Conv2d(
-            1,
-            embed_dim,
-            kernel_size=patch_size,
-            stride=patch_size,
-            bias=bias,
-            device=device,
-            dtype=dtype,
+            1, embed_dim, patch_size, patch_size, bias=bias, device=device, dtype=dtype
         )
         self.patch_size = (patch_size, patch_size)
         self.set_input_size(img_size)
 
     @property
     def num_patches(self) -> int:
-        """L, number of grid cells; a cell has one token a band."""
+        """L, number of grid cells; a cell has one token per band."""
         return self.grid_size[0] * self.grid_size[1]
 
     def set_input_size(
@@ -67,7 +61,7 @@ class ChannelPatchEmbed(nn.Module):
 
         Args:
             img_size: Side, or height and width, in pixels; None keeps it.
-            patch_size: Has to be the present one: the projection is made for it.
+            patch_size: Must be None or the present one.
 
         Raises:
             ValueError: If the patch side does not divide the image, or would change.
@@ -75,23 +69,21 @@ class ChannelPatchEmbed(nn.Module):
         side = self.patch_size[0]
         if patch_size is not None and patch_size not in (side, self.patch_size):
             raise ValueError(
-                f'The patch size is {side} px and cannot become {patch_size}: '
-                f'create the model that has it.'
+                f'The patch size is {side} px and cannot become {patch_size}. Create '
+                f'another model.'
             )
         if img_size is not None:
-            height, width = (
-                (img_size, img_size) if isinstance(img_size, int) else img_size
-            )
-            check_size(height, width, side)
-            self.img_size = (height, width)
+            square = (img_size, img_size) if isinstance(img_size, int) else img_size
+            check_size(*square, side)
+            self.img_size = square
         self.grid_size = (self.img_size[0] // side, self.img_size[1] // side)
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
-        """Pixels a grid cell, as timm asks for it."""
+        """Return the pixels per grid cell."""
         return max(self.patch_size) if as_scalar else self.patch_size
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """Grid cells down and across for an image of that height and width."""
+        """Return the grid cells down and across an image of that height and width."""
         return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
 
     def project(self, patches: Tensor) -> Tensor:
@@ -100,14 +92,7 @@ class ChannelPatchEmbed(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """Project all patches of all bands.
-
-        Args:
-            x: (B, C, H, W), C and H, W as they come.
-
-        Returns:
-            (B, C, h, w, D).
-        """
+        """Project all patches of all bands, (B, C, H, W) to (B, C, h, w, D)."""
         grid = self.dynamic_feat_size((x.shape[-2], x.shape[-1]))
         tokens = self.project(patchify(x, self.patch_size[0]))
         return tokens.unflatten(1, (x.shape[1], *grid))

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from .peers.registry import PEERS
 from .peers.scaling import SCALING
-from .positions import resample_positions
 from .registry import did_you_mean
-from .report import LoadReport
-from .tokens import check_size
+from .tokens import check_size, resample_positions
+from .weights import LoadReport
 
 
 def create_plain(

@@ -1,4 +1,4 @@
-"""The names under which timm and segmentation-models-pytorch know the encoders."""
+"""Register the encoders with timm and segmentation-models-pytorch."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,13 +8,10 @@ import timm
 from segmentation_models_pytorch.encoders import encoders
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
-from ..sensors import SENTINEL2_L2A
+from ..sensors import default_names, find
 from .channelvit import ChannelViT
-from .padding import take_any_size
 from .smp import PyramidEncoder
-from .tags import arguments_of
 
 SIZES = {
     'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
@@ -35,9 +32,7 @@ default_cfgs = generate_default_cfgs(
     {
         name: {
             'num_classes': 0,
-            'input_size': (len(SENTINEL2_L2A), 128, 128),
-            'mean': tuple(band.mean for band in SENTINEL2_L2A),  # digital numbers
-            'std': tuple(band.std for band in SENTINEL2_L2A),
+            'input_size': (12, 128, 128),
             'fixed_input_size': False,
             'first_conv': 'patch_embed.proj',
             'classifier': 'head',
@@ -48,55 +43,53 @@ default_cfgs = generate_default_cfgs(
 
 
 def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) -> None:
-    """Give an encoder with other bands or options a name of its own.
+    """Register an encoder with other bands or options under a name of its own.
 
-    Where a task takes a name and a channel count only, the name then stands for the
-    bands too: in timm, and in segmentation-models-pytorch.
+    Tasks that take only a name and a channel count then find its bands by the name, in
+    timm and in segmentation-models-pytorch.
 
     Args:
         name: The new name.
         model: Name of the model that it is a variant of.
-        dates: Images of as many dates that come stacked along the channels, one date
-            after the other, as TorchGeo's ``ChangeDetection`` makes them. Each is
-            encoded by itself, and their maps are concatenated. More than one makes an
-            encoder for segmentation-models-pytorch alone.
+        dates: Number of images that come stacked along the channels, one date after
+            the other, as in TorchGeo's ``ChangeDetection``. Each is encoded
+            separately, and their maps are concatenated. With more than one, the
+            encoder is for segmentation-models-pytorch only.
         **arguments: Arguments of :class:`~.channelvit.ChannelViT`, such as ``bands``.
 
     Raises:
-        ValueError: If there is no such model, the name is taken or none that timm can
-            have, or `dates` is not positive.
+        ValueError: If there is no such model, the name is in use or not an identifier,
+            or `dates` is not positive.
     """
-    if not name.isidentifier():  # timm takes what follows a dot for a tag of weights
+    if not name.isidentifier():  # timm reads what follows a dot as a tag of weights
         raise ValueError(
-            f'The name {name!r} of a variant has to be of letters, digits and '
-            f'underscores, such as rgb_nir.'
+            f'{name!r} cannot name a variant. Use letters, digits and underscores, '
+            f'such as rgb_nir.'
         )
     if model not in _MODELS:
         raise ValueError(
-            f'Model {model!r} is no channel-token encoder{did_you_mean(model, _MODELS)}'
-            f': choose one of {", ".join(_MODELS)}.'
+            f'{model!r} is not a channel-token encoder{did_you_mean(model, _MODELS)}. '
+            f'Use one of {", ".join(_MODELS)}.'
         )
     if dates < 1:
-        raise ValueError(f'dates is {dates}: give the number of stacked images, 1 up.')
+        raise ValueError(f'dates is {dates}. Give the number of stacked images.')
     if _VARIANTS.get(name) == (model, dates, arguments):
         return
     if timm.is_model(name) or name in encoders:
-        raise ValueError(f'The name {name!r} is taken: give the variant another one.')
+        raise ValueError(f'The name {name!r} is in use. Give the variant another one.')
     _VARIANTS[name] = model, dates, arguments
-    _register_encoder(name, {**_MODELS[model], **arguments}, dates)
-    if dates == 1:
-        _register_model(name, model, {**_MODELS[model], **arguments})
+    _register(name, model, dates, arguments)
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Say which known name is nearest, as a part of a sentence; empty if none is.
+    """Return ", did you mean 'x'" for the nearest known name; '' if none is near.
 
-    One that goes on where `name` ends is nearer than one that is spelled alike.
+    A name that `name` is the beginning of is nearer than one with similar spelling.
 
     Args:
-        name: The name that is not known.
-        known: Those that are.
-        cutoff: How alike it has to be, from 0 to 1; short names want less.
+        name: The unknown name.
+        known: The known names.
+        cutoff: Similarity required, from 0 to 1; less suits short names.
     """
     listed = list(known)
     near = [each for each in listed if name and each.startswith(f'{name}_')]
@@ -104,22 +97,33 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f', did you mean {near[0]!r}' if near else ''
 
 
-def _register_model(name: str, base: str, arguments: dict[str, Any]) -> None:
-    """Register a model with timm."""
+def _register(name: str, base: str, dates: int, options: dict[str, Any]) -> None:
+    arguments = {**_MODELS[base], **options}
+    encoders[name] = {
+        'encoder': PyramidEncoder,
+        'pretrained_settings': {},
+        'params': {'name': name, 'vit': arguments, 'dates': dates},
+    }
+    if dates > 1:
+        return
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs = {**arguments, **kwargs}
-        tag = kwargs.get('pretrained_cfg')
-        if isinstance(tag, str):
-            kwargs = {**arguments_of(f'{base}.{tag}', kwargs), **kwargs}
-        if kwargs.get('bands') is not None:  # else timm fills in the default's count
-            kwargs.setdefault('in_chans', len(kwargs['bands']))
-        layers = kwargs.pop('out_indices', 3)
+        count = kwargs.get('in_chans') or 12
+        config = _data_config(
+            kwargs.get('bands') or default_names(count), kwargs.get('img_size', 128)
+        )
+        overlay = config | (kwargs.pop('pretrained_cfg_overlay', None) or {})
+        features = {
+            'out_indices': kwargs.pop('out_indices', 3),
+            'feature_cls': 'getter',
+        }
         model: nn.Module = build_model_with_cfg(
             ChannelViT,
             base,
             pretrained,
-            feature_cfg={'out_indices': layers, 'feature_cls': 'getter'},
+            pretrained_cfg_overlay=overlay,
+            feature_cfg=features,
             **kwargs,
         )
         return model
@@ -129,17 +133,16 @@ def _register_model(name: str, base: str, arguments: dict[str, Any]) -> None:
     register_model(create)
 
 
-def _register_encoder(name: str, vit: dict[str, Any], dates: int = 1) -> None:
-    """Register an encoder with segmentation-models-pytorch."""
-    encoders[name] = {
-        'encoder': PyramidEncoder,
-        'pretrained_settings': {},
-        'params': {'name': name, 'vit': vit, 'dates': dates},
+def _data_config(bands: Iterable[str], size: int | tuple[int, int]) -> dict[str, Any]:
+    """Return what timm's ``resolve_model_data_config`` reads from a model."""
+    known = [find(name) for name in bands]
+    height, width = (size, size) if isinstance(size, int) else size
+    return {
+        'input_size': (len(known), height, width),
+        'mean': tuple(0.0 if band is None else band.mean for band in known),
+        'std': tuple(1.0 if band is None else band.std for band in known),
     }
 
 
-for _name, _arguments in _MODELS.items():
-    _register_model(_name, _name, _arguments)
-    _register_encoder(_name, _arguments)
-
-register_module_module_registration_hook(take_any_size)
+for _name in _MODELS:
+    _register(_name, _name, 1, {})

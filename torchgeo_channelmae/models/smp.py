@@ -1,7 +1,7 @@
-"""Encoders of segmentation-models-pytorch: a pyramid of maps from one plain encoder.
+"""Encoders of segmentation-models-pytorch: a feature pyramid from a plain encoder.
 
-The maps of several depths are brought to strides of 2, 4, 8, 16 and 32 px by one light
-layer each, as is usual where a plain vision transformer segments
+One light layer per map brings the maps of several depths to strides of 2, 4, 8, 16 and
+32 px, as usual for plain vision transformers in segmentation
 (https://arxiv.org/abs/2106.08254, https://arxiv.org/abs/2203.16527).
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, override
 
 import torch
-from segmentation_models_pytorch.encoders._base import EncoderMixin
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -18,16 +17,16 @@ from ..sensors import default_names
 from .channelvit import ChannelViT
 from .padding import STRIDE
 from .tokens import spectral_parameters
+from .weights import load_encoder
 
 
-class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
-    """A channel-token encoder that gives maps at several strides.
+class PyramidEncoder(ChannelViT):
+    """A channel-token encoder that returns maps at several strides.
 
-    Its tensors have the names that they have in a checkpoint, beside the layers of the
-    pyramid (``pyramid.``), which start afresh.
+    It has the interface of the library's encoders. Its tensors have their names of a
+    checkpoint; in addition it has the layers of the pyramid (``pyramid.``), which no
+    weights have.
     """
-
-    _is_torch_scriptable = False
 
     def __init__(
         self,
@@ -41,13 +40,13 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
 
         Args:
             name: Its name, for errors.
-            vit: Arguments of :class:`~.channelvit.ChannelViT`. Without ``bands``, the
-                channel count stands for them
+            vit: Arguments of :class:`~.channelvit.ChannelViT`. Without ``bands``, they
+                follow from the number of channels
                 (:func:`~torchgeo_channelmae.sensors.default_names`).
             depth: Number of maps; the last one has a stride of ``2**depth`` px.
             output_stride: Largest stride of a map in px.
-            dates: T, number of images that come stacked along the channels. Each is
-                encoded by itself, and their maps are concatenated.
+            dates: T, number of images stacked along the channels. Each is encoded
+                separately, and their maps are concatenated.
         """
         super().__init__(**{'in_chans': None, **vit, 'num_classes': 0})
         self.name = name
@@ -59,7 +58,7 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
         self._build()
 
     def _build(self) -> None:
-        """Make the layers of the pyramid, and say how many channels its maps have."""
+        """Create the layers of the pyramid."""
         dim, side = self.embed_dim, self.patch_embed.patch_size[0]
         widths = [dim // 8, dim // 4, dim // 2, dim, dim][: self._depth]
         self.pyramid = nn.ModuleList(
@@ -70,7 +69,12 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
             )
             for width, stride in zip(widths, self.strides, strict=True)
         )
-        self._out_channels = [self._in_channels, *widths]
+        self.out_channels = [self._in_channels, *widths]
+
+    @property
+    def output_stride(self) -> int:
+        """Largest stride of a map in px."""
+        return min(self._output_stride, int(2**self._depth))
 
     @property
     def strides(self) -> list[int]:
@@ -79,40 +83,30 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
 
     @property
     def layers(self) -> list[int]:
-        """Number of the block that each map is taken after, the finest map first.
+        """Index of the block whose output each map is from, the finest map first.
 
         The blocks are spread evenly; the two finest maps share one.
         """
         steps = max(1, self._depth - 1)
-        blocks = [
-            math.ceil(max(1, n) * len(self.blocks) / steps) - 1
-            for n in range(self._depth)
-        ]
-        return blocks if self._depth > 1 else [len(self.blocks) - 1]
+        last = [math.ceil(max(1, n) * len(self.blocks) / steps) for n in range(steps)]
+        return [n - 1 for n in (*last, len(self.blocks))][-self._depth :]
 
-    @override
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Set the channel count, which stands for bands where none were named.
+        """Set the number of channels, and with it the bands if none were named.
 
         Args:
             in_channels: T * C.
-            pretrained: Not needed here.
+            pretrained: Ignored.
 
         Raises:
-            ValueError: If the count contradicts the names, or stands for none.
+            ValueError: If the number contradicts the names, or has no default names.
         """
         count, rest = divmod(in_channels, self.dates)
-        if self._names_bands and in_channels != self.dates * len(self.bands):
-            dates = f' at {self.dates} dates' if self.dates > 1 else ''
+        if rest or (self._names_bands and count != len(self.bands)):
+            names = f' of {", ".join(self.bands)}' if self._names_bands else ''
             raise ValueError(
-                f'in_channels is {in_channels}, but encoder {self.name!r} has '
-                f'{len(self.bands)} bands ({", ".join(self.bands)}){dates}: give '
-                f'in_channels={self.dates * len(self.bands)}.'
-            )
-        if rest:
-            raise ValueError(
-                f'in_channels is {in_channels}, which is not {self.dates} times as '
-                f'many bands: encoder {self.name!r} takes {self.dates} dates.'
+                f'in_channels is {in_channels}, but encoder {self.name!r} takes '
+                f'{self.dates} dates{names}.'
             )
         if not self._names_bands:
             self.spectral_embed = spectral_parameters(
@@ -122,40 +116,35 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
         self._in_channels = in_channels
         self._build()
 
-    @override
     def make_dilated(self, output_stride: int) -> None:
-        """Let no map have a larger stride, in px."""
+        """Limit the stride of the maps, in px."""
         self._output_stride = output_stride
         self._build()
 
     @override
     def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
-        """Give the image and maps of it.
+        """Return the image and its maps.
 
         Args:
-            x: (B, T * C, H, W), H and W multiples of 32; in a model of
-                segmentation-models-pytorch, any.
+            x: (B, T * C, H, W), H and W multiples of 32, see
+                :func:`~.padding.pad_inputs`.
 
         Returns:
-            The image and a map (B, channels, H / stride, W / stride) a stride.
+            The image, and a map (B, channels, H / stride, W / stride) per stride.
 
         Raises:
-            ValueError: If a size is no such multiple, or the channels are others.
+            ValueError: If the size or the number of channels does not fit.
         """
-        if x.shape[1] != self._in_channels:
-            raise ValueError(
-                f'The image has {x.shape[1]} channels, but encoder {self.name!r} has '
-                f'{self._in_channels} ({self.dates} x {", ".join(self.bands)}).'
-            )
         if x.shape[-2] % STRIDE or x.shape[-1] % STRIDE:
             raise ValueError(
                 f'An image of {x.shape[-2]} x {x.shape[-1]} px does not fit encoder '
-                f'{self.name!r} outside of a model: pad it to multiples of {STRIDE} px.'
+                f'{self.name!r}. Use multiples of {STRIDE} px, or pad_inputs(model) of '
+                f'torchgeo_channelmae.models, which RegisterModels calls for tasks.'
             )
         dates = x.unflatten(1, (self.dates, -1)).flatten(0, 1)  # (B * T, C, H, W)
         layers = self.layers
         wanted = sorted(set(layers))
-        # With their norm, as DDP expects a gradient for every tensor.
+        # With the norm, as DDP expects a gradient for every tensor.
         found = self.forward_intermediates(
             dates, indices=wanted, norm=True, intermediates_only=True
         )
@@ -165,7 +154,7 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
             for level, layer in zip(self.pyramid, layers, strict=True)
         ]
         if self.training and torch.is_grad_enabled():
-            # Some decoders leave maps unused, whose layers then get a gradient of 0.
+            # Some decoders leave maps unused; their layers get a gradient of 0.
             maps[-1] = maps[-1] + 0 * sum(p.sum() for p in self.pyramid.parameters())
         return [x, *maps]
 
@@ -173,14 +162,14 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load an encoder: either one of this class, or one from a checkpoint.
+        """Load an encoder of this class, or one from a checkpoint.
 
-        A checkpoint has no pyramid. Its bands arrive by name
-        (:func:`~.weights.load_encoder`), and one line tells what arrived.
+        A checkpoint has no pyramid. Its bands are loaded by name
+        (:func:`~.weights.load_encoder`), and the report is logged.
 
         Args:
             state_dict: Tensors by name.
-            strict: Whether names have to agree, where there is a pyramid among them.
+            strict: Whether names have to agree, if the pyramid is among them.
             assign: As in torch.
 
         Raises:
@@ -190,15 +179,13 @@ class PyramidEncoder(ChannelViT, EncoderMixin):  # type: ignore[misc]
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         from lightning.pytorch.utilities import rank_zero_info  # slow to import
 
-        from .weights import load_encoder
-
-        report = load_encoder(self, state_dict, takes_grid=True)
+        report = load_encoder(self, state_dict, adopt_grid=True)
         rank_zero_info(f'Weights of encoder {self.name}: {report}')
         return super().load_state_dict(self.state_dict())
 
 
 def _resampling(channels: int, width: int, side: int, stride: int) -> nn.Module:
-    """Make the layer that brings a map from cells of a side to a stride, in px."""
+    """Create the layer that resamples a map from cells of a side to a stride, in px."""
     if stride < side:
         factor = side // stride
         return nn.ConvTranspose2d(channels, width, factor, factor)

@@ -1,11 +1,16 @@
-"""Images to tokens and back: one band at one grid cell is one token."""
+"""Tokens of one band at one grid cell: cutting, gathering, positions."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..sensors import check_names
+
+SPECTRAL = 'spectral_embed.'
+"""Prefix of the band embeddings in a state dict; the band's name follows."""
 
 
 def check_size(height: int, width: int, patch_size: int) -> None:
@@ -20,7 +25,7 @@ def check_size(height: int, width: int, patch_size: int) -> None:
             near = f'{below} or {below + patch_size}' if below else f'{patch_size}'
             raise ValueError(
                 f'A size of {side} px is not a multiple of the patch size '
-                f'{patch_size} px: use {near} px.'
+                f'{patch_size} px. Use {near} px.'
             )
 
 
@@ -43,7 +48,7 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(tokens: Tensor, num_bands: int, grid_size: tuple[int, int]) -> Tensor:
-    """Put tokens back together to an image, the inverse of :func:`patchify`.
+    """Assemble tokens into an image, the inverse of :func:`patchify`.
 
     Args:
         tokens: (B, N, P^2).
@@ -59,44 +64,36 @@ def unpatchify(tokens: Tensor, num_bands: int, grid_size: tuple[int, int]) -> Te
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick tokens of each sample.
-
-    Args:
-        tokens: (B, N, D).
-        index: (B, T) int64.
-
-    Returns:
-        (B, T, D).
-    """
+    """Select tokens of each sample, (B, N, D) and (B, T) int64 to (B, T, D)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def init_embedding(embedding: Tensor, std: float) -> Tensor:
-    """Start an embedding from a normal distribution, cut at -2 and 2, in place.
+    """Fill an embedding from a normal distribution truncated at -2 and 2, in place.
 
     Raises:
         ValueError: If the standard deviation is not positive.
     """
     if not std > 0:
-        raise ValueError(f'embed_std is {std}: give a standard deviation above 0.')
+        raise ValueError(f'embed_std is {std}. Give a standard deviation above 0.')
     return nn.init.trunc_normal_(embedding, std=std)
 
 
 def spectral_parameters(
     bands: Sequence[str], dim: int, std: float = 0.02
 ) -> nn.ParameterDict:
-    """Make one spectral embedding a band, keyed by the band's name.
+    """Create one spectral embedding per band, keyed by the band's name.
 
     Args:
         bands: Band names.
         dim: D, width of an embedding.
-        std: Standard deviation that they start with.
+        std: Standard deviation of the initial values.
 
     Returns:
-        A (D,) parameter a band.
+        A (D,) parameter per band, in the order of the bands.
 
     Raises:
-        ValueError: If a name is repeated, empty or has a dot.
+        ValueError: If a name is repeated, empty or contains a dot.
     """
     check_names(bands)
     embeddings = nn.ParameterDict()
@@ -110,17 +107,53 @@ def separable_positions(
     spectral: nn.ParameterDict,
     chosen: Sequence[int] | None = None,
 ) -> Tensor:
-    """Add up the position of every cell and the embedding of every band.
+    """Add the position of every cell to the embedding of every band.
 
     Args:
         positions: (L, D).
         spectral: C parameters of shape (D,).
-        chosen: Numbers of the bands that are there, in their order. None is all.
+        chosen: Indices of the bands that are present, in their order; None for all.
 
     Returns:
         (N, D), band-major.
     """
     bands = torch.stack(list(spectral.values()))
-    if chosen is not None:  # the others get a gradient of 0, as DDP wants one
+    if chosen is not None:  # the others get a gradient of 0, which DDP needs
         bands = bands[list(chosen)]
     return (bands[:, None] + positions[None]).flatten(0, 1)
+
+
+def square_side(stored: Tensor, dim: int, prefix: int = 0) -> int | None:
+    """Return the side of the square grid that learned positions belong to.
+
+    Args:
+        stored: (1, prefix + L, D).
+        dim: D.
+        prefix: Number of prefix tokens that have a position.
+
+    Returns:
+        Cells down and across; None if `stored` does not have that shape.
+    """
+    if stored.ndim != 3 or stored.shape[2] != dim or stored.shape[1] <= prefix:
+        return None
+    side = math.isqrt(stored.shape[1] - prefix)
+    return side if side**2 == stored.shape[1] - prefix else None
+
+
+def resample_positions(
+    stored: Tensor, dim: int, grid: Sequence[int], prefix: int = 0
+) -> Tensor | None:
+    """Resample learned positions of a square grid to another grid.
+
+    Args:
+        stored: (1, prefix + L, D).
+        dim: D.
+        grid: Cells down and across of the other grid.
+        prefix: Number of prefix tokens that have a position.
+
+    Returns:
+        (1, prefix + cells, D); None if `stored` is not of a square grid.
+    """
+    if square_side(stored, dim, prefix) is None:
+        return None
+    return resample_abs_pos_embed(stored, list(grid), num_prefix_tokens=prefix)

@@ -1,140 +1,66 @@
-"""Pretrained weights from files into an encoder that may have other bands.
+"""Load pretrained tensors into an encoder or decoder, bands by name.
 
-Nothing is dropped in silence: a load returns a report of what arrived, what was
-resampled, what started fresh and how, and what was left over.
+Nothing is dropped silently: a load returns a report of what was loaded, resampled,
+initialised and left over.
 """
 
-import os
-import pickle
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torchgeo.models import get_weight
-from torchvision.models import WeightsEnum
 
 from .. import sensors
+from ..randomness import generator
 from .channelvit import ChannelViT
 from .decoder import ChannelMAEDecoder
-from .exported import read_file
-from .fresh import FreshBands, check_policy, start_band
-from .positions import resample_positions
-from .report import LoadReport
-from .tags import ChannelMAE_Weights, file_of
+from .tokens import SPECTRAL, resample_positions
 
-_SPECTRAL = 'spectral_embed.'
-_HEAD = ('head.',)
-_ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
+FreshBands = Literal['sample', 'index', 'nearest', 'random']
+"""Initialisation of the embedding of a band that the weights lack.
+
+* ``sample``: drawn around the mean of the pretrained embeddings with their spread.
+* ``index``: the embedding at the same position, as SpectralGPT's family of code does.
+* ``nearest``: that of the band nearest in wavelength, where both have one.
+* ``random``: as in a model from scratch.
+
+Where ``index`` or ``nearest`` finds no embedding, ``sample`` is used. Draws are seeded
+by the band's name, so that they differ between bands and are equal in every run.
+"""
 
 
-def read_weights(weights: WeightsEnum | str) -> dict[str, Tensor]:
-    """Read the tensors of pretrained weights.
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did, by names of tensors and bands.
 
-    Args:
-        weights: Path of a Lightning checkpoint, of an export or another file of tensors
-            (``.safetensors``, or a state dict), a weights enum of TorchGeo or its name,
-            or the tag of registered weights. No code in a file is ever run.
-
-    Returns:
-        Tensors by name. An encoder that stands under ``model.`` or ``backbone.`` has
-        lost that prefix.
-
-    Raises:
-        FileNotFoundError: If `weights` is neither a file nor the name of an enum.
-        ValueError: If the file holds no tensors by name.
+    Attributes:
+        loaded: Tensors that were loaded unchanged.
+        resampled: Tensors that were resampled to another grid.
+        kept_bands: Bands that have their embedding from the weights.
+        fresh_bands: Each band that the weights lack, and how it was initialised.
+        fresh: Other tensors of the model that nothing was loaded into, and why.
+        left_over: Tensors of the weights that the model does not have.
     """
-    if isinstance(weights, ChannelMAE_Weights):
-        return read_weights(weights.path())
-    if isinstance(weights, WeightsEnum):
-        try:
-            content = weights.get_state_dict(
-                progress=True, check_hash=True, weights_only=True
-            )
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f'weights {weights} hold more than tensors and plain values, and no '
-                f'code in a file is run: give other weights.'
-            ) from error
-        return _bare(_flat(content))
-    if not os.path.exists(weights):
-        if (registered := file_of(weights)) is not None:
-            return read_weights(registered)
-        try:
-            return read_weights(get_weight(weights))
-        except (KeyError, ValueError):
-            raise FileNotFoundError(
-                f'weights {weights!r} is neither a file nor the name of registered '
-                f'weights: run the pretraining that writes it, give the path of '
-                f'another checkpoint, or null to start from scratch.'
-            ) from None
-    try:
-        if weights.endswith('.safetensors'):
-            content = _tensors_of(weights)
-        else:
-            content = torch.load(weights, map_location='cpu', weights_only=True)
-    except Exception as error:  # an unpickler of wrong bytes may raise anything
-        if weights.endswith('.safetensors') and type(error) is ValueError:
-            raise ValueError(f'weights {error}') from None  # tells of an export
-        raise ValueError(
-            f'weights {weights!r} is no checkpoint that can be read: it is damaged, or '
-            f'holds more than tensors and plain values; give a .ckpt or .safetensors '
-            f'file.'
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
-        content = content['state_dict']
-    if not isinstance(content, Mapping):
-        content = {}
-    tensors = _flat(content)
-    if not tensors:
-        raise ValueError(
-            f'weights {weights!r} is no checkpoint: it holds no tensors by name.'
-        )
-    return _bare(tensors)
 
+    loaded: tuple[str, ...]
+    resampled: tuple[str, ...]
+    kept_bands: tuple[str, ...]
+    fresh_bands: dict[str, str]
+    fresh: dict[str, str]
+    left_over: tuple[str, ...]
 
-def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
-    """List the bands of an encoder's tensors, in their order."""
-    return [k.removeprefix(_SPECTRAL) for k in tensors if k.startswith(_SPECTRAL)]
-
-
-def _tensors_of(path: str) -> dict[str, Tensor]:
-    """Read a ``.safetensors`` file; an export is checked, and its hashes left out."""
-    header, tensors = read_file(path)
-    if header is None:
-        return _in_band_order(tensors)
-    return {k: v for k, v in tensors.items() if not k.startswith('patches.')}
-
-
-def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors, also those that stand in a mapping of a module's own."""
-    tensors: dict[str, Tensor] = {}
-    for key, value in content.items():
-        if not isinstance(key, str):
-            continue
-        inner = value.items() if isinstance(value, Mapping) else ()
-        tensors |= {f'{key}.{name}': t for name, t in inner if torch.is_tensor(t)}
-        if torch.is_tensor(value):
-            tensors[key] = value
-    return tensors
-
-
-def _bare(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the prefix that a task put before its encoder."""
-    for prefix in ('model.', 'backbone.'):
-        if any(key.startswith(prefix) for key in state_dict):
-            return {key.removeprefix(prefix): v for key, v in state_dict.items()}
-    return dict(state_dict)
-
-
-def _in_band_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put bands as their sensor has them: a ``.safetensors`` file sorts by name."""
-
-    def position(name: str) -> int:
-        band = name.rpartition('.')[2]
-        return _ORDER.index(band) if _SPECTRAL in name and band in _ORDER else -1
-
-    return {name: tensors[name] for name in sorted(tensors, key=position)}
+    def __str__(self) -> str:
+        """Return the report in one line."""
+        parts = [
+            ('resampled', ', '.join(self.resampled)),
+            ('bands with their weights', ', '.join(self.kept_bands)),
+            ('fresh bands', _grouped(self.fresh_bands)),
+            ('other fresh tensors', _grouped(self.fresh)),
+            ('left over', _grouped(dict.fromkeys(self.left_over, ''), 2)),
+        ]
+        texts = [f'{title}: {text}' for title, text in parts if text]
+        return '; '.join([f'{len(self.loaded)} tensors loaded', *texts]) + '.'
 
 
 def load_encoder(
@@ -142,7 +68,7 @@ def load_encoder(
     state_dict: Mapping[str, Tensor],
     policy: FreshBands = 'sample',
     *,
-    takes_grid: bool = False,
+    adopt_grid: bool = False,
 ) -> LoadReport:
     """Load pretrained tensors into an encoder, bands by name, in place.
 
@@ -150,129 +76,190 @@ def load_encoder(
 
     Args:
         model: The encoder.
-        state_dict: Tensors by name, as :func:`read_weights` returns them.
-        policy: How bands start that the weights do not know.
-        takes_grid: Where the grids differ, whether the encoder takes over that of the
+        state_dict: Tensors by name, as :func:`~.checkpoints.read_checkpoint` returns
+            them.
+        policy: Initialisation of bands that the weights lack.
+        adopt_grid: Where the grids differ, whether the encoder adopts the grid of the
             weights, with its image size, and resamples to each input from there.
-            Otherwise the positions are resampled once, to the encoder's own.
+            Otherwise positions are resampled once, to the encoder's own grid.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: If fewer than half of the encoder's tensors find their counterpart,
-            or the policy is unknown. The encoder is as it was then.
+        ValueError: If fewer than half of the encoder's tensors have a counterpart, or
+            the policy is unknown. The encoder is unchanged then.
     """
     check_policy(policy)
     grid = model.patch_embed.grid_size
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_HEAD)}
-    values: dict[str, Tensor] = {}
-    resampled: list[str] = []
-    fresh: dict[str, str] = {}
-    for name, tensor in own.items():
-        stored = state_dict.get(name)
-        if name.startswith(_SPECTRAL):
-            if stored is not None and stored.shape == tensor.shape:
-                values[name] = stored
-        elif stored is None:
-            fresh[name] = 'not in the weights'
-        elif stored.shape == tensor.shape:
-            values[name] = stored
-        elif (
-            name == 'pos_embed'
-            and (moved := resample_positions(stored, model.embed_dim, grid)) is not None
-        ):
-            values[name] = stored if takes_grid else moved
-            if not takes_grid:
-                resampled.append(name)
-        else:
-            fresh[name] = f'{_shape(stored)} in the weights, {_shape(tensor)} here'
-    expected = [name for name in own if not name.startswith(_SPECTRAL)]
-    matched = [name for name in expected if name in values]
-    if 2 * len(matched) < len(expected):
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith('head.')}
+    values, resampled, missing = _match(own, state_dict, grid, adopt_grid)
+    fresh = {k: why for k, why in missing.items() if not k.startswith(SPECTRAL)}
+    expected = [name for name in own if not name.startswith(SPECTRAL)]
+    if 2 * len(fresh) > len(expected):
+        name, why = next(iter(fresh.items()))
         raise ValueError(
-            f'The weights match {len(matched)} of the {len(expected)} tensors of the '
-            f'model: they are of another model. {_first_difference(fresh)}'
+            f'The weights match {len(expected) - len(fresh)} of the {len(expected)} '
+            f'tensors of the model, so they belong to another model. The first '
+            f'difference is {name} ({why}).'
         )
-    used = set(values)
-    fresh_bands = {}
     rows = {
-        key.removeprefix(_SPECTRAL): value
+        key.removeprefix(SPECTRAL): value
         for key, value in state_dict.items()
-        if key.startswith(_SPECTRAL) and value.shape == (model.embed_dim,)
+        if key.startswith(SPECTRAL) and value.shape == (model.embed_dim,)
     }
+    fresh_rows, fresh_bands = {}, {}
     for position, band in enumerate(model.bands):
-        if _SPECTRAL + band not in values:
-            row, how = start_band(
+        if SPECTRAL + band not in values:
+            fresh_rows[SPECTRAL + band], fresh_bands[band] = init_band(
                 band, position, rows, model.embed_dim, model.embed_std, policy
             )
-            values[_SPECTRAL + band] = row
-            fresh_bands[band] = how
-    model.load_state_dict(values, strict=False)  # which takes the grid of positions
+    model.load_state_dict(values | fresh_rows, strict=False)
     return LoadReport(
-        loaded=tuple(name for name in own if name in used and name not in resampled),
+        loaded=tuple(k for k in own if k in values and k not in resampled),
         resampled=tuple(resampled),
         kept_bands=tuple(band for band in model.bands if band not in fresh_bands),
         fresh_bands=fresh_bands,
         fresh=fresh,
-        left_over=tuple(name for name in state_dict if name not in used),
+        left_over=tuple(name for name in state_dict if name not in values),
     )
 
 
 def load_decoder(
     decoder: ChannelMAEDecoder, state_dict: Mapping[str, Tensor]
 ) -> LoadReport | None:
-    """Load a pretraining's decoder, bands by name, in place.
+    """Load the decoder of a pretraining, bands by name, in place.
 
     Args:
         decoder: The decoder.
         state_dict: Tensors by name, a decoder's under ``decoder.``.
 
     Returns:
-        What was done; None where the weights have no decoder, or one of another width
-        or depth, and it starts afresh.
+        What was done; None if the weights have no decoder, or one of another width or
+        depth, and this one is unchanged.
     """
+    start = 'decoder.'
     own = decoder.state_dict()
     stored = {
-        name.removeprefix('decoder.'): value
-        for name, value in state_dict.items()
-        if name.startswith('decoder.')
+        key.removeprefix(start): value
+        for key, value in state_dict.items()
+        if key.startswith(start)
     }
-    values: dict[str, Tensor] = {}
-    resampled: list[str] = []
-    for name, tensor in own.items():
-        found = stored.get(name)
-        if found is None:
-            continue
-        if found.shape == tensor.shape:
-            values[name] = found
-        elif (
-            name == 'pos_embed'
-            and (moved := resample_positions(found, tensor.shape[2], decoder.grid_size))
-            is not None
-        ):
-            values[name] = moved
-            resampled.append(name)
-    bands = [name for name in own if name.startswith(_SPECTRAL)]
-    if any(name not in values for name in own if name not in bands):
+    values, resampled, missing = _match(own, stored, decoder.grid_size)
+    if not all(name.startswith(SPECTRAL) for name in missing):
         return None
     decoder.load_state_dict(values, strict=False)
-    kept = [name for name in bands if name in values]
-    fresh = [name.removeprefix(_SPECTRAL) for name in bands if name not in values]
+    fresh = [name.removeprefix(SPECTRAL) for name in missing]
     return LoadReport(
         loaded=tuple(name for name in values if name not in resampled),
         resampled=tuple(resampled),
-        kept_bands=tuple(name.removeprefix(_SPECTRAL) for name in kept),
+        kept_bands=tuple(b for b in decoder.spectral_embed if b not in fresh),
         fresh_bands=dict.fromkeys(fresh, 'random'),
         fresh={},
         left_over=tuple(name for name in stored if name not in values),
     )
 
 
+def check_policy(policy: str) -> None:
+    """Check the name of a policy for fresh bands.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    known = get_args(FreshBands)
+    if policy not in known:
+        raise ValueError(f'Unknown fresh_bands {policy!r}. Use {", ".join(known)}.')
+
+
+def init_band(
+    band: str,
+    position: int,
+    rows: Mapping[str, Tensor],
+    dim: int,
+    std: float,
+    policy: FreshBands,
+) -> tuple[Tensor, str]:
+    """Initialise the embedding of a band that the weights lack.
+
+    Args:
+        band: Its name.
+        position: Its index among the model's bands.
+        rows: Embeddings (D,) in the weights, by band.
+        dim: D.
+        std: Standard deviation of an embedding from scratch.
+        policy: The policy.
+
+    Returns:
+        The (D,) embedding, and a description of its origin.
+    """
+    noise = torch.randn(dim, generator=generator('fresh band', band))
+    if policy == 'random' or not rows:
+        return std * noise, 'random'
+    if policy == 'index' and position < len(rows):
+        name = list(rows)[position]
+        return rows[name].clone(), f'index: as {name}'
+    if policy == 'nearest' and (nearest := _nearest(band, rows)):
+        return rows[nearest].clone(), f'nearest: as {nearest}'
+    stack = torch.stack(list(rows.values())).float()
+    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), std)
+    how = f'sample: around the mean of {len(rows)} bands'
+    return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
+
+
+def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
+    """Return the band nearest in wavelength; None where wavelengths are unknown."""
+    own = sensors.find(band)
+    if own is None or own.wavelength is None:
+        return None
+    distances = {
+        name: abs(known.wavelength - own.wavelength)
+        for name in rows
+        if (known := sensors.find(name)) is not None and known.wavelength is not None
+    }
+    return min(distances, key=distances.__getitem__) if distances else None
+
+
+def _match(
+    own: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    grid: Sequence[int],
+    adopt_grid: bool = False,
+) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    """Find stored tensors that fit: values, names resampled, and why others do not."""
+    values: dict[str, Tensor] = {}
+    resampled: list[str] = []
+    missing: dict[str, str] = {}
+    for name, tensor in own.items():
+        found = stored.get(name)
+        moved = None
+        if found is not None and name == 'pos_embed' and found.shape != tensor.shape:
+            moved = resample_positions(found, tensor.shape[2], grid)
+        if found is None:
+            missing[name] = 'not in the weights'
+        elif found.shape == tensor.shape or (moved is not None and adopt_grid):
+            values[name] = found
+        elif moved is not None:
+            values[name] = moved
+            resampled.append(name)
+        else:
+            missing[name] = f'{_shape(found)} in the weights, {_shape(tensor)} here'
+    return values, resampled, missing
+
+
 def _shape(tensor: Tensor) -> str:
     return 'x'.join(map(str, tensor.shape))
 
 
-def _first_difference(fresh: Mapping[str, str]) -> str:
-    name, why = next(iter(fresh.items()))
-    return f'The first difference is {name} ({why}).'
+def _grouped(reasons: Mapping[str, str], most: int = 5) -> str:
+    """List names with reasons; `most` or more of one module and reason as a count."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault((name.split('.')[0], reason), []).append(name)
+    texts = []
+    for (module, reason), names in groups.items():
+        if len(names) >= most:
+            inside = [f'{len(names)} tensors', *([reason] if reason else [])]
+            texts.append(f'{module} ({", ".join(inside)})')
+        else:
+            texts += [f'{name} ({reason})' if reason else name for name in names]
+    return ', '.join(texts)

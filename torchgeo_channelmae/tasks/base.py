@@ -15,7 +15,7 @@ from torchvision.models import WeightsEnum
 from ..callbacks.resume import ResumeInsideEpoch
 from ..callbacks.run_folder import checkpoint_of
 from ..models.channelvit import ChannelViT
-from ..models.fresh import FreshBands
+from ..models.checkpoints import read_checkpoint
 from ..models.peers import Peer, check_published
 from ..models.peers.inputs import (
     load_own,
@@ -25,21 +25,15 @@ from ..models.peers.inputs import (
 )
 from ..models.plain import check_image, load_plain
 from ..models.registry import did_you_mean
-from ..models.report import LoadReport
-from ..models.weights import load_encoder, read_weights
+from ..models.weights import FreshBands, LoadReport, load_encoder
 from ..provenance.normalization import KEY as NORMALIZATION
-from ..provenance.normalization import (
-    difference,
-    normalization_of,
-    read_normalization,
-)
+from ..provenance.normalization import difference, normalization_of
 from ..provenance.record import (
     KEY,
     DataRecord,
     Provenance,
     Training,
     from_state,
-    read_provenance,
 )
 from ..randomness import derive_seed, global_seed
 
@@ -161,7 +155,8 @@ class ChannelTaskMixin(LightningModule):
         """Load pretrained weights into the encoder, log what arrived and return it."""
         policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
         published = check_published(self.hparams['model'], weights)
-        tensors, past = read_weights(weights), read_provenance(weights)
+        checkpoint = read_checkpoint(weights)
+        tensors, past = checkpoint.tensors, checkpoint.provenance
         if isinstance(self.model, ChannelViT):
             report = load_encoder(self.model, tensors, policy)
         elif isinstance(self.model, Peer):
@@ -176,7 +171,7 @@ class ChannelTaskMixin(LightningModule):
         rank_zero_info(f'Weights {weights}: {report}')
         trainer = getattr(self, '_trainer', None)  # none is needed to load weights
         own = normalization_of(getattr(trainer, 'datamodule', None))
-        if told := difference(read_normalization(weights), own):
+        if told := difference(checkpoint.normalization, own):
             rank_zero_warn(
                 f'The images of weights {weights} were normalised notably differently '
                 f'in the same bands: {told}; give the datamodule the statistics of '

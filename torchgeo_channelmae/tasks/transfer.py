@@ -113,7 +113,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             loss: Binary cross-entropy of every class.
             pos_weight: Weight of the positives of each class.
             fresh_bands: How bands start that the weights do not know, see
-                :data:`~torchgeo_channelmae.models.fresh.FreshBands`.
+                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
             trainable: What learns: ``all``, or parts with ``+`` between them, of
                 ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
                 ``blocks`` and ``head``. The others are as in evaluation.

@@ -11,15 +11,14 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..callbacks.run_folder import checkpoint_of
-from ..models.fresh import FreshBands
-from ..models.weights import load_encoder, read_weights
+from ..models.checkpoints import read_checkpoint
+from ..models.weights import FreshBands, load_encoder
 from ..provenance.normalization import (
     difference,
+    from_checkpoint,
     normalization_of,
-    noted,
-    read_normalization,
 )
-from ..provenance.record import KEY, Provenance, from_state, read_provenance
+from ..provenance.record import KEY, Provenance, from_state
 from .transfer import CrossModalClassification
 
 _SPECTRAL = 'spectral_embed.'
@@ -72,7 +71,7 @@ class UnchangedHead(CrossModalClassification):
             embeddings: Weights that know bands which the checkpoint lacks: its
                 pretraining, as a checkpoint or an export. None for none.
             fresh_bands: How bands start that neither knows, see
-                :data:`~torchgeo_channelmae.models.fresh.FreshBands`.
+                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
         """
         self.embeddings = embeddings
         super().__init__(
@@ -129,7 +128,7 @@ class UnchangedHead(CrossModalClassification):
         own = [band for band in self.model.bands if _SPECTRAL + band in model]
         lent = self._embeddings(model)
         policy = self.hparams['fresh_bands']
-        report = load_encoder(self.model, model | lent, policy, takes_grid=True)
+        report = load_encoder(self.model, model | lent, policy, adopt_grid=True)
         if report.fresh:
             raise ValueError(
                 f'weights {self.weights!r} lacks {", ".join(report.fresh)}: it is no '
@@ -159,7 +158,7 @@ class UnchangedHead(CrossModalClassification):
         lacks = [band for band in self.model.bands if _SPECTRAL + band not in model]
         if not (self.embeddings and lacks):
             return {}
-        read = read_weights(self.embeddings)
+        read = read_checkpoint(self.embeddings).tensors
         rows = {key: value for key, value in read.items() if key.startswith(_SPECTRAL)}
         width = (self.model.embed_dim,)
         if not rows or any(row.shape != width for row in rows.values()):
@@ -174,11 +173,12 @@ class UnchangedHead(CrossModalClassification):
     def _note_past(self, content: Mapping[str, Any], is_lent: bool) -> None:
         """Note all that was read before as past, and warn of other normalisation."""
         past = Provenance().started_from(from_state(content.get(KEY)))
-        sources = {f'weights {self.weights}': noted(content)}
+        sources = {f'weights {self.weights}': from_checkpoint(content)}
         if is_lent:
-            past = past.started_from(read_provenance(self.embeddings))
+            donor = read_checkpoint(self.embeddings)
+            past = past.started_from(donor.provenance)
             lender = f'embeddings {self.embeddings}'
-            sources[lender] = read_normalization(self.embeddings)
+            sources[lender] = donor.normalization
         self.provenance = past
         own = normalization_of(getattr(self.trainer, 'datamodule', None))
         for name, normalization in sources.items():

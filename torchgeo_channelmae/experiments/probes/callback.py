@@ -8,7 +8,7 @@ from torch import nn
 from torchgeo.datamodules import BaseDataModule
 
 from ...models import ChannelViT
-from ...models.fresh import FreshBands
+from ...models.weights import FreshBands
 from ...randomness import global_seed
 from .classifiers import PROBES, check_labels, check_neighbors, hold_out
 from .encoders import check_policy, with_bands

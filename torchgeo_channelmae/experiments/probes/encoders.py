@@ -9,11 +9,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from ...models import ChannelViT
-from ...models.fresh import FreshBands
+from ...models.checkpoints import read_checkpoint
 from ...models.plain import load_plain
-from ...models.report import LoadReport
 from ...models.tokens import spectral_parameters
-from ...models.weights import load_encoder, read_weights
+from ...models.weights import FreshBands, LoadReport, load_encoder
 from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'
@@ -125,7 +124,7 @@ def with_known_bands(
     known: dict[str, tuple[Tensor, str]] = {}
     results = []
     for path in paths:
-        tensors = read_weights(path)
+        tensors = read_checkpoint(path).tensors
         own = {k: v for k, v in tensors.items() if k.startswith(_SPECTRAL)}
         width = {value.shape for value in own.values()}
         added = {

@@ -12,8 +12,8 @@ from torch import nn
 from torchgeo.datamodules import BaseDataModule
 from tqdm import tqdm
 
-from ...models.fresh import FreshBands
-from ...models.weights import read_weights
+from ...models.checkpoints import read_checkpoint
+from ...models.weights import FreshBands
 from ..configuration import read_datamodule
 from .classifiers import check_neighbors
 from .encoders import (
@@ -191,7 +191,7 @@ def encoders(
     models = {UNTRAINED: untrained}
     for name, path in zip(short_names(paths), paths, strict=True):
         model = copy.deepcopy(untrained)
-        print(f'{name}: {load(model, read_weights(path), policy, path)}')
+        print(f'{name}: {load(model, read_checkpoint(path).tensors, policy, path)}')
         models[name] = model
     return models, seed
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchgeo.datamodules import BaseDataModule
 
-from ...models.fresh import FreshBands
+from ...models.weights import FreshBands
 from ..configuration import configured
 from .classifiers import hold_out
 from .encoders import check_policy

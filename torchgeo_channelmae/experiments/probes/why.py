@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...datamodules.base import ChannelDataModule
 from ...models import ChannelViT
-from ...models.fresh import FreshBands
+from ...models.weights import FreshBands
 from ...randomness import derive_seed
 from ..bands import band_names
 from ..configuration import read_datamodule

@@ -9,7 +9,7 @@ from torchvision.models import WeightsEnum
 
 from ...provenance.published import input_bands
 from ..plain import load_plain
-from ..report import LoadReport
+from ..weights import LoadReport
 from . import (
     Expected,
     InputScaling,

@@ -1,7 +1,6 @@
 """TorchGeo's own tasks with our encoder, as a configuration makes them."""
 
 import logging
-import re
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,14 @@ from torchgeo.main import main
 
 from tests.stock import StockDataModule, Witness
 from torchgeo_channelmae.callbacks.register import LoadWeights, RegisterModels
-from torchgeo_channelmae.sensors import default_names
 from torchgeo_channelmae.tasks import ChannelMAE
 
-CONF = Path(__file__).with_name('conf') / 'stock'
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+CONF = Path(__file__).parents[1] / 'conf' / 'stock'
+QUIET = {'accelerator': 'cpu', 'logger': False, 'limit_val_batches': 0} | dict.fromkeys(
+    ('enable_checkpointing', 'enable_progress_bar', 'enable_model_summary'), False
+)
 READ = ('pyramid.1', 'pyramid.4')  # maps that DeepLabV3+ reads
 TASKS = sorted(path.stem for path in CONF.glob('*.yaml') if path.stem != 'base')
 
@@ -34,16 +37,7 @@ def pretrain(bands, path):
         decoder_num_heads=2,
         plot_every_n_epochs=0,
     )
-    trainer = Trainer(
-        accelerator='cpu',
-        max_steps=1,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path.parent,
-    )
+    trainer = Trainer(max_steps=1, default_root_dir=path.parent, **QUIET)
     trainer.fit(task, StockDataModule(bands=bands, size=32, batch_size=4))
     trainer.save_checkpoint(path)
 
@@ -52,8 +46,9 @@ def pretrain(bands, path):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stock')
     pretrain(['VV', 'VH'], folder / 'radar.ckpt')
-    (folder / 'runs' / 'pretrain').mkdir(parents=True)
-    (folder / 'runs' / 'pretrain' / 'last.ckpt').symlink_to(folder / 'radar.ckpt')
+    (folder / 'runs').mkdir()
+    (folder / 'runs' / 'pretrain').symlink_to(folder)
+    (folder / 'last.ckpt').symlink_to(folder / 'radar.ckpt')
     pretrain(['B04', 'B03', 'B02'], folder / 'rgb.ckpt')
     return folder
 
@@ -85,24 +80,6 @@ def assert_holds(found, expected):
         assert torch.equal(found[name], value), name
 
 
-def test_every_kind_of_task_has_a_configuration():
-    classes = {
-        re.search(r'torchgeo\.tasks\.\w+', (CONF / f'{name}.yaml').read_text())[0]
-        for name in TASKS
-    }
-    assert {name.rpartition('.')[2] for name in classes} == {
-        'BYOL',
-        'ChangeDetection',
-        'Classification',
-        'MoCo',
-        'PixelwiseRegression',
-        'Regression',
-        'SemanticSegmentation',
-        'SimCLR',
-    }
-
-
-@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', TASKS)
 def test_a_task_of_torchgeo_trains_from_our_checkpoint(fit, folder, name):
     fit(name)
@@ -115,18 +92,15 @@ def test_a_task_of_torchgeo_trains_from_our_checkpoint(fit, folder, name):
     assert same == ({'norm.weight', 'norm.bias'} if name == 'dpt' else set())
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_a_frozen_encoder_stays_and_its_fresh_pyramid_learns(fit, folder):
     fit('segmentation', '--model.init_args.freeze_backbone=true')
     (after,) = Witness.after
     assert_holds(after, encoder_of(folder / 'radar.ckpt'))
-    pyramid = {name for name in after if name.startswith('pyramid.')}
-    same = {n for n in pyramid if torch.equal(after[n], Witness.before[0][n])}
-    assert len(pyramid) == 5 * 4
-    assert not {name for name in same if name[: len('pyramid.0')] in READ}
+    read = [name for name in after if name.startswith(READ)]
+    assert len(read) == 2 * 4
+    assert not any(torch.equal(after[n], Witness.before[0][n]) for n in read)
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_the_momentum_encoder_of_moco_starts_as_a_copy(fit, folder):
     fit('moco', '--model.init_args.version=1')
     query, key = Witness.before
@@ -136,59 +110,17 @@ def test_the_momentum_encoder_of_moco_starts_as_a_copy(fit, folder):
     assert not torch.equal(after['cls_token'], behind['cls_token'])
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_a_stock_task_warns_of_bands_that_the_weights_do_not_know(fit, folder):
-    with pytest.warns(UserWarning, match='know no band VV, VH, whose .* LoadWeights'):
+    with pytest.warns(UserWarning, match='no band VV, VH, .*LoadWeights'):
         fit('classification', '--model.init_args.weights=rgb.ckpt')
     rgb = encoder_of(folder / 'rgb.ckpt')
     shared = {name: rgb[name] for name in rgb if 'spectral' not in name}
     assert_holds(Witness.before[0], shared)
 
 
-# What docs/torchgeo.md says can be done as it says
-
-PAGE = Path(__file__).parents[1] / 'docs' / 'torchgeo.md'
-
-
-def blocks(language):
-    return re.findall(rf'```{language}\n(.*?)```', PAGE.read_text(), flags=re.DOTALL)
-
-
-@pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('block', blocks('yaml'), ids=['task', 'variant', 'callback'])
-def test_a_configuration_of_the_page_trains(fit, folder, tmp_path, block):
-    (tmp_path / 'page.yaml').write_text(block)
-    witness = '--trainer.callbacks+=tests.stock.Witness'
-    fit(tmp_path / 'page', witness, '--data.init_args.size=48')
-    assert Witness.steps == 2
-    assert_holds(Witness.before[0], encoder_of(folder / 'radar.ckpt'))
-
-
-def test_the_python_of_the_page_runs(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    names = {}
-    for block in blocks('python'):
-        exec(block, names)
-    assert timm.create_model('rgb_nir').bands == ('B04', 'B03', 'B02', 'B08')
-    assert names['logits'].shape == (4, 19)
-    assert names['shapes'] == [(4, 192, 6, 6)] * 4
-    assert names['report'].kept_bands == ('VV', 'VH')
-
-
-def test_the_page_says_what_a_channel_count_stands_for():
-    rows = dict(re.findall(r'^\| (\d+) \| (?:.*: )?(.*) \|$', PAGE.read_text(), re.M))
-    for count in (12, 3, 2):
-        assert tuple(rows.pop(str(count)).split()) == default_names(count)
-    with_b10 = [*default_names(12)]
-    with_b10.insert(with_b10.index('B11'), 'B10')
-    assert rows == {'13': 'the same with B10 before B11'}
-    assert tuple(with_b10) == default_names(13)
-
-
 # A name for an encoder with its bands
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_a_channel_count_without_default_names_is_trained_by_its_variant(fit):
     fit(
         'classification',
@@ -202,10 +134,9 @@ def test_a_channel_count_without_default_names_is_trained_by_its_variant(fit):
     assert named == {'spectral_embed.VV'}
 
 
-@pytest.mark.parametrize('variant', [None, {}, {'bands': ['VV']}])
-def test_a_variant_has_to_name_its_model(variant):
-    with pytest.raises(ValueError, match=r"^Variant 'x' names no model: [^\n]*$"):
-        RegisterModels({'x': variant})
+def test_a_variant_has_to_name_its_model():
+    with pytest.raises(ValueError, match="'x'"):
+        RegisterModels({'x': {'bands': ['VV']}})
 
 
 # Weights by a callback
@@ -226,20 +157,11 @@ class Task(LightningModule):
 
 
 def train(task, *callbacks, checkpoint=None, epochs=1):
-    trainer = Trainer(
-        accelerator='cpu',
-        max_epochs=epochs,
-        callbacks=[*callbacks],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(max_epochs=epochs, callbacks=[*callbacks], **QUIET)
     trainer.fit(task, [0], ckpt_path=checkpoint)
     return trainer
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_weights_of_other_bands_arrive_by_name_and_start_the_others(folder, caplog):
     task = Task(Unet('channelmae_tiny_patch16', encoder_weights=None, in_channels=2))
     rgb = encoder_of(folder / 'rgb.ckpt')
@@ -255,17 +177,15 @@ def test_weights_of_other_bands_arrive_by_name_and_start_the_others(folder, capl
     assert 'pyramid (20 tensors, not in the weights)' in line
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_a_resumed_fit_does_not_read_the_weights(folder, tmp_path):
     encoder = timm.create_model('channelmae_tiny_patch16', in_chans=2, depth=1)
     train(Task(encoder)).save_checkpoint(tmp_path / 'last.ckpt')
     gone = LoadWeights('gone.ckpt')
     train(Task(encoder), gone, checkpoint=tmp_path / 'last.ckpt', epochs=2)
-    with pytest.raises(FileNotFoundError, match=r"^weights 'gone.ckpt' is neither"):
+    with pytest.raises(FileNotFoundError, match=r'gone\.ckpt'):
         train(Task(encoder), gone)
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_weights_for_a_task_without_an_encoder_are_refused(folder):
-    with pytest.raises(ValueError, match=r'^Task has no channel-token encoder [^\n]*$'):
+    with pytest.raises(ValueError, match='Task has no'):
         train(Task(nn.Linear(1, 1)), LoadWeights(str(folder / 'rgb.ckpt')))

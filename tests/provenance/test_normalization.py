@@ -1,0 +1,42 @@
+"""How images were normalised is taken from datamodules and compared."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.provenance.normalization import difference, normalization_of
+from torchgeo_channelmae.sensors import find
+
+ONE = {'bands': ['B02', 'VV'], 'mean': [100.0, -10.0], 'std': [50.0, 4.0]}
+
+
+def test_a_datamodule_of_this_package_has_the_statistics_of_its_bands():
+    data = BigEarthNetS1S2DataModule(bands=['VV', 'B8A'], size=32, batch_size=4)
+    data.setup('fit')
+    found = normalization_of(data)
+    assert found['bands'] == ['VV', 'B8A']
+    bands = [find(name) for name in found['bands']]
+    assert found['mean'] == pytest.approx([band.mean for band in bands], rel=1e-6)
+    assert found['std'] == pytest.approx([band.std for band in bands], rel=1e-6)
+
+
+def test_a_datamodule_of_torchgeo_needs_bands_with_mean_and_std():
+    values = {'mean': torch.ones(2), 'std': torch.ones(2)}
+    two = SimpleNamespace(**values, bands=['a', 'b'])
+    assert normalization_of(two)['mean'] == [1, 1]
+    assert normalization_of(SimpleNamespace(**values, bands=['a'])) is None
+    assert normalization_of(SimpleNamespace(**values)) is None
+    assert normalization_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ('mean', 'std', 'differs'),
+    [(124, 50, False), (126, 50, True), (100, 74, False), (100, 76, True)],
+)
+def test_half_a_deviation_is_a_notable_difference(mean, std, differs):
+    other = {'bands': ['B03', 'B02'], 'mean': [0.0, mean], 'std': [1.0, std]}
+    text = f'B02 100 ± 50 there, {mean} ± {std} here'
+    assert difference(ONE, other) == (text if differs else '')
+    assert difference(ONE, None) == ''
