@@ -282,7 +282,7 @@ def test_another_version_than_asked_for_is_refused(broken_sample):
 
     root = str(broken_sample(change_table=v2_only))
     assert ready('test', root=root, version='v2', test_groups=1).num_patches['test']
-    with pytest.raises(ValueError, match='are not named as those of BigEarthNet v1'):
+    with pytest.raises(ValueError, match='BigEarthNet v1'):
         ready('test', root=root, version='v1')
 
 
@@ -354,7 +354,7 @@ def test_patches_skipped_are_counted_and_listed(broken_sample, tmp_path, workers
     listed = pd.read_csv(next(tmp_path.rglob('skipped.csv')))
     assert listed['stage'].tolist() == ['fit']
     assert listed['patch_id'].tolist() == [FIRST_TRAIN]
-    assert 'damaged' in listed['reason'][0]
+    assert FIRST_TRAIN in listed['reason'][0]
     said = [str(warning.message) for warning in caught]
     assert sum(line.startswith(f'Skipped patch {FIRST_TRAIN}') for line in said) == 1
     assert any('1 patches could not be read' in line for line in said)
