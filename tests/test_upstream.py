@@ -24,13 +24,13 @@ def test_what_was_found_can_still_be_reproduced(title, tmp_path, monkeypatch):
     exec(compile(code, title, 'exec'), {'__name__': 'reproduction'})
 
 
-def test_the_page_begins_with_whose_decision_it_is():
+def test_the_page_begins_with_who_decides():
     first = re.search(r'^## (.+)', PAGE, flags=re.MULTILINE)
     assert first is not None
-    assert first[1] == 'Whose decision it is'
-    told = PAGE[first.end() :].partition('\n## ')[0]
-    assert "TorchGeo's own contribution policy" in told
-    assert 'Nothing is offered from here' in told
+    assert first[1] == 'Who decides'
+    section = PAGE[first.end() :].partition('\n## ')[0]
+    assert "TorchGeo's own contribution policy" in section
+    assert 'Nothing is offered from here' in section
     assert PAGE.count('\n## ') == 3
 
 
