@@ -155,9 +155,16 @@ def plot_patch(
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
-    """Break a text into lines of at most about `width` inches at `size` points."""
-    letter = 0.63 * size / 72  # mean advance of DejaVu Sans, inches
-    return textwrap.wrap(text, max(1, int(width / letter)))
+    """Break a text into lines of at most about `width` inches at `size` points.
+
+    Lines break at spaces, and after underscores of long names.
+    """
+    letter = 0.64 * size / 72  # mean advance of DejaVu Sans, inches
+    spaced = text.replace('_', '_\N{ZERO WIDTH SPACE} ')
+    lines = textwrap.wrap(spaced, max(1, int(width / letter)))
+    return [
+        line.replace('\N{ZERO WIDTH SPACE} ', '').rstrip('\u200b') for line in lines
+    ]
 
 
 def colour_classes(mask: Tensor) -> NDArray[np.float32]:

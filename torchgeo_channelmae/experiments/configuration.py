@@ -9,7 +9,7 @@ from typing import Any
 import jsonargparse
 import numpy as np
 import torch
-import torchgeo.datamodules  # noqa: F401 (a configuration may name its classes)
+import torchgeo.datamodules
 import torchgeo.tasks  # noqa: F401 (likewise)
 import yaml
 from lightning.pytorch import LightningModule
@@ -67,7 +67,7 @@ def read_task(
 
 
 def configured(configs: Sequence[str | Path], section: str, argument: str) -> Any:
-    """Return an argument of the ``data`` or ``model`` section, None if it is not set."""
+    """Return an argument of the ``data`` or ``model`` section, None if not set."""
     value = None
     for content in map(_read, configs):
         arguments = content.get(section, {}).get('init_args') or {}

@@ -1,8 +1,10 @@
 """A callback that probes the encoder during training, without affecting training."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, override
+from typing import Any, Literal, override
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
@@ -10,7 +12,7 @@ from torchgeo.datamodules import BaseDataModule
 
 from ...facts import data_facts
 from ...models import ChannelViT
-from ...models.fresh import FreshBands, check_policy
+from ...models.fresh import FreshBands
 from ...randomness import global_seed
 from .classifiers import PROBES, Protocol, check_labels, check_neighbors, hold_out
 from .encoders import check_bands, with_bands
@@ -38,10 +40,10 @@ class FrozenProbe(Callback):
     def __init__(
         self,
         datamodule: BaseDataModule | None = None,
-        every_n_epochs: int = 1,
-        probes: list[str] | None = None,
-        neighbors: int = 10,
-        samples: int | None = None,
+        every_n_epochs: PositiveInt = 1,
+        probes: list[Literal['knn', 'linear']] | None = None,
+        neighbors: PositiveInt = 10,
+        samples: PositiveInt | None = None,
         pool: Pool = 'mean',
         fresh_bands: FreshBands = 'sample',
         prefix: str = 'probe',
@@ -63,7 +65,7 @@ class FrozenProbe(Callback):
         super().__init__()
         self.datamodule = datamodule
         self.every_n_epochs = every_n_epochs
-        self.probes = list(PROBES) if probes is None else list(probes)
+        self.probes: Sequence[str] = probes or PROBES
         self.neighbors = neighbors
         self.samples = samples
         self.pool: Pool = pool
@@ -75,7 +77,7 @@ class FrozenProbe(Callback):
         """Check the arguments and set up the data before training starts."""
         if stage != 'fit':
             return
-        self._check_arguments(getattr(pl_module, 'model', None))
+        check_pool(pl_module.model, self.pool)  # type: ignore[arg-type]
         if self.datamodule is not None:
             with isolate_rng():
                 if trainer.local_rank == 0:
@@ -146,17 +148,6 @@ class FrozenProbe(Callback):
             return with_bands(model, facts.bands, policy=self.fresh_bands)[0]
         check_bands(model, data)
         return model  # type: ignore[no-any-return]
-
-    def _check_arguments(self, model: nn.Module | None) -> None:
-        if not self.probes or not set(self.probes) <= set(PROBES):
-            raise ValueError(f'probes is {self.probes}. Give {" and ".join(PROBES)}.')
-        for name in ('every_n_epochs', 'samples', 'neighbors'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name} is {value}. Give at least 1.')
-        check_policy(self.fresh_bands)
-        if model is not None:  # else the task has an error of its own
-            check_pool(model, self.pool)
 
     def _data(self, trainer: Any) -> Any:
         data = self.datamodule or getattr(trainer, 'datamodule', None)

@@ -24,6 +24,9 @@ PROBES = ('knn', 'linear')
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths (scikit-learn's C) to choose from."""
 
+ONE_GROUP = (1, (0,))
+"""Number of random groups and their seeds for scores without a deviation."""
+
 _TEMPERATURE = 0.07
 
 
@@ -170,10 +173,10 @@ def linear(
 def scores(
     probabilities: Tensor,
     labels: Tensor,
-    tune: tuple[Tensor, Tensor] | None = None,
-    groups: tuple[int, Sequence[int]] | None = None,
+    tune: tuple[Tensor, Tensor],
+    groups: tuple[int, Sequence[int]] = ONE_GROUP,
 ) -> dict[str, float]:
-    """Score predictions as :mod:`torchgeo_channelmae.evaluation.metrics` does.
+    """Score predictions with :func:`torchgeo_channelmae.evaluation.metrics.evaluate`.
 
     F1 of (n,) labels is of the most probable class, so its micro mean is the accuracy;
     F1 of (n, K) labels is of each class at 0.5, and at tuned thresholds.
@@ -183,23 +186,15 @@ def scores(
         labels: The true labels.
         tune: Probabilities and labels of the samples that tune thresholds.
         groups: Number of random groups and their seeds, for a mean and std over them.
-
-    Returns:
-        ``mAP_micro`` and the others, with groups also ``_mean`` and ``_std`` of each.
     """
     truth = one_hot(labels, probabilities.shape[1])
-
-    def score(values: Tensor, thresholds: Tensor | None) -> dict[str, float]:
-        if groups is None:
-            cuts = 0.5 if thresholds is None else thresholds
-            return multilabel_scores(values, truth, cuts)
-        return evaluate(values, truth, thresholds, *groups)
-
     if labels.ndim == 2:
-        return score(probabilities, None if tune is None else tune_thresholds(*tune))
+        return evaluate(probabilities, truth, tune_thresholds(*tune), *groups)
     decided = one_hot(probabilities.argmax(1), probabilities.shape[1])
-    found = score(decided.to(probabilities), None)
-    ranked = score(probabilities, None)
+    ranked, found = (
+        evaluate(values.to(probabilities), truth, None, *groups)
+        for values in (probabilities, decided)
+    )
     return {name: (found if 'F1' in name else ranked)[name] for name in ranked}
 
 
@@ -219,7 +214,7 @@ class Protocol:
         scored: str,
         owner: str,
         neighbors: int = 10,
-        groups: tuple[int, Sequence[int]] | None = None,
+        groups: tuple[int, Sequence[int]] = ONE_GROUP,
     ) -> None:
         """Split the samples into the three roles.
 
@@ -249,8 +244,7 @@ class Protocol:
             if self._test.ndim == 2
             else max(int(part.max()) for part in known.values()) + 1
         )
-        few = groups is not None and groups[0] > len(self._test)
-        self._groups = None if few else groups
+        self._groups = groups if groups[0] <= len(self._test) else ONE_GROUP
         self.num_classes = int(one_hot(self._test, self._classes).any(0).sum())
         check_neighbors(neighbors, len(self._train))
         if not len(self._tune):

@@ -12,7 +12,7 @@ from torchgeo.datamodules import BaseDataModule
 from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
-from ...models.fresh import FreshBands, check_policy
+from ...models.fresh import FreshBands
 from ...models.plain import load_plain
 from ...models.report import LoadReport
 from ...models.tokens import spectral_parameters
@@ -65,7 +65,7 @@ def build_encoders(
         policy: How bands start that weights do not know.
 
     Returns:
-        Encoders by name, and the seed.
+        Encoders by path (``untrained`` for the first), and the seed.
 
     Raises:
         FileNotFoundError: If a configuration or weights are missing.
@@ -73,15 +73,15 @@ def build_encoders(
     """
     untrained, seed = build_encoder(config)
     models = {UNTRAINED: untrained}
-    for name, path in zip(short_names(paths), paths, strict=True):
-        models[name] = model = copy.deepcopy(untrained)
+    for path in paths:
+        models[path] = model = copy.deepcopy(untrained)
         checkpoint = read_checkpoint(path)
         if isinstance(model, ChannelViT):
             report = load_encoder(model, checkpoint.tensors, policy)
         else:
             bands = (checkpoint.normalization or {}).get('bands')
             report = load_plain(model, checkpoint.tensors, bands)
-        print(f'{name}: {report}')
+        print(f'{path}: {report}')
     return models, seed
 
 
@@ -104,36 +104,11 @@ def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
 def weights_to_probe(
     config: Sequence[str | Path], weights: Sequence[str] | None
 ) -> list[str]:
-    """Return the given weights, else those of the configuration."""
+    """Return the given weights, each once, else those of the configuration."""
     if weights is None:
         found = configured(config, 'model', 'weights')
         return [found] if isinstance(found, str) else []
-    if len(set(weights)) < len(weights):
-        raise ValueError(
-            f'weights repeats one of {", ".join(weights)}. Give each once.'
-        )
-    return list(weights)
-
-
-def fresh_policy(config: Sequence[str | Path], given: str | None) -> FreshBands:
-    """Return how bands start that weights do not know: as given, else as configured.
-
-    Raises:
-        ValueError: If there is no such policy.
-    """
-    policy = given or configured(config, 'model', 'fresh_bands') or 'sample'
-    check_policy(policy)
-    return policy  # type: ignore[no-any-return]
-
-
-def short_names(weights: Sequence[str]) -> list[str]:
-    """Name weights by the shortest ends of their paths that tell them apart."""
-    parts = [Path(path).parts for path in weights]
-    for length in range(2, max(map(len, parts), default=0) + 1):
-        names = ['/'.join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(weights)
+    return list(dict.fromkeys(weights))
 
 
 def with_known_bands(

@@ -4,17 +4,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins import Precision
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import Precision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchgeo.datamodules import BaseDataModule
-from torchgeo.datasets import GeoDataset
 from tqdm import tqdm
 
 from ...evaluation.predictions import PredictionStore
@@ -30,6 +30,11 @@ Pool = Literal['mean', 'bands', 'token']
 tokens side by side, or the class token."""
 
 Floats = npt.NDArray[np.floating]
+
+Encoders = Mapping[str, tuple[nn.Module, Sequence[int] | None]]
+"""Encoders by name, each with the indices of its input channels (None for all)."""
+
+FULL = Precision()
 
 
 @dataclass(frozen=True)
@@ -68,27 +73,25 @@ def choose_depths(model: nn.Module, asked: str) -> list[str]:
     """
     known = depths_of(model)
     wanted = known if asked == 'all' else [part.strip() for part in asked.split(',')]
-    for depth in wanted:
-        if depth not in known:
-            raise ValueError(
-                f'depth is {depth!r}. This encoder has {", ".join(known)} or all.'
-            )
+    if not set(wanted) <= set(known):
+        raise ValueError(f'depth is {asked}. This encoder has {", ".join(known)}.')
     return list(dict.fromkeys(wanted))
 
 
-def check_pool(model: nn.Module, pool: str) -> None:
+def check_pool(model: nn.Module, pool: Pool) -> None:
     """Check that a model's tokens can be pooled this way.
 
     Raises:
         ValueError: If they cannot.
     """
-    kind = type(model).__name__
-    if pool not in get_args(Pool):
-        raise ValueError(f'pool is {pool!r}. Use one of {", ".join(get_args(Pool))}.')
-    if pool == 'bands' and not isinstance(model, ChannelViT):
-        raise ValueError(f'pool is bands, but {kind} has no tokens per band. Use mean.')
-    if pool == 'token' and getattr(model, 'cls_token', None) is None:
-        raise ValueError(f'pool is token, but {kind} has no class token. Use mean.')
+    has_tokens = {
+        'mean': True,
+        'bands': isinstance(model, ChannelViT),
+        'token': getattr(model, 'cls_token', None) is not None,
+    }
+    if not has_tokens[pool]:
+        kind = type(model).__name__
+        raise ValueError(f'pool is {pool}, but {kind} has no such tokens. Use mean.')
 
 
 def pooled_depths(
@@ -139,8 +142,49 @@ def pooled_depths(
     return {depth: found[depth] for depth in depths}
 
 
+def extract_splits(
+    models: Encoders,
+    datamodule: BaseDataModule,
+    splits: Sequence[str],
+    depth: str,
+    pool: Pool,
+    samples: int | None,
+    seed: int,
+    device: str,
+    precision: str,
+) -> dict[str, dict[str, Features]]:
+    """Compute the features of several splits as the options of a command ask for.
+
+    Args:
+        models: Encoders by name, each with the indices of its input channels (None for
+            all).
+        datamodule: Set up.
+        splits: Names of the splits.
+        depth: See :func:`choose_depths`.
+        pool: How tokens become a feature.
+        samples: Maximum number of samples of each split, drawn with the seed.
+        seed: Seed of that draw.
+        device: Accelerator of Lightning, such as cpu or cuda.
+        precision: 32 or bf16.
+
+    Returns:
+        Features by split and encoder.
+
+    Raises:
+        ValueError: If an option does not fit the encoders or the machine.
+    """
+    base = next(iter(models.values()))[0]
+    check_pool(base, pool)
+    depths = choose_depths(base, depth)
+    kind: Any = 'bf16-mixed' if precision == 'bf16' else '32-true'
+    fabric = Fabric(accelerator=device, devices=1, precision=kind)
+    moved = {name: (model.to(fabric.device), c) for name, (model, c) in models.items()}
+    options = (depths, pool, samples, seed, fabric.device, fabric.strategy.precision)
+    return {split: extract(moved, datamodule, split, *options) for split in splits}
+
+
 def extract(
-    models: Mapping[str, tuple[nn.Module, Sequence[int] | None]],
+    models: Encoders,
     datamodule: BaseDataModule,
     split: str,
     depths: Sequence[str],
@@ -148,7 +192,7 @@ def extract(
     samples: int | None = None,
     seed: int = 0,
     device: torch.device | str = 'cpu',
-    precision: Precision | None = None,
+    precision: Precision = FULL,
     quiet: bool = False,
 ) -> dict[str, Features]:
     """Compute the features of a split with several encoders, reading each sample once.
@@ -165,7 +209,7 @@ def extract(
         samples: Maximum number of samples, drawn with the seed. None for all.
         seed: Seed of that draw.
         device: Device to compute on.
-        precision: Lightning's plugin of the trainer; None for float32.
+        precision: Lightning's precision plugin.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -175,7 +219,6 @@ def extract(
     Raises:
         ValueError: If the datamodule has no such split or no sample can be read.
     """
-    precision = precision or Precision()
     store = PredictionStore()
     dataset, chosen = _choose(datamodule, split, samples, seed)
     loader = _loader(dataset, chosen, datamodule)
@@ -225,12 +268,6 @@ def _choose(
             f'{name} has no {split} samples. Use data that have them, or another split.'
         )
     dataset = getattr(datamodule, f'{split}_dataset')
-    base = dataset.dataset if isinstance(dataset, Subset) else dataset
-    if isinstance(base, GeoDataset):
-        raise ValueError(
-            f'{name} cuts samples out of scenes, which have no labels. Use a '
-            f'datamodule of labelled images.'
-        )
     if samples is None or samples >= count:
         return dataset, list(range(count))
     order = torch.randperm(count, generator=generator(seed, 'probed samples', split))

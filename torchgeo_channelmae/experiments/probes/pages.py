@@ -5,12 +5,10 @@ from itertools import cycle
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ...plotting import wrap
-from .encoders import UNTRAINED
+from ..report import markdown
 
 _SCORES = {
     'mAP_micro': 'mAP micro',
@@ -20,12 +18,7 @@ _SCORES = {
     'F1_micro_tuned': 'F1 micro, tuned',
 }
 _FEW = 1000  # scored samples
-
 _COLOURS = ('#8a8a8a', '#1f5a92', '#b3541e', '#3d7a3a', '#7b4fa0', '#a08a1e')
-_STYLES: tuple[dict[str, Any], ...] = (
-    {'linestyle': '-', 'marker': 'o', 'markersize': 3},
-    {'linestyle': '--', 'marker': 's', 'markersize': 3},
-)
 _READING = (
     'Probes: linear, mAP micro on samples they did not learn from. CKA (debiased): 1 '
     'if both sensors arrange the places alike, 0 if not at all. Neighbours: the share '
@@ -35,11 +28,7 @@ _READING = (
 
 
 def probe_page(
-    table: pd.DataFrame,
-    note: str | None,
-    about: str,
-    neighbors: int,
-    seconds: tuple[float, float],
+    table: pd.DataFrame, note: str | None, about: str, neighbors: int, seconds: float
 ) -> str:
     """Return the Markdown page of ``channelmae probe``.
 
@@ -48,46 +37,33 @@ def probe_page(
         note: A warning about scores on these data.
         about: What the data and the features are.
         neighbors: Number of neighbours that vote.
-        seconds: Time until features were extracted, and in all.
+        seconds: How long it took.
     """
-    scored = int(table['test' if 'test' in table else 'val'].iloc[0])
-    columns = [name for name in _SCORES if name in table]
-    titles = {'knn': f'{neighbors} neighbours', 'linear': 'linear', '': ''}
-    shown = pd.DataFrame(
-        {
-            'encoder': table['encoder'].replace('chance', 'chance: class frequencies'),
-            'depth': table['depth'],
-            'probe': table['probe'].map(titles),
-            **{
-                _SCORES[name]: table.apply(_percent, args=(name,), axis=1)
-                for name in columns
-            },
-        }
-    )
-    if table['depth'].nunique() <= 2:  # chance has none
+    probes = {'knn': f'{neighbors} neighbours', 'linear': 'linear', '': ''}
+    shown = table[['encoder', 'depth', 'probe']].replace({'probe': probes})
+    if table['depth'].nunique() == 2:  # that of all encoders, and none of chance
         shown = shown.drop(columns='depth')
+    shown = shown.replace({'encoder': {'chance': 'chance: class frequencies'}})
+    numbers = [name for name in _SCORES if name in table]
+    for name in numbers:
+        spreads = table.get(f'{name}_std', pd.Series(index=table.index, dtype=float))
+        shown[_SCORES[name]] = [
+            f'{100 * value:.1f}' + ('' if pd.isna(std) else f' ± {100 * std:.1f}')
+            for value, std in zip(table[name], spreads, strict=True)
+        ]
+    scored = int(table['test' if 'test' in table else 'val'].iloc[0])
     reading = (
         'In percent; ±: standard deviation over random groups of the samples scored, '
-        'not over trainings. What pretraining taught is what an encoder has over the '
-        'untrained one, not over chance.'
+        'not over trainings. What pretraining taught is the difference to the '
+        'untrained encoder, not to chance.'
     )
     if 'F1_micro_tuned' in table:
-        reading += (
-            ' F1 at 0.5; tuned: each class at its best threshold where C is chosen.'
-        )
+        reading += ' F1 at 0.5; tuned: each class at its best threshold on validation.'
     if scored < _FEW:
-        reading += (
-            f' With {scored:,} samples scored, differences of a few percent are noise.'
-        )
-    parts = [
-        '# How well frozen features predict labels',
-        *([f'**{note}**'] if note else []),
-        about,
-        markdown(shown, len(columns)),
-        reading,
-        f'{seconds[1]:.0f} s in all, {seconds[0]:.0f} s of them for the features.',
-    ]
-    return '\n\n'.join(parts) + '\n'
+        reading += f' With {scored} samples, differences of a few percent are noise.'
+    title = 'How well frozen features predict labels'
+    body = markdown(shown, len(numbers)), reading, f'{seconds:.0f} s in all.'
+    return _page(title, note, about, *body)
 
 
 def why_page(
@@ -110,17 +86,6 @@ def why_page(
         note: A warning about scores on these data.
     """
     one, other = titles['first'], titles['second']
-    rows = []
-    for _, each in table.groupby('encoder', sort=False):
-        known = each.dropna(subset='cka').sort_values('cka', kind='stable')
-        rows += [known.iloc[-1:], each.iloc[-1:]]
-    best = pd.concat(rows).drop_duplicates(['encoder', 'depth'])
-    chance = table.iloc[:1].assign(encoder='chance', depth='')
-    shown = pd.concat([chance, best])
-    cka = [
-        f'{cka:.3f} ({round(shuffled, 3) + 0.0:.3f})'
-        for cka, shuffled in zip(best['cka'], best['cka_shuffled'], strict=True)
-    ]
     columns = {
         f'shared of {neighbors} neighbours, %': ('overlap', 'overlap_chance'),
         f'{one} finds {other} in 10, %': (
@@ -131,43 +96,38 @@ def why_page(
             'recall10_second_to_first',
             'recall10_chance',
         ),
+        f'probe {one}, mAP micro, %': ('first_linear_mAP_micro', 'mAP_micro_chance'),
+        f'probe {other}, mAP micro, %': ('second_linear_mAP_micro', 'mAP_micro_chance'),
     }
-    if 'first_linear_mAP_micro' in table:
-        for sensor, title in titles.items():
-            column = f'{sensor}_linear_mAP_micro', 'mAP_micro_chance'
-            columns[f'probe {title}, mAP micro, %'] = column
-    percents = {
-        title: [
-            f'{100 * value:.1f}' for value in [chance[level].iloc[0], *best[column]]
-        ]
-        for title, (column, level) in columns.items()
+    groups = table.groupby('encoder', sort=False)
+    best = [rows.index[rows['cka'].fillna(-2).argmax()] for _, rows in groups]
+    last = [rows.index[-1] for _, rows in groups]
+    shown = table.loc[sorted({*best, *last})]
+    pairs = zip(shown['cka'], shown['cka_shuffled'], strict=True)
+    cells = {
+        'encoder': ['chance', *shown['encoder']],
+        'depth': ['', *shown['depth']],
+        'CKA (shuffled)': ['0', *(f'{cka:.3f} ({wrong:z.3f})' for cka, wrong in pairs)],
     }
-    cells = {'encoder': shown['encoder'], 'depth': shown['depth']}
-    cells |= {'CKA (shuffled)': ['0', *cka], **percents}
-    parts = [
-        f'# What {one} and {other} share in an encoder',
-        *([f'**{note}**'] if note else []),
+    for title, (column, chance) in columns.items():
+        if column in table:
+            values = [table[chance].iloc[0], *shown[column]]
+            cells[title] = [f'{100 * value:.1f}' for value in values]
+    return _page(
+        f'What {one} and {other} share in an encoder',
+        note,
         about,
         '![all depths](why.png)',
         _READING,
-        markdown(pd.DataFrame(cells), len(columns) + 1),
-        'The depth of the highest CKA and the last depth of each encoder. What training '
-        f'did is the difference to {UNTRAINED}; all depths are in why.csv.',
-    ]
-    return '\n\n'.join(parts) + '\n'
+        markdown(pd.DataFrame(cells), len(cells) - 2),
+        'The depth of the highest CKA and the last depth of each encoder. What '
+        'training did is the difference to the untrained encoder; all depths are in why.csv.',
+    )
 
 
-def markdown(table: pd.DataFrame, numbers: int) -> str:
-    """Return a table of strings in Markdown, the last columns aligned right."""
-    align = ['left'] * (table.shape[1] - numbers) + ['right'] * numbers
-    return table.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-def _percent(row: pd.Series, name: str) -> str:
-    """Return a score in percent, with its std over random groups if there is one."""
-    spread = row.get(f'{name}_std')
-    text = f'{100 * row[name]:.1f}'
-    return text if spread is None or pd.isna(spread) else f'{text} ± {100 * spread:.1f}'
+def _page(title: str, note: str | None, *parts: str) -> str:
+    warning = [f'**{note}**'] if note else []
+    return '\n\n'.join([f'# {title}', *warning, *parts]) + '\n'
 
 
 def why_figure(
@@ -179,59 +139,50 @@ def why_figure(
 ) -> Figure:
     """Draw four panels over depth, one colour per encoder; arguments as the page's."""
     one, other = titles['first'], titles['second']
+    panels = {
+        'linear probe, mAP micro, %': (
+            {'first_linear_mAP_micro': one, 'second_linear_mAP_micro': other},
+            'mAP_micro_chance',
+        ),
+        f'debiased linear CKA, {one} with {other}, %': ({'cka': ''}, None),
+        f'shared of {neighbors} nearest neighbours, %': (
+            {'overlap': ''},
+            'overlap_chance',
+        ),
+        'place found among 10 nearest, %': (
+            {
+                'recall10_first_to_second': f'{one} finds {other}',
+                'recall10_second_to_first': f'{other} finds {one}',
+            },
+            'recall10_chance',
+        ),
+    }
     figure = Figure(figsize=(10.5, 9), layout='constrained')
     head = [f'What {one} and {other} share in an encoder', *wrap(note or '', 10, 9)]
+    foot = [line for text in (about, _READING) for line in wrap(text, 10, 8)]
     style: dict[str, Any] = {'x': 0.01, 'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), weight='bold', fontsize=9, **style)
-    foot = [line for text in (about, _READING) for line in wrap(text, 10, 8)]
     figure.supxlabel('\n'.join(foot), fontsize=8, **style)
-    probed, cka, shared, retrieved = figure.subplots(2, 2).flat
-    if 'first_linear_mAP_micro' in table:
-        columns = {'first_linear_mAP_micro': one, 'second_linear_mAP_micro': other}
-        _draw(probed, table, columns, 'mAP_micro_chance', 'linear probe, mAP micro, %')
-    else:
-        probed.text(0.5, 0.5, 'not probed', ha='center', transform=probed.transAxes)
-        probed.set_axis_off()
-    title = f'debiased linear CKA, {one} with {other}'
-    _draw(cka, table, {'cka': ''}, None, title, scale=1)
-    encoders = [
-        Line2D([], [], color=colour, lw=3, label=encoder)
-        for encoder, colour in zip(table['encoder'].unique(), cycle(_COLOURS))  # noqa: B905
-    ]
-    cka.legend(handles=encoders, fontsize=7)
-    title = f'shared of {neighbors} nearest neighbours, %'
-    _draw(shared, table, {'overlap': ''}, 'overlap_chance', title)
-    columns = {
-        'recall10_first_to_second': f'{one} finds {other}',
-        'recall10_second_to_first': f'{other} finds {one}',
-    }
-    title = 'place found among 10 nearest, %'
-    _draw(retrieved, table, columns, 'recall10_chance', title)
-    return figure
-
-
-def _draw(
-    panel: Axes,
-    table: pd.DataFrame,
-    columns: Mapping[str, str],
-    chance: str | None,
-    label: str,
-    scale: float = 100,
-) -> None:
-    """Draw columns over depth: one colour per encoder, one line style per column."""
-    depths = list(table['depth'].unique())
     groups = table.groupby('encoder', sort=False)
-    for (_, rows), colour in zip(groups, cycle(_COLOURS)):  # noqa: B905
-        for column, style in zip(columns, _STYLES):  # noqa: B905
-            panel.plot(depths, scale * rows[column], color=colour, **style)
-    level = 0.0 if chance is None else scale * float(table[chance].iloc[0])
-    line = panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
-    keys = [
-        Line2D([], [], color='black', label=title, **style)
-        for title, style in zip(columns.values(), _STYLES)  # noqa: B905
-        if title
-    ]
-    panel.legend(handles=[*keys, line], fontsize=7)
-    panel.set_xlabel('depth: blocks passed; out: after the last norm')
-    panel.set_ylabel(label)
-    panel.grid(alpha=0.3)
+    for panel, (label, (columns, chance)) in zip(
+        figure.subplots(2, 2).flat, panels.items(), strict=True
+    ):
+        panel.set(xlabel='depth: blocks passed; out: after the last norm', ylabel=label)
+        panel.grid(alpha=0.3)
+        if not set(columns) <= set(table):
+            panel.text(0.5, 0.5, 'not probed', ha='center', transform=panel.transAxes)
+            continue
+        for (column, title), line in zip(columns.items(), ('o-', 's--'), strict=False):
+            for (encoder, rows), colour in zip(groups, cycle(_COLOURS), strict=False):
+                panel.plot(
+                    rows['depth'],
+                    100 * rows[column],
+                    line,
+                    color=colour,
+                    markersize=3,
+                    label=f'{encoder}: {title}' if title else encoder,
+                )
+        level = 100 * table[chance].iloc[0] if chance else 0.0
+        panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
+        panel.legend(fontsize=6)
+    return figure

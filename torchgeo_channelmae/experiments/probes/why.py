@@ -1,36 +1,35 @@
 """``channelmae why``: how alike two sensors' features are, depth by depth."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from ...datamodules.base import ChannelDataModule
 from ...facts import data_facts
-from ...files import whole
+from ...files import refuse_existing
 from ...models import ChannelViT
 from ...models.fresh import FreshBands
 from ...randomness import derive_seed
 from ..bands import band_names
-from ..configuration import read_datamodule
+from ..configuration import configured, read_datamodule
+from ..report import write_folder
 from . import similarity
-from .classifiers import Protocol, check_neighbors
+from .classifiers import Protocol
 from .encoders import (
     UNTRAINED,
     build_encoder,
-    fresh_policy,
-    short_names,
     weights_to_probe,
     with_bands,
     with_known_bands,
 )
-from .features import Features, check_pool, choose_depths, extract, split_size
+from .features import Features, extract_splits
 from .pages import why_figure, why_page
-from .probe import check_request, labels_of, learners, learning_splits, set_up, where
+from .probe import learning_splits, set_up
 
 RECALLS = (1, 10)
 """Ranks within which a counterpart counts as found."""
@@ -47,14 +46,14 @@ def why(
     first: str = 's2',
     second: str = 's1',
     depth: str = 'all',
-    pool: str = 'mean',
-    neighbors: int = 10,
-    samples: int | None = 2000,
-    split: str = 'test',
+    pool: Literal['mean', 'token'] = 'mean',
+    neighbors: PositiveInt = 10,
+    samples: PositiveInt | None = 2000,
+    split: Literal['test', 'val'] = 'test',
     probes: bool = True,
-    fresh_bands: str | None = None,
+    fresh_bands: FreshBands | None = None,
     device: str = 'auto',
-    precision: str = '32',
+    precision: Literal['32', 'bf16'] = '32',
     data: dict[str, Any] | None = None,
 ) -> None:
     """Compare an encoder's features of two sensors that look at the same places.
@@ -68,8 +67,8 @@ def why(
             the option to override it with others. Its bands are not used.
         out: The folder to create: `why.csv`, `why.md` and `why.png`.
         weights: Checkpoints or .safetensors files in the order of training, such as
-            pretrained and fine-tuned. Band embeddings that later ones lack are taken
-            from earlier ones. Defaults to the configuration's weights.
+            pretrained and fine-tuned. Band embeddings that later ones lack come from
+            earlier ones. Defaults to the configuration's weights.
         first: Bands of the first sensor, with commas, or s2, s1 or rgb.
         second: Bands of the second sensor.
         depth: Depths to compare: all, or numbers of blocks and out (after the last
@@ -81,7 +80,7 @@ def why(
         probes: Whether to probe labels as well, which also reads training samples.
         fresh_bands: How bands start that no weights know: sample, index, nearest or
             random. Defaults to the configuration's, else sample.
-        device: Device for the features, such as cpu or cuda.
+        device: Device for the features: auto, cpu, cuda or mps.
         precision: Precision of the features: 32 or bf16.
         data: Arguments of the datamodule to override, such as --data.root FOLDER.
 
@@ -91,18 +90,12 @@ def why(
         ValueError: If an option does not fit, weights are of another model, or the data
             lack one of the sensors.
     """
-    check_request(out, split, samples)
-    if pool not in ('mean', 'token'):  # the sensors may have different numbers of bands
-        raise ValueError(f'pool is {pool!r}. Use mean or token.')
-    policy = fresh_policy(config, fresh_bands)
-    place, plugin = where(device, precision)
-    sensors = dict(zip(_SENSORS, map(band_names, (first, second)), strict=True))
+    refuse_existing(out)
+    policy = fresh_bands or configured(config, 'model', 'fresh_bands') or 'sample'
+    sensors = {'first': band_names(first), 'second': band_names(second)}
     union = list(dict.fromkeys([*sensors['first'], *sensors['second']]))
     paths = weights_to_probe(config, weights)
     models, seed = sensor_encoders(config, paths, sensors, policy)
-    base = next(iter(models.values()))
-    check_pool(base, pool)
-    depths = choose_depths(base, depth)
     datamodule, _ = read_datamodule(config, data)
     owner = type(datamodule).__name__
     if not isinstance(datamodule, ChannelDataModule):
@@ -112,48 +105,26 @@ def why(
         )
     datamodule, _ = read_datamodule(config, {**(data or {}), 'bands': union})
     set_up(datamodule, split)
-    count = split_size(datamodule, split)
-    count = min(samples or count, count)
-    if count <= max(neighbors, similarity.LEAST - 1) or neighbors < 1:
-        raise ValueError(
-            f'neighbors is {neighbors} and there are {count} {split} places. Give at '
-            f'least {similarity.LEAST} places, and fewer neighbours than places.'
-        )
-    read = partial(
-        extract,
-        {
-            name: (model.to(place), [union.index(b) for b in model.bands])
-            for name, model in models.items()
-        },
-        datamodule,
-        depths=depths,
-        pool=pool,  # type: ignore[arg-type]
-        samples=samples,
-        seed=seed,
-        device=place,
-        precision=plugin,
-    )
-    found = {split: read(split=split)}
-    if probes and next(iter(found[split].values())).labels is not None:
-        check_neighbors(neighbors, learners(datamodule, split, samples))
-        found |= {part: read(split=part) for part in learning_splits(datamodule, split)}
+    seen = {
+        name: (model, [union.index(band) for band in model.bands])
+        for name, model in models.items()
+    }
+    options = (depth, pool, samples, seed, device, precision)
+    found = extract_splits(seen, datamodule, [split], *options)
+    base = next(iter(found[split].values()))
+    if probes and base.labels is not None:
+        parts = learning_splits(datamodule, split)
+        found |= extract_splits(seen, datamodule, parts, *options)
     table = compare(found, split, neighbors, seed, owner)
     titles = {'first': first.upper(), 'second': second.upper()}
     facts = data_facts(datamodule)
     about = (
-        f'{table["places"].iloc[0]:,} {split} places of {owner}, each seen by '
-        f'{titles["first"]} and {titles["second"]}; {type(base).__name__}, seed {seed}; '
-        f'bands that no weights know: {policy}.'
+        f'{len(base):,} {split} places of {owner}, each seen by {titles["first"]} and '
+        f'{titles["second"]}; seed {seed}; bands that no weights know: {policy}.'
     )
-    note = facts and facts.note
-    text = why_page(table, titles, neighbors, about, note)
-    with whole(out) as folder:
-        folder.mkdir()
-        table.to_csv(folder / 'why.csv', index=False, float_format='%.6f')
-        (folder / 'why.md').write_text(text)
-        why_figure(table, titles, neighbors, about, note).savefig(
-            folder / 'why.png', dpi=150, metadata={'Software': None}
-        )
+    page = table, titles, neighbors, about, facts and facts.note
+    text = why_page(*page)
+    write_folder(out, 'why', table, text, why_figure(*page))
     print(text)
 
 
@@ -188,23 +159,22 @@ def sensor_encoders(
         f'{UNTRAINED}{SEPARATOR}{sensor}': with_bands(base, bands)[0]
         for sensor, bands in sensors.items()
     }
-    known = with_known_bands(paths)
-    for name, (tensors, added) in zip(short_names(paths), known, strict=True):
+    for path, (tensors, added) in zip(paths, with_known_bands(paths), strict=True):
         for sensor, bands in sensors.items():
             model, report = with_bands(base, bands, tensors, policy)
-            models[f'{name}{SEPARATOR}{sensor}'] = model
-            missing = [f'{band} ({how})' for band, how in report.fresh_bands.items()]
-            missing += [f'{b} (of {added[b]})' for b in bands if b in added]
-            listed = ', '.join(missing)
+            models[f'{path}{SEPARATOR}{sensor}'] = model
+            missing = report.fresh_bands | {
+                band: f'of {added[band]}' for band in bands if band in added
+            }
+            listed = ', '.join(f'{band} ({how})' for band, how in missing.items())
             print(
-                f'{name}, {", ".join(bands)}: '
-                + (f'not in the weights: {listed}.' if missing else 'all known.')
+                f'{path}, {", ".join(bands)}: not in the weights: {listed or "none"}.'
             )
     return models, seed
 
 
 def compare(
-    found: dict[str, dict[str, Features]],
+    found: Mapping[str, Mapping[str, Features]],
     split: str,
     neighbors: int,
     seed: int,
@@ -221,35 +191,43 @@ def compare(
 
     Returns:
         One row per encoder and depth, with the chance level of each measure.
+
+    Raises:
+        ValueError: If there are too few samples.
     """
     places = found[split]
-    names = list(dict.fromkeys(name.rpartition(SEPARATOR)[0] for name in places))
-    one = next(iter(places.values()))
-    n = len(one)
+    base = next(iter(places.values()))
+    n = len(base)
+    if n <= max(neighbors, similarity.LEAST - 1):
+        raise ValueError(
+            f'neighbors is {neighbors}, but there are {n} {split} places. Compare at '
+            f'least {similarity.LEAST} places, and more than neighbours.'
+        )
     shuffle = np.random.default_rng(derive_seed(seed, 'shuffled pairs')).permutation(n)
     protocol = None
     if 'train' in found:
-        protocol = Protocol(labels_of(found), split, owner, neighbors)
+        labels = {part: next(iter(one.values())).labels for part, one in found.items()}
+        protocol = Protocol(labels, split, owner, neighbors)
+    names = list(dict.fromkeys(name.rpartition(SEPARATOR)[0] for name in places))
+    pairs = [(name, depth) for name in names for depth in base.depths]
     rows: list[dict[str, Any]] = []
-    pairs = [(name, depth) for name in names for depth in one.depths]
     for name, depth in tqdm(pairs, desc='Comparing', disable=None):
         keys = {sensor: f'{name}{SEPARATOR}{sensor}' for sensor in _SENSORS}
         x, y = (places[key].depths[depth] for key in keys.values())
-        row = {'encoder': name, 'depth': depth} | alikeness(x, y, shuffle, neighbors)
-        for sensor, key in keys.items() if protocol else ():
-            parts = {part: rows_[key].depths[depth] for part, rows_ in found.items()}
-            for probe, scores in protocol.scores(parts).items():  # type: ignore[union-attr]
-                row[f'{sensor}_{probe}_mAP_micro'] = scores['mAP_micro']
+        row = {'encoder': name, 'depth': depth, **alikeness(x, y, shuffle, neighbors)}
+        if protocol is not None:
+            row['mAP_micro_chance'] = protocol.chance()['mAP_micro']
+            for sensor, key in keys.items():
+                parts = {part: one[key].depths[depth] for part, one in found.items()}
+                for probe, values in protocol.scores(parts).items():
+                    row[f'{sensor}_{probe}_mAP_micro'] = values['mAP_micro']
         rows.append(row)
-    table = pd.DataFrame(rows)
-    if protocol is not None:
-        table['mAP_micro_chance'] = protocol.chance()['mAP_micro']
-    return table.assign(places=n, neighbors=neighbors, seed=seed)
+    return pd.DataFrame(rows).assign(places=n, neighbors=neighbors, seed=seed)
 
 
 def alikeness(
     x: similarity.Floats, y: similarity.Floats, shuffle: Any, neighbors: int
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Measure how alike two sensors' features of the same places are.
 
     Args:
@@ -257,6 +235,9 @@ def alikeness(
         y: (n, D) features of the second.
         shuffle: (n,) permutation of the places, for the CKA of wrong pairs.
         neighbors: Number of neighbours that are compared.
+
+    Returns:
+        The measures, and the chance level of each.
     """
     n = len(x)
     row = {
@@ -266,12 +247,9 @@ def alikeness(
     x, y = similarity.standardise(x), similarity.standardise(y)
     row['overlap'] = similarity.neighbour_overlap(x, y, neighbors)
     row['overlap_chance'] = neighbors / (n - 1)
-    ranks = {
-        'first_to_second': similarity.pair_ranks(x, y),
-        'second_to_first': similarity.pair_ranks(y, x),
-    }
+    forth, back = similarity.pair_ranks(x, y), similarity.pair_ranks(y, x)
     for k in RECALLS:
-        for way, values in ranks.items():
-            row[f'recall{k}_{way}'] = similarity.recall(values, k)
+        row[f'recall{k}_first_to_second'] = similarity.recall(forth, k)
+        row[f'recall{k}_second_to_first'] = similarity.recall(back, k)
         row[f'recall{k}_chance'] = min(k / n, 1.0)
     return row
