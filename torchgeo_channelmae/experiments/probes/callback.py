@@ -16,7 +16,7 @@ from ...models.fresh import FreshBands
 from ...randomness import global_seed
 from .classifiers import PROBES, Protocol, check_labels, check_neighbors, hold_out
 from .encoders import check_bands, with_bands
-from .features import OUT, Pool, check_pool, extract, split_size
+from .features import OUT, Pool, check_pool, choose_samples, extract
 
 _LOGGED = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 
@@ -85,15 +85,12 @@ class FrozenProbe(Callback):
                 trainer.strategy.barrier('probe data')
                 self.datamodule.setup('fit')
         data = self._data(trainer)
-        sizes = {split: split_size(data, split) for split in ('train', 'val')}
-        if not all(sizes.values()):
-            raise ValueError(
-                f'{type(data).__name__} has no training or no validation samples to '
-                f'probe. Give FrozenProbe a datamodule that has both.'
-            )
+        used = {
+            split: len(choose_samples(data, split, self.samples)[1])
+            for split in ('train', 'val')
+        }
         if 'knn' in self.probes:
-            used = min(self.samples or sizes['train'], sizes['train'])
-            check_neighbors(self.neighbors, int((~hold_out(used)).sum()))
+            check_neighbors(self.neighbors, int((~hold_out(used['train'])).sum()))
         with isolate_rng():  # a dataset may draw
             sample = data.train_dataset[0]
         if 'skipped' not in sample and 'label' not in sample:

@@ -220,7 +220,7 @@ def extract(
         ValueError: If the datamodule has no such split or no sample can be read.
     """
     store = PredictionStore()
-    dataset, chosen = _choose(datamodule, split, samples, seed)
+    dataset, chosen = choose_samples(datamodule, split, samples, seed)
     loader = _loader(dataset, chosen, datamodule)
     labelled = True
     for numbers, batch in tqdm(
@@ -257,10 +257,20 @@ def split_size(datamodule: BaseDataModule, split: str) -> int:
     return 0 if dataset is None else len(dataset)
 
 
-def _choose(
-    datamodule: BaseDataModule, split: str, samples: int | None, seed: int
+def choose_samples(
+    datamodule: BaseDataModule, split: str, samples: int | None = None, seed: int = 0
 ) -> tuple[Any, list[int]]:
-    """Return a split's dataset and the sorted indices of the samples to use."""
+    """Return a split's dataset and the sorted indices of the samples to use.
+
+    Args:
+        datamodule: Set up.
+        split: 'train', 'val' or 'test'.
+        samples: Maximum number of samples, drawn with the seed. None for all.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If the split has no samples.
+    """
     name = type(datamodule).__name__
     count = split_size(datamodule, split)
     if not count:

@@ -120,8 +120,8 @@ def why_page(
         '![all depths](why.png)',
         _READING,
         markdown(pd.DataFrame(cells), len(cells) - 2),
-        'The depth of the highest CKA and the last depth of each encoder. What '
-        'training did is the difference to the untrained encoder; all depths are in why.csv.',
+        'The depth of the highest CKA and the last depth of each encoder; all depths '
+        'are in why.csv. What training did is the difference to the untrained encoder.',
     )
 
 
@@ -144,7 +144,7 @@ def why_figure(
             {'first_linear_mAP_micro': one, 'second_linear_mAP_micro': other},
             'mAP_micro_chance',
         ),
-        f'debiased linear CKA, {one} with {other}, %': ({'cka': ''}, None),
+        f'debiased linear CKA, {one} with {other}': ({'cka': ''}, 'zero'),
         f'shared of {neighbors} nearest neighbours, %': (
             {'overlap': ''},
             'overlap_chance',
@@ -163,7 +163,9 @@ def why_figure(
     style: dict[str, Any] = {'x': 0.01, 'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), weight='bold', fontsize=9, **style)
     figure.supxlabel('\n'.join(foot), fontsize=8, **style)
-    groups = table.groupby('encoder', sort=False)
+    numbers = [name for name in table.select_dtypes('number') if name[:3] != 'cka']
+    shown = table.assign(**(100 * table[numbers]), zero=0.0)  # in percent
+    groups = shown.groupby('encoder', sort=False)
     for panel, (label, (columns, chance)) in zip(
         figure.subplots(2, 2).flat, panels.items(), strict=True
     ):
@@ -176,13 +178,13 @@ def why_figure(
             for (encoder, rows), colour in zip(groups, cycle(_COLOURS), strict=False):
                 panel.plot(
                     rows['depth'],
-                    100 * rows[column],
+                    rows[column],
                     line,
                     color=colour,
                     markersize=3,
                     label=f'{encoder}: {title}' if title else encoder,
                 )
-        level = 100 * table[chance].iloc[0] if chance else 0.0
+        level = shown[chance].iloc[0]
         panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
         panel.legend(fontsize=6)
     return figure
