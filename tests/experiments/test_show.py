@@ -27,10 +27,15 @@ from torchgeo_channelmae.plotting import composites
 BANDS = ['B02', 'B03', 'B04', 'VV', 'VH']
 
 
+def texts(figure):
+    found = [text for text in figure.findobj(Text) if text.get_visible()]
+    return [text for text in found if text.get_text().strip()]
+
+
 def words(figure):
     """Return all texts, those of several lines as one."""
-    texts = [text.get_text() for text in figure.findobj(Text)]
-    return [' '.join(text.split()).replace('_ ', '_') for text in texts if text.strip()]
+    lines = [text.get_text().split() for text in texts(figure)]
+    return [' '.join(line).replace('_ ', '_') for line in lines]
 
 
 def shown(figure, pictures=1):
@@ -218,7 +223,9 @@ def photos(**kwargs):
     ],
 )
 def test_channels_without_names_are_numbered_or_those_of_a_photo(shape, title):
-    figure, _ = page_of(photos(shape=shape), 2)
+    datamodule = photos(shape=shape)
+    datamodule.aug = lambda batch: batch | {'image': batch['image'] * 2}
+    figure, _ = page_of(datamodule, 2)
     assert words(figure).count(title) == 2
     assert shown(figure)[0].shape[:2] == shape[-2:]
 
@@ -332,8 +339,7 @@ def test_no_text_of_a_page_runs_into_another_or_off_the_page(bands):
     ]
     figure = draw_page(cards, bands, 'Title', ['A long note. ' * 30])
     FigureCanvasAgg(figure).draw()
-    drawn = [text for text in figure.findobj(Text) if text.get_text().strip()]
-    boxes = [text.get_window_extent() for text in drawn]
+    boxes = [text.get_window_extent() for text in texts(figure)]
     boxes += [panel.get_window_extent() for panel in figure.axes if panel.images]
     for box in boxes:
         assert figure.bbox.contains(box.x0, box.y0)

@@ -89,7 +89,7 @@ def check_pool(model: nn.Module, pool: Pool) -> None:
         'bands': isinstance(model, ChannelViT),
         'token': getattr(model, 'cls_token', None) is not None,
     }
-    if not has_tokens[pool]:
+    if not has_tokens.get(pool):
         kind = type(model).__name__
         raise ValueError(f'pool is {pool}, but {kind} has no such tokens. Use mean.')
 
