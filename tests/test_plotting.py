@@ -73,15 +73,6 @@ def test_a_band_has_the_stretch_of_its_input_in_all_three_panels():
     np.testing.assert_allclose(after - before, 0.5 / (high - low), rtol=1e-4)
 
 
-def test_constant_and_hidden_bands_are_drawn():
-    image = torch.full((4, 16, 16), 3.0)
-    figure = plot_reconstruction(image, torch.full_like(image, torch.nan), image, BANDS)
-    FigureCanvasAgg(figure).draw()
-    assert all(
-        np.isfinite(panel.images[0].get_array()).all() for panel in figure.axes[::5]
-    )
-
-
 def test_a_figure_goes_to_every_logger_that_takes_figures_and_to_no_other():
     taken = []
     experiment = SimpleNamespace(
@@ -183,18 +174,6 @@ def test_a_patch_with_other_bands_than_said_is_an_error():
 
 def texts(figure):
     return ' '.join(text.get_text() for text in figure.findobj(Text))
-
-
-def test_a_plot_says_what_it_shows_and_which_classes_the_patch_has():
-    figure = plot_patch(
-        patch(*S2), S2, labels=['Pastures'], predictions=['Beaches'], title='S2A_1_2'
-    )
-    titles = [panel.get_title() for panel in figure.axes]
-    assert titles == ['true colour', 'false colour']
-    said = texts(figure)
-    assert 'Labels: Pastures' in said
-    assert 'Predictions: Beaches' in said
-    assert 'S2A_1_2' in said
 
 
 def test_no_label_and_unknown_labels_differ():

@@ -143,10 +143,7 @@ def plot_patch(
         if show_titles:
             panel.set_title(what, fontsize=9)
     if keys:
-        style: dict[str, Any] = {'handlelength': 1.0, 'handleheight': 1.0}
-        figure.legend(
-            handles=keys, loc='outside right upper', fontsize=7, frameon=False, **style
-        )
+        figure.legend(handles=keys, loc='outside right upper', fontsize=7)
     if texts:
         figure.supxlabel('\n'.join(texts), x=0.1 / size[0], ha='left', fontsize=8)
     if above:
@@ -177,13 +174,13 @@ def colour_classes(mask: Tensor) -> NDArray[np.float32]:
 
 def _legend(mask: Tensor, names: Sequence[str] | None) -> list[Patch]:
     """Return a key for each class of a map."""
-    numbers = mask.unique()
     known = dict(enumerate(names or ()))
     return [
-        Patch(color=colour, label=known.get(number, f'class {number}'))
-        for number, colour in zip(
-            numbers.tolist(), colour_classes(numbers), strict=True
+        Patch(
+            color=tuple(colour_classes(number)),
+            label=known.get(int(number), f'class {number}'),
         )
+        for number in mask.unique().cpu()
     ]
 
 

@@ -34,13 +34,6 @@ def test_a_bivariate_normal_has_its_known_dependence(rho):
     assert found['mutual_information'] == pytest.approx(known, abs=0.05)
 
 
-@pytest.mark.filterwarnings('ignore::RuntimeWarning')
-def test_a_constant_band_has_no_correlation():
-    found = dependence(pd.Series(np.ones(200)), pd.Series(np.arange(200.0)))
-    assert np.isnan(found['pearson'])
-    assert np.isnan(found['spearman'])
-
-
 def test_every_pair_is_measured_beside_its_baseline(made):
     table = pd.read_csv(made / 'bands.csv')
     pairs = [(a, b) for a in ('B02', 'B05', 'B09') for b in ('VV', 'VH')]

@@ -16,10 +16,8 @@ from torchgeo.datamodules import EuroSATDataModule, GeoDataModule, NonGeoDataMod
 from torchgeo.datasets import RasterDataset
 from torchgeo.samplers import RandomPatchSampler
 
-from tests.fabricate import sentinel2_scenes
 from torchgeo_channelmae import cli
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
-from torchgeo_channelmae.datamodules.geo import GeoPretrainingDataModule
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.experiments.show import Card, choose, draw_page, page_of, show
 from torchgeo_channelmae.plotting import composites
@@ -156,21 +154,6 @@ def test_a_datamodule_of_torchgeo_is_shown_with_its_bands_and_classes(eurosat, s
     assert 'sample 5' in said
 
 
-def test_places_of_scenes_for_pretraining_are_shown(tmp_path):
-    sentinel2_scenes(tmp_path)
-    datamodule = GeoPretrainingDataModule(
-        {'class_path': 'Sentinel2', 'init_args': {'paths': str(tmp_path)}},
-        bands=['B04', 'B03', 'B02'],
-        size=64,
-        batch_size=2,
-        samples_per_epoch=8,
-        val_fraction=0,
-    )
-    figure, counted = page_of(datamodule, 3)
-    assert counted == '3 of 8 training samples'
-    assert [picture.shape for picture in shown(figure)] == [(64, 64, 3)] * 6
-
-
 class Scenes(RasterDataset):
     filename_glob = '*.tif'
     is_image = True
@@ -268,11 +251,6 @@ def test_the_choice_has_one_sample_of_each_part_of_the_dataset(length, data):
     assert len(chosen) == n
 
 
-def test_the_choice_depends_on_seed_and_split():
-    keys = [('train', 0), ('train', 1), ('val', 0)]
-    assert len({tuple(choose(1000, 10, *key)) for key in keys}) == 3
-
-
 # The command
 
 
@@ -346,9 +324,3 @@ def test_no_text_of_a_page_runs_into_another_or_off_the_page(bands):
         assert figure.bbox.contains(box.x1, box.y1)
     for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
-
-
-def test_a_band_without_data_is_said():
-    empty = torch.full((1, 4, 4), torch.nan)
-    figure = draw_page([Card('a', '', empty, empty)], ['VV'], 'Title')
-    assert {'before no data', 'after no data'} <= {*words(figure)}

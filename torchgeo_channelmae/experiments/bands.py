@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from matplotlib.figure import Figure
 from sklearn.feature_selection import mutual_info_regression
 from torch import Tensor
@@ -42,9 +42,6 @@ _MEASURES = {
 }
 _LEAST = 100  # pixels
 
-Resolution = restricted_number_type('Resolution', float, [('>=', 10), ('<=', 1200)])
-"""Metres, up to the side of a patch of BigEarthNet."""
-
 
 def bands(
     out: Path,
@@ -52,7 +49,7 @@ def bands(
     root: str | None = None,
     first: str = 's2',
     second: str = 's1',
-    resolution: Literal['patch'] | Resolution = 10,
+    resolution: Literal['patch'] | PositiveFloat = 10,
     samples: PositiveInt = 2000,
     pixels: PositiveInt = 20000,
     neighbors: PositiveInt = 3,
@@ -66,7 +63,7 @@ def bands(
     decibels, reflectance in digital numbers.
 
     Args:
-        out: The folder to create: `bands.csv`, `bands.png` and `bands.md`.
+        out: The folder to make: `bands.csv`, `bands.png` and `bands.md`.
         training: Configuration of `torchgeo fit` with the data. Defaults to
             BigEarthNet.
         root: Folder of the data. Defaults to the bundled sample.
@@ -85,7 +82,7 @@ def bands(
         ValueError: If an option does not fit, or too few pixels have data.
     """
     refuse_existing(out)
-    metres = None if resolution == 'patch' else float(resolution)
+    metres = None if resolution == 'patch' else resolution
     names = band_names(first), band_names(second)
     wanted = list(dict.fromkeys([*names[0], *names[1]]))
     values, patches = _pixels(
@@ -243,7 +240,8 @@ def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     if not isinstance(datamodule, BigEarthNetS1S2DataModule):
         return datamodule.train_dataset
     splits = ('train', 'val', 'test')
-    return ConcatDataset([datamodule.make_dataset(s, native=True) for s in splits])
+    parts: list[Any] = [datamodule.make_dataset(s, native=True) for s in splits]
+    return ConcatDataset(parts)
 
 
 def _pixels(

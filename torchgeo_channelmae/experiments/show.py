@@ -103,7 +103,8 @@ def page_of(
         batch = datamodule.collate_fn(samples)
         after = process_batch(datamodule, batch, split)['image']
     facts = data_facts(datamodule)
-    classes = (facts and facts.class_names) or getattr(_base(dataset), 'classes', ())
+    classes = facts.class_names if facts else None
+    classes = classes or getattr(_base(dataset), 'classes', ())
     cards = [
         Card(_name(sample, number), _labels(sample, classes), image, _flat(result))
         for number, (sample, image, result) in enumerate(
@@ -198,6 +199,7 @@ def draw_page(
     style: dict[str, Any] = {'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), x=0.1 / page, fontsize=8, **style)
     panels = figure.subplots(2 * rows, columns, squeeze=False)
+    style['fontsize'] = 7
     for panel in panels.flat:
         panel.set_axis_off()
     for number, card in enumerate(cards):
@@ -207,10 +209,8 @@ def draw_page(
         _draw(after, card.after, bands, 'after')
         before.set_xticks(*titles, fontsize=7)
         before.tick_params(labeltop=True, labelbottom=False, length=0)
-        before.set_title(
-            '\n'.join(names[number]), fontsize=7, loc='left', parse_math=False
-        )
-        after.set_xlabel('\n'.join([*labels[number], '']), fontsize=7, x=0, **style)
+        before.set_title('\n'.join(names[number]), x=0, **style)
+        after.set_xlabel('\n'.join([*labels[number], '']), x=0, **style)
         before.set_anchor('S')  # what is left of the height goes between samples
         after.set_anchor('N')
     return figure
@@ -221,19 +221,14 @@ def _draw(
 ) -> tuple[list[float], list[str]]:
     """Draw the composites of an image side by side; return their centres and titles."""
     made = composites(image, bands)
-    side = made[0][1].shape[1]
+    height, side = made[0][1].shape[:2]
     gap = max(1, side // 25)
-    pictures = [
-        np.pad(
-            np.atleast_3d(picture) * np.ones(3),
-            [(0, 0), (0, gap), (0, 0)],
-            constant_values=1,
-        )
-        for _, picture in made
-    ]
+    white = np.ones((height, gap, 3))
+    pictures = [np.atleast_3d(picture) * np.ones(3) for _, picture in made]
+    spaced = [part for picture in pictures for part in (picture, white)][:-1]
     panel.set_axis_on()
     panel.set_frame_on(False)
-    show_pixels(panel, np.concatenate(pictures, axis=1)[:, :-gap])
+    show_pixels(panel, np.concatenate(spaced, axis=1))
     panel.set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
     centres = [number * (side + gap) + side / 2 for number in range(len(made))]
     return centres, [title for title, _ in made]
@@ -259,8 +254,8 @@ def _base(dataset: Any) -> Any:
 def _samples_of(datamodule: BaseDataModule, split: str) -> tuple[Any, Sequence[Any]]:
     """Return a dataset and the keys of its samples."""
     dataset: Any = getattr(datamodule, f'{split}_dataset', None)
-    if dataset is None and data_facts(datamodule) is None:
-        dataset = datamodule.dataset  # TorchGeo's for all splits
+    if dataset is None:  # some of TorchGeo's have one for all splits
+        dataset = datamodule.dataset
     if dataset is None:
         raise ValueError(
             f'{type(datamodule).__name__} has no {_NAMES[split]} samples. Choose '
@@ -269,10 +264,9 @@ def _samples_of(datamodule: BaseDataModule, split: str) -> tuple[Any, Sequence[A
     if not isinstance(_base(dataset), GeoDataset):
         return dataset, range(len(dataset))
     loader = getattr(datamodule, f'{split}_dataloader')()  # its sampler cuts patches
-    batched = isinstance(loader.batch_sampler, BatchGeoSampler)
-    return dataset, list(
-        itertools.chain(*loader.batch_sampler) if batched else loader.sampler
-    )
+    if isinstance(loader.batch_sampler, BatchGeoSampler):
+        return dataset, list(itertools.chain(*loader.batch_sampler))
+    return dataset, list(loader.sampler)
 
 
 def _bands(datamodule: Any, dataset: Any, sample: Mapping[str, Any]) -> tuple[str, ...]:

@@ -98,20 +98,6 @@ def test_a_class_without_training_samples_is_never_predicted(single):
     assert found.sum(1).numpy() == pytest.approx(1)
 
 
-def test_scores_of_several_labels_are_those_of_scikit_learn(several):
-    x, labels = several
-    p = knn(x[:200], labels[:200], x[200:], 5)
-    truth = labels[200:]
-    found = scores(p, truth, (p, truth))
-    present = truth.any(0).numpy()
-    assert found['mAP_micro'] == pytest.approx(
-        average_precision_score(truth, p.numpy(), average='micro')
-    )
-    assert found['F1_macro'] == pytest.approx(
-        f1_score(truth[:, present], p.numpy()[:, present] > 0.5, average='macro')
-    )
-
-
 def test_f1_of_one_label_is_of_the_most_probable_class(single):
     x, labels = single
     p = knn(x[:120], labels[:120], x[120:], 4)

@@ -1,7 +1,6 @@
 """Pooled features are those of the tokens, depth by depth, sample by sample."""
 
 import pytest
-import timm
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -14,7 +13,6 @@ from torchgeo_channelmae.experiments.probes.features import (
     choose_depths,
     depths_of,
     extract,
-    extract_splits,
     pooled_depths,
 )
 from torchgeo_channelmae.models import ChannelViT
@@ -61,15 +59,6 @@ def test_each_bands_tokens_or_the_class_token_can_be_the_feature():
     assert apart.shape == (2, 3 * 24)
     torch.testing.assert_close(apart[:, 24:48], tokens[:, 5:9].mean(1))  # VV
     torch.testing.assert_close(first, tokens[:, 0])
-
-
-def test_a_residual_network_is_pooled_as_it_pools():
-    model, image = timm.create_model('resnet18').eval(), torch.randn(2, 3, 64, 64)
-    assert choose_depths(model, 'all') == ['out']
-    with torch.no_grad():
-        found = pooled_depths(model, image, ['out'])['out']
-        expected = model.forward_head(model.forward_features(image), pre_logits=True)
-    torch.testing.assert_close(found, expected)
 
 
 def test_samples_are_those_of_validation_in_the_order_of_the_dataset(data):
@@ -124,19 +113,6 @@ def test_processes_share_the_samples_and_all_get_them(data, monkeypatch):
     assert [len(rows['index']) for rows in sent] == [12, 12]  # of 23: one twice
     torch.testing.assert_close(out_of(found), out_of(expected))
     assert torch.equal(found.labels, expected.labels)
-
-
-def test_bfloat16_is_nearly_the_same_and_stored_in_float32(data):
-    models = {'': (encoder(), None)}
-    found = {
-        precision: extract_splits(
-            models, data, ['val'], 'out', 'mean', None, 0, 'cpu', precision
-        )['val']['']
-        for precision in ('32', 'bf16')
-    }
-    half, full = out_of(found['bf16']), out_of(found['32'])
-    assert half.dtype == torch.float32
-    assert 0 < (half - full).abs().max() < 0.1
 
 
 @pytest.mark.filterwarnings('ignore:Skipped')

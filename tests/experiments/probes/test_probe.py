@@ -16,7 +16,6 @@ from torchgeo_channelmae.experiments.probes.encoders import (
     build_encoder,
     weights_to_probe,
 )
-from torchgeo_channelmae.models import ChannelViT
 
 QUICK = ('--samples', '20', '--neighbors', '5', '--device', 'cpu')
 
@@ -102,7 +101,8 @@ def test_formats_of_weights_give_the_same_scores(config, weights, tmp_path, caps
 
 
 def test_validation_can_be_scored_and_tokens_pooled_per_band(config, tmp_path):
-    options = ('--split', 'val', '--pool', 'bands', '--out', str(tmp_path / 'out'))
+    options = ('--split', 'val', '--pool', 'bands', '--precision', 'bf16')
+    options += ('--out', str(tmp_path / 'out'))
     assert main(['probe', '--config', str(config), *QUICK, *options]) == 0
     table = pd.read_csv(tmp_path / 'out' / 'probe.csv')
     assert 'test' not in table
@@ -176,14 +176,6 @@ def test_a_mistake_is_named_and_writes_nothing(
     assert main(asked) == 1
     assert named in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
-
-
-def test_weights_of_another_model_are_an_error(config, tmp_path, capsys):
-    model = ChannelViT(img_size=32, embed_dim=24, depth=1, num_heads=2)
-    torch.save(model.state_dict(), tmp_path / 'other.pt')
-    options = ('--weights', str(tmp_path / 'other.pt'), '--out', str(tmp_path / 'out'))
-    assert main(['probe', '--config', str(config), *options]) == 1
-    assert 'weights' in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_nothing_is_overwritten(config, made, capsys):

@@ -85,12 +85,10 @@ class FrozenProbe(Callback):
                 trainer.strategy.barrier('probe data')
                 self.datamodule.setup('fit')
         data = self._data(trainer)
-        used = {
-            split: len(choose_samples(data, split, self.samples)[1])
-            for split in ('train', 'val')
-        }
+        choose_samples(data, 'val')
+        _, learn = choose_samples(data, 'train', self.samples)
         if 'knn' in self.probes:
-            check_neighbors(self.neighbors, int((~hold_out(used['train'])).sum()))
+            check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
         with isolate_rng():  # a dataset may draw
             sample = data.train_dataset[0]
         if 'skipped' not in sample and 'label' not in sample:

@@ -158,7 +158,8 @@ def linear(
         return result.clamp(0, 1)
 
     truth = one_hot(tune[1], num_classes)
-    best, chosen, predicted = -1.0, grid[0], []
+    best, chosen = -1.0, grid[0]
+    predicted: list[Tensor] = []
     for c in sorted(grid):
         with warnings.catch_warnings():  # nearly converged is good enough for a probe
             warnings.simplefilter('ignore', ConvergenceWarning)

@@ -130,18 +130,10 @@ def with_known_bands(
     results = []
     for path in paths:
         tensors = read_checkpoint(path).tensors
-        own = {k: v for k, v in tensors.items() if k.startswith(_SPECTRAL)}
-        width = {value.shape for value in own.values()}
-        added = {
-            name: (value, source)
-            for name, (value, source) in known.items()
-            if name not in own and value.shape in width
-        }
-        known |= {name: (value, path) for name, value in own.items()}
+        added = {k: known[k] for k in known if k not in tensors}
         sources = {k.removeprefix(_SPECTRAL): path for k, (_, path) in added.items()}
-        results.append(
-            (tensors | {k: value for k, (value, _) in added.items()}, sources)
-        )
+        results.append((tensors | {k: row for k, (row, _) in added.items()}, sources))
+        known |= {k: (v, path) for k, v in tensors.items() if k.startswith(_SPECTRAL)}
     return results
 
 

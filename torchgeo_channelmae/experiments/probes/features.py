@@ -84,14 +84,14 @@ def check_pool(model: nn.Module, pool: Pool) -> None:
     Raises:
         ValueError: If they cannot.
     """
-    has_tokens = {
-        'mean': True,
-        'bands': isinstance(model, ChannelViT),
-        'token': getattr(model, 'cls_token', None) is not None,
-    }
-    if not has_tokens.get(pool):
+    known = ['mean']
+    if isinstance(model, ChannelViT):
+        known.append('bands')
+    if getattr(model, 'cls_token', None) is not None:
+        known.append('token')
+    if pool not in known:
         kind = type(model).__name__
-        raise ValueError(f'pool is {pool}, but {kind} has no such tokens. Use mean.')
+        raise ValueError(f'pool is {pool}, but {kind} has {", ".join(known)}.')
 
 
 def pooled_depths(

@@ -100,7 +100,7 @@ def why_page(
         f'probe {other}, mAP micro, %': ('second_linear_mAP_micro', 'mAP_micro_chance'),
     }
     groups = table.groupby('encoder', sort=False)
-    best = [rows.index[rows['cka'].fillna(-2).argmax()] for _, rows in groups]
+    best = [rows.index[int(rows['cka'].fillna(-2).argmax())] for _, rows in groups]
     last = [rows.index[-1] for _, rows in groups]
     shown = table.loc[sorted({*best, *last})]
     pairs = zip(shown['cka'], shown['cka_shuffled'], strict=True)
@@ -163,8 +163,8 @@ def why_figure(
     style: dict[str, Any] = {'x': 0.01, 'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), weight='bold', fontsize=9, **style)
     figure.supxlabel('\n'.join(foot), fontsize=8, **style)
-    numbers = [name for name in table.select_dtypes('number') if name[:3] != 'cka']
-    shown = table.assign(**(100 * table[numbers]), zero=0.0)  # in percent
+    shares = [c for c in map(str, table.select_dtypes('number')) if c[:3] != 'cka']
+    shown = table.assign(**(100 * table[shares]), zero=0.0)  # in percent
     groups = shown.groupby('encoder', sort=False)
     for panel, (label, (columns, chance)) in zip(
         figure.subplots(2, 2).flat, panels.items(), strict=True

@@ -49,7 +49,7 @@ def probe(
     Args:
         config: Configuration of `torchgeo fit` with labelled data and the encoder;
             repeat the option to override it with others.
-        out: The folder to create: `probe.csv` and `probe.md`.
+        out: The folder to make: `probe.csv` and `probe.md`.
         weights: Checkpoints or .safetensors files to probe. Defaults to the weights of
             the configuration.
         depth: Depth of the features: out (after the last norm), a number of blocks,
@@ -97,7 +97,7 @@ def probe(
         f'weights do not know: {policy}.'
     )
     seconds = time.monotonic() - start
-    text = probe_page(table, facts and facts.note, about, neighbors, seconds)
+    text = probe_page(table, facts.note if facts else None, about, neighbors, seconds)
     write_folder(out, 'probe', table, text)
     print(text)
 

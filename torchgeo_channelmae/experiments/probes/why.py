@@ -27,7 +27,7 @@ from .encoders import (
     with_bands,
     with_known_bands,
 )
-from .features import Features, extract_splits
+from .features import Features, Floats, extract_splits
 from .pages import why_figure, why_page
 from .probe import learning_splits, set_up
 
@@ -65,7 +65,7 @@ def why(
     Args:
         config: Configuration of `torchgeo fit` with the encoder and paired data; repeat
             the option to override it with others. Its bands are not used.
-        out: The folder to create: `why.csv`, `why.md` and `why.png`.
+        out: The folder to make: `why.csv`, `why.md` and `why.png`.
         weights: Checkpoints or .safetensors files in the order of training, such as
             pretrained and fine-tuned. Band embeddings that later ones lack come from
             earlier ones. Defaults to the configuration's weights.
@@ -122,7 +122,7 @@ def why(
         f'{len(base):,} {split} places of {owner}, each seen by {titles["first"]} and '
         f'{titles["second"]}; seed {seed}; bands that no weights know: {policy}.'
     )
-    page = table, titles, neighbors, about, facts and facts.note
+    page = table, titles, neighbors, about, facts.note if facts else None
     text = why_page(*page)
     write_folder(out, 'why', table, text, why_figure(*page))
     print(text)
@@ -225,9 +225,7 @@ def compare(
     return pd.DataFrame(rows).assign(places=n, neighbors=neighbors, seed=seed)
 
 
-def alikeness(
-    x: similarity.Floats, y: similarity.Floats, shuffle: Any, neighbors: int
-) -> dict[str, float]:
+def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, float]:
     """Measure how alike two sensors' features of the same places are.
 
     Args:
