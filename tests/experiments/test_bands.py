@@ -117,10 +117,3 @@ def test_a_mistake_is_named_and_writes_nothing(options, named, tmp_path, capsys)
     assert main(asked) == 1
     assert named in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
-
-
-@pytest.mark.parametrize('resolution', ['0', 'fine'])
-def test_a_resolution_is_in_metres(resolution, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(['bands', '--out', str(tmp_path / 'out'), '--resolution', resolution])
-    assert 'resolution' in capsys.readouterr().err

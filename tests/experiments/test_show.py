@@ -1,7 +1,6 @@
 """A page of samples shows what is stored and what training sees, and nothing else."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,34 +121,12 @@ def test_patches_that_cannot_be_read_are_counted(broken_sample):
 # Other datamodules
 
 
-@pytest.fixture(scope='module')
-def eurosat(tmp_path_factory):
-    """A EuroSAT of six images with the values 1000 x class + band + row."""
-    root = tmp_path_factory.mktemp('eurosat')
-    folder = root / 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
-    ramp = np.arange(64, dtype=np.uint16)
-    names = []
-    for number, kind in enumerate(['Forest', 'River']):
-        (folder / kind).mkdir(parents=True)
-        for i in range(3):
-            name = f'{kind}_{i}.tif'
-            pixels = 1000 * number + np.arange(13)[:, None, None] + ramp[:, None]
-            profile = {'width': 64, 'height': 64, 'count': 13, 'dtype': 'uint16'}
-            with rasterio.open(folder / kind / name, 'w', 'GTiff', **profile) as file:
-                file.write(np.broadcast_to(pixels, (13, 64, 64)).astype(np.uint16))
-            names.append(name.replace('.tif', '.jpg'))
-    for split in ('train', 'val', 'test'):
-        (root / f'eurosat-{split}.txt').write_text('\n'.join(names))
-    return root
-
-
-@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_a_datamodule_of_torchgeo_is_shown_with_its_bands_and_classes(eurosat, split):
-    figure, _ = page_of(EuroSATDataModule(root=str(eurosat)), 6, split)
+    figure, _ = page_of(EuroSATDataModule(root=str(eurosat)), 12, split)
     said = words(figure)
-    assert said.count('Forest') == said.count('River') == 3
-    assert said.count('true colour') == said.count('false colour') == 6
+    assert said.count('Forest') == said.count('River') == 4
+    assert said.count('true colour') == said.count('false colour') == 12
     assert 'B8A' in ' '.join(said)
     assert 'sample 5' in said
 
@@ -230,13 +207,6 @@ def test_labels_of_every_kind_are_named(label, text):
 def test_samples_without_an_image_are_an_error():
     with pytest.raises(ValueError, match='photo, label'):
         page_of(photos(key='photo'), 1)
-
-
-def test_a_split_without_samples_is_an_error():
-    datamodule = SimpleNamespace(setup=lambda stage: None, prepare_data=lambda: None)
-    datamodule.dataset = datamodule.test_dataset = None
-    with pytest.raises(ValueError, match='no test samples'):
-        page_of(datamodule, 1, 'test')
 
 
 # The choice of samples

@@ -10,7 +10,6 @@ from torchgeo.datamodules import NonGeoDataModule
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.experiments.probes.features import (
     check_pool,
-    choose_depths,
     depths_of,
     extract,
     pooled_depths,
@@ -169,9 +168,3 @@ def test_datamodules_of_torchgeo_use_their_augmentations_of_validation():
 def test_a_pooling_without_its_tokens_is_an_error(model, pool):
     with pytest.raises(ValueError, match=f'{pool}.*{type(model).__name__}'):
         check_pool(model, pool)
-
-
-def test_a_depth_that_an_encoder_lacks_is_an_error():
-    assert choose_depths(encoder(), '0, out') == ['0', 'out']
-    with pytest.raises(ValueError, match='depth is 4'):
-        choose_depths(encoder(), '4')

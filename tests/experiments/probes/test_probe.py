@@ -1,6 +1,5 @@
 """``channelmae probe`` on the bundled sample."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,7 +7,6 @@ import yaml
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
-from tests.fabricate import write_tif
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.experiments.configuration import read_task
@@ -16,6 +14,8 @@ from torchgeo_channelmae.experiments.probes.encoders import (
     build_encoder,
     weights_to_probe,
 )
+
+from .conftest import SHALLOW
 
 QUICK = ('--samples', '20', '--neighbors', '5', '--device', 'cpu')
 
@@ -116,42 +116,22 @@ def test_weights_default_to_those_of_the_configuration(conf):
     assert weights_to_probe([conf / 'pretrain.yaml'], None) == []
 
 
-@pytest.fixture(scope='module')
-def eurosat(tmp_path_factory):
-    """A configuration of TorchGeo's own EuroSAT and task, one class per sample."""
-    root = tmp_path_factory.mktemp('eurosat')
-    folder = root / 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
-    rng = np.random.default_rng(0)
-    for split in ('train', 'val', 'test'):
-        names = []
-        for number, kind in enumerate(['Forest', 'River', 'SeaLake']):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            for i in range(4):
-                name = f'{kind}_{split}{i}'
-                look = np.roll(np.arange(13), 4 * number) * 200 + 500
-                pixels = look[:, None, None] + rng.integers(0, 30, (13, 64, 64))
-                write_tif(folder / kind / f'{name}.tif', pixels.astype(np.uint16))
-                names.append(f'{name}.jpg')
-        (root / f'eurosat-{split}.txt').write_text('\n'.join(names))
-    task = {'model': 'channelmae_tiny_patch16', 'in_channels': 13, 'num_classes': 10}
+def test_torchgeos_datamodules_and_tasks_are_probed_with_one_class_per_sample(
+    eurosat, tmp_path
+):
+    task = {'model': SHALLOW, 'in_channels': 13, 'num_classes': 10}
     content = {
         'model': {'class_path': 'torchgeo.tasks.Classification', 'init_args': task},
         'data': {
             'class_path': 'torchgeo.datamodules.EuroSATDataModule',
             'init_args': {'batch_size': 5},
-            'dict_kwargs': {'root': str(root)},
+            'dict_kwargs': {'root': str(eurosat)},
         },
     }
-    path = root / 'config.yaml'
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def test_torchgeos_datamodules_and_tasks_are_probed_with_one_class_per_sample(
-    eurosat, tmp_path
-):
+    config = tmp_path / 'config.yaml'
+    config.write_text(yaml.safe_dump(content))
     options = ('--neighbors', '3', '--out', str(tmp_path / 'out'))
-    assert main(['probe', '--config', str(eurosat), *options]) == 0
+    assert main(['probe', '--config', str(config), *options]) == 0
     table = pd.read_csv(tmp_path / 'out' / 'probe.csv')
     assert 'F1_micro_tuned' not in table  # the most probable class counts
     assert table['F1_micro'].tolist() == [pytest.approx(1 / 3, abs=1e-5), 1, 1]

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
@@ -87,17 +86,6 @@ def test_the_origin_of_each_band_is_printed(config, weights, tmp_path, capsys):
     assert 'first_linear_mAP_micro' not in pd.read_csv(tmp_path / 'out' / 'why.csv')
 
 
-def test_the_same_bands_twice_are_wholly_alike(config, tmp_path):
-    options = ('--second', 'B04,B08', '--probes=false', '--split', 'val')
-    out = tmp_path / 'out'
-    asked = ['why', '--config', str(config), *FIRST, *options, '--out', str(out)]
-    assert main(asked) == 0
-    table = pd.read_csv(out / 'why.csv')
-    assert set(table['places']) == {15}
-    for column in ('cka', 'overlap', 'recall1_first_to_second'):
-        assert table[column].to_numpy() == pytest.approx(1)
-
-
 def test_the_figure_has_units_and_names_every_line(made, weights):
     table = pd.read_csv(made / 'why.csv')
     titles = {'first': 'S2', 'second': 'S1'}
@@ -132,16 +120,6 @@ def test_a_mistake_is_named_and_writes_nothing(
     assert main(asked) == 1
     assert named in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
-
-
-def test_data_of_one_sensor_are_an_error(config, tmp_path, capsys):
-    path = tmp_path / 'stock.yaml'
-    stock = {'class_path': 'EuroSATDataModule', 'dict_kwargs': {'root': 'nowhere'}}
-    path.write_text(
-        yaml.safe_dump(yaml.safe_load(config.read_text()) | {'data': stock})
-    )
-    assert main(['why', '--config', str(path), '--out', str(tmp_path / 'out')]) == 1
-    assert 'EuroSATDataModule' in capsys.readouterr().err
 
 
 def test_an_encoder_of_all_bands_at_once_is_an_error(small, tmp_path, capsys):

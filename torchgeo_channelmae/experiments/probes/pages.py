@@ -139,24 +139,17 @@ def why_figure(
 ) -> Figure:
     """Draw four panels over depth, one colour per encoder; arguments as the page's."""
     one, other = titles['first'], titles['second']
-    panels = {
-        'linear probe, mAP micro, %': (
-            {'first_linear_mAP_micro': one, 'second_linear_mAP_micro': other},
-            'mAP_micro_chance',
-        ),
-        f'debiased linear CKA, {one} with {other}': ({'cka': ''}, 'zero'),
-        f'shared of {neighbors} nearest neighbours, %': (
-            {'overlap': ''},
-            'overlap_chance',
-        ),
-        'place found among 10 nearest, %': (
-            {
-                'recall10_first_to_second': f'{one} finds {other}',
-                'recall10_second_to_first': f'{other} finds {one}',
-            },
-            'recall10_chance',
-        ),
+    probes = {'first_linear_mAP_micro': one, 'second_linear_mAP_micro': other}
+    recalls = {
+        'recall10_first_to_second': f'{one} finds {other}',
+        'recall10_second_to_first': f'{other} finds {one}',
     }
+    panels: list[tuple[str, dict[str, str], str]] = [
+        ('linear probe, mAP micro, %', probes, 'mAP_micro_chance'),
+        (f'debiased linear CKA, {one} with {other}', {'cka': ''}, 'zero'),
+        (f'shared of {neighbors} nearest, %', {'overlap': ''}, 'overlap_chance'),
+        ('place found among 10 nearest, %', recalls, 'recall10_chance'),
+    ]
     figure = Figure(figsize=(10.5, 9), layout='constrained')
     head = [f'What {one} and {other} share in an encoder', *wrap(note or '', 10, 9)]
     foot = [line for text in (about, _READING) for line in wrap(text, 10, 8)]
@@ -166,9 +159,8 @@ def why_figure(
     shares = [c for c in map(str, table.select_dtypes('number')) if c[:3] != 'cka']
     shown = table.assign(**(100 * table[shares]), zero=0.0)  # in percent
     groups = shown.groupby('encoder', sort=False)
-    for panel, (label, (columns, chance)) in zip(
-        figure.subplots(2, 2).flat, panels.items(), strict=True
-    ):
+    axes = figure.subplots(2, 2).flat
+    for panel, (label, columns, chance) in zip(axes, panels, strict=True):
         panel.set(xlabel='depth: blocks passed; out: after the last norm', ylabel=label)
         panel.grid(alpha=0.3)
         if not set(columns) <= set(table):
