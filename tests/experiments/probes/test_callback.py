@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.experiments.probes import FrozenProbe
@@ -111,3 +112,25 @@ def test_a_classification_is_probed_every_few_epochs(tmp_path):
 def test_too_few_samples_are_an_error_before_training(tmp_path):
     with pytest.raises(ValueError, match='neighbors is 20'):
         train(tmp_path, FrozenProbe(neighbors=20, every_n_epochs=100))
+
+
+def test_an_unknown_probe_is_an_error():
+    with pytest.raises(ValueError, match='svm'):
+        FrozenProbe(probes=['svm'])
+
+
+def test_it_is_configured_in_yaml():
+    bands = {'bands': ['VV', 'VH'], 'size': 32}
+    data = 'torchgeo_channelmae.datamodules.BigEarthNetS1S2DataModule'
+    options = {
+        'datamodule': {'class_path': data, 'init_args': bands},
+        'probes': ['knn'],
+        'samples': 2000,
+    }
+    probe = 'torchgeo_channelmae.experiments.probes.FrozenProbe'
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument('--callback', type=Callback)
+    content = {'callback': {'class_path': probe, 'init_args': options}}
+    callback = parser.instantiate(parser.parse_object(content)).callback
+    assert isinstance(callback, FrozenProbe)
+    assert callback.datamodule.bands == ('VV', 'VH')

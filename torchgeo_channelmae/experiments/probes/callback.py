@@ -61,6 +61,9 @@ class FrozenProbe(Callback):
             pool: How tokens become a feature: ``mean``, ``bands`` or ``token``.
             fresh_bands: How bands start that the encoder does not know.
             prefix: Prefix of the logged names.
+
+        Raises:
+            ValueError: If there is no such probe.
         """
         super().__init__()
         self.datamodule = datamodule
@@ -71,6 +74,8 @@ class FrozenProbe(Callback):
         self.pool: Pool = pool
         self.fresh_bands: FreshBands = fresh_bands
         self.prefix = prefix
+        if not set(self.probes) <= set(PROBES):
+            raise ValueError(f'probes is {probes}. Use {" or ".join(PROBES)}.')
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
