@@ -103,8 +103,8 @@ def page_of(
         batch = datamodule.collate_fn(samples)
         after = process_batch(datamodule, batch, split)['image']
     facts = data_facts(datamodule)
-    named = facts.class_names if facts else None
-    classes: Sequence[str] = named or getattr(_base(dataset), 'classes', ())
+    known: Any = facts.class_names if facts else None
+    classes: Sequence[str] = known or getattr(_base(dataset), 'classes', ())
     cards = [
         Card(_name(sample, number), _labels(sample, classes), image, _flat(result))
         for number, (sample, image, result) in enumerate(
