@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torchgeo.datasets import MMEarth, S2100k
 
 from ..config import build, find_class
-from ..datamodules.known import source_class
 from ..samplers.balancing import entropy
 from ..samplers.epoch import LandCoverBalancedSampler
 from ..samplers.shares import ClassShares, Values, write_shares
@@ -175,7 +174,7 @@ def _open(spec: dict[str, Any], source: str) -> Any:
     elif issubclass(kind, S2100k):
         given['mode'] = 'points'
     spec = {**spec, 'init_args': given}
-    return build(spec, 'dataset', source_class(kind).dataset_class(kind))
+    return build(spec, 'dataset')
 
 
 def _settle(

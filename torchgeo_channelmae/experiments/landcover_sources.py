@@ -11,7 +11,8 @@ import torch
 from torchgeo.datasets import MMEarth
 from tqdm import tqdm
 
-from ..datamodules.known import Source, make_source, source_class
+from ..datamodules.known_sources import find_facts
+from ..datamodules.sources import Source
 from ..datasets.metadata import PatchTable
 from ..datasets.parallel import use_in_order
 from ..samplers.shares import Values, label_shares
@@ -27,7 +28,8 @@ _LEAST = 0.5  # of a sample's pixels have to have a class
 
 def known_source(dataset: Any) -> Source | None:
     """Return what is known of a dataset, None if its class is not known."""
-    return None if source_class(type(dataset)) is Source else make_source(dataset)
+    facts = find_facts(type(dataset))
+    return None if facts.bands is None else Source(dataset, facts)
 
 
 def known_centres(
@@ -41,7 +43,7 @@ def known_centres(
     if source is None:
         return None
     try:
-        places = source.coordinates(rows)
+        places = source.places(rows)
     except ValueError as error:
         raise ValueError(
             f'The coordinates of {source.name} could not be read: '

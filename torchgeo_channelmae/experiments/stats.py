@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..config import ClassSpec
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.common import SourceDataModule
+from ..datamodules.source_datamodule import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
 from ..datamodules.pretraining import PretrainingDataModule
 from ..datamodules.statistics import (
@@ -20,7 +20,7 @@ from ..datamodules.statistics import (
     missing_pixels,
     write_statistics,
 )
-from ..datamodules.visits import NamedBands
+from ..datamodules.named_bands import NamedBands
 from ..datasets.patches import BigEarthNetPatches
 from ..randomness import generator
 from .configuration import read_datamodule
