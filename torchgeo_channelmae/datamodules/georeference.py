@@ -46,7 +46,8 @@ def _center(path: str | Path) -> tuple[float, float]:
             raise ValueError(
                 f'{path} has no coordinate reference system. Use another val_by.'
             )
-        x, y = file.transform * (file.width / 2, file.height / 2)
+        left, bottom, right, top = file.bounds
+        x, y = (left + right) / 2, (bottom + top) / 2
         (lon,), (lat,) = transform(file.crs, 'EPSG:4326', [x], [y])
         return lon, lat
 
@@ -115,15 +116,14 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
 def _square_names(code: int) -> tuple[str, ...]:
     """Return the names of a square in its zone; none if no part of it is there."""
     zone, column, row = code // 2000, code // 200 % 10, code % 200 - 100
-    names = set()
-    for x in (1, _SQUARE // 2, _SQUARE - 1):
-        for y in (1, _SQUARE // 2, _SQUARE - 1):
-            east, north = column * _SQUARE + x, row * _SQUARE + y
-            lon, lat = _UTM(east, north, inverse=True)
-            if zone and -80 <= lat < 84:
-                lon = (lon + 6 * zone - 6) % 360 - 180
-                names.add(_MGRS.toMGRS(lat, lon, MGRSPrecision=0))
-    return tuple(sorted(name for name in names if name.startswith(f'{zone:02}')))
+    inside = (1, _SQUARE // 2, _SQUARE - 1)
+    x, y = np.meshgrid(inside, inside)
+    lon, lat = _UTM(column * _SQUARE + x, row * _SQUARE + y, inverse=True)
+    lon = (lon + 6 * zone - 6) % 360 - 180
+    found = mgrs_squares(np.stack([lon.ravel(), lat.ravel()], axis=1)).tolist()
+    bands = {name[2] for name in found if name}
+    ends = {name[3:] for name in found if name.startswith(f'{zone:02}')}
+    return tuple(f'{zone:02}{band}{end}' for band in bands for end in ends)
 
 
 def _checked(
