@@ -43,7 +43,7 @@ def images(datamodule, count):
 
 def boxes(data, count):
     """Return the outlines of places that a dataset tries."""
-    places = [next(data.source.places_of(seed)) for seed in range(count)]
+    places = [next(data.source.draw_places(seed)) for seed in range(count)]
     return [shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in places]
 
 
@@ -85,7 +85,7 @@ def test_training_and_validation_places_keep_the_gap(scene):
     for data in (train, val):
         outlines = boxes(data, 20)
         assert all(data.source.area.buffer(1e-3).contains(outlines))
-    x, y, _ = next(val.source.places_of(0))
+    x, y, _ = next(val.source.draw_places(0))
     column = val.source.dataset[x, y]['image'][0, 0, 0].item() - 1
     assert column * 10 + 300_000 == pytest.approx(x.start, abs=10)
 
@@ -182,7 +182,7 @@ def test_a_wrong_argument_raises_in_the_constructor(wrong):
 @pytest.mark.parametrize(
     ('changed', 'named'),
     [
-        ({'size': 400, 'val_fraction': 0.0}, '400 px'),
+        ({'size': 400}, '400 px'),
         ({'block': 5e5}, 'block'),
         ({'bands': ['B02', 'B22']}, 'B22'),
         ({'name': 'EuroSAT'}, 'EuroSAT. Use PretrainingDataModule'),

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from torchgeo_channelmae.datamodules.georeference import mgrs_squares
 from torchgeo_channelmae.datamodules.holdout import (
+    Holdout,
     blocks,
     exclude_test_tiles,
     hold_out,
-    near,
-    split_rows,
 )
 from torchgeo_channelmae.datamodules.sources import Source, SourceFacts
 
@@ -36,9 +35,8 @@ def source_of(count, scenes_are_places=False, **columns):
 
 
 def split(source, val_by='auto', gap=5.0, seed=0):
-    train, val, note = split_rows(
-        source, source.rows(), val_by, 0.3, seed, 100.0, gap, None
-    )
+    holdout = Holdout(val_by, None, 0.3, seed, 100.0, gap)
+    train, val, note = holdout.split(source, source.rows)
     assert not set(train) & set(val)
     return train, val, note
 
@@ -106,12 +104,6 @@ def test_no_training_sample_is_within_the_gap_of_one_that_validates(
     assert kilometers(places[train], places[val]).min() > gap
     group = mgrs_squares if val_by == 'tile' else lambda where: blocks(where, 100)
     assert not set(group(places[train])) & set(group(places[val]))
-
-
-def test_places_without_coordinates_are_near_none():
-    places = np.array([[9.0, 50.0], [np.nan, np.nan], [9.001, 50.0]])
-    assert near(places, places[:1], 5.0).tolist() == [True, False, True]
-    assert near(places, places[1:2], 5.0).tolist() == [False] * 3
 
 
 def test_a_source_without_what_val_by_needs_is_refused():

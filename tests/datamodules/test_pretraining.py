@@ -111,15 +111,6 @@ def test_another_dataset_can_validate_in_a_folder_of_its_own(eurosat):
     assert datamodule.val_dataset.names.tolist() == ['Val1_1', 'Val2_2']
 
 
-@pytest.mark.parametrize('name', ['EuroSAT', 'So2Sat'])
-def test_validating_on_what_trains_is_refused(name, tmp_path):
-    getattr(fabricate, name.lower())(tmp_path)
-    init_args = {} if name == 'EuroSAT' else {'checksum': False}
-    val = {'class_path': name, 'init_args': init_args}
-    with pytest.raises(ValueError, match='val_dataset'):
-        module(name, tmp_path, init_args=init_args, val_dataset=val, batch_size=1)
-
-
 def test_there_may_be_no_validation(eurosat):
     datamodule = module('EuroSAT', eurosat, val_fraction=0)
     assert datamodule.num_patches == {'train': 6}

@@ -46,7 +46,7 @@ def source_of(name, root, wanted=None, level=None, **arguments):
 
 
 def values(source, bands):
-    image = NamedBands(source, bands, source.rows(), (0,))[0]['image']
+    image = NamedBands(source, bands, source.rows, (0,))[0]['image']
     assert image.dtype == torch.float32
     assert (image == image[:, :1, :1]).all()
     return image[:, 0, 0].tolist()
@@ -66,7 +66,7 @@ def test_every_band_arrives_under_its_own_name(case, tmp_path):
 def test_our_own_bigearthnet_arrives_as_its_dataset_returns_it():
     dataset = BigEarthNetLMDB(bands=('VH', 'B8A'))
     source = Source(dataset, find_facts(BigEarthNetLMDB))
-    sample = NamedBands(source, ('B8A', 'VH'), source.rows())[3]
+    sample = NamedBands(source, ('B8A', 'VH'), source.rows)[3]
     assert torch.equal(sample['image'], dataset[3]['image'].flip(0))
     assert sample['patch_id'] == dataset[3]['patch_id']
     assert (
@@ -93,8 +93,8 @@ def test_mmearth_uses_the_tiles_of_one_level_in_digital_numbers(
 ):
     fabricate.mmearth(tmp_path)
     source = source_of('MMEarth', tmp_path, None, level, subset='MMEarth100k')
-    assert source.rows().tolist() == [row]
-    assert source.names(source.rows()).tolist() == [str(10 + row)]
+    assert source.rows.tolist() == [row]
+    assert source.column('names', source.rows).tolist() == [str(10 + row)]
     assert {band.sensor for band in source.bands} == {f'Sentinel-2 {level}'}
     bands = L1C if level == 'L1C' else L2A
     assert values(source, bands) == [VALUES[band] + added for band in bands]
@@ -111,7 +111,7 @@ def test_mmearth_scaled_by_extremes_is_refused(tmp_path):
 def test_each_draw_of_a_location_is_one_season(seasons, tmp_path):
     fabricate.ssl4eo(tmp_path, seasons=seasons)
     source = source_of('SSL4EOS12', tmp_path, split='s2a')
-    data = NamedBands(source, ('B02',), source.rows(), ('visit', 0))
+    data = NamedBands(source, ('B02',), source.rows, ('visit', 0))
     state = random.getstate()
     drawn = [data[number]['image'][0, 0, 0].item() for number in range(30)]
     assert random.getstate() == state
@@ -131,9 +131,9 @@ def test_locations_are_those_on_disk_on_the_tiles_of_all_their_seasons(tmp_path)
     season.rename(season.with_name('20200104T054639_20200104T054639_T43RCP'))
     fabricate.ssl4eo(tmp_path, (3,), ('43RDP',), seasons=2)
     source = source_of('SSL4EOS12', tmp_path, split='s2a')
-    rows = source.rows()
+    rows = source.rows
     assert rows.tolist() == [3, 3007]
-    assert source.names(rows).tolist() == ['0000003', '0003007']
+    assert source.column('names', rows).tolist() == ['0000003', '0003007']
     assert source.column('tiles', rows).tolist() == [['43RCP', '43RDP'], ['10TEK', '']]
 
 
@@ -160,15 +160,15 @@ def test_places_and_scenes_are_those_of_the_files(tmp_path):
     places = [(9.5, 50.25), (10.5, 48.75)]
     fabricate.eurosat(tmp_path, places)
     source = source_of('EuroSAT', tmp_path)
-    assert not source.places_at_hand
+    assert 'places' not in source.columns
     center = np.array(places) + 4e-4 * np.array([1, -1])  # 8 px of 1e-4 degrees
-    assert source.places(source.rows()) == pytest.approx(center, abs=1e-9)
+    assert source.places(source.rows) == pytest.approx(center, abs=1e-9)
     (tmp_path / 'sen').mkdir()
     fabricate.sen12ms(tmp_path / 'sen')
     source = source_of('SEN12MS', tmp_path / 'sen', checksum=False)
     scenes = [f'ROIs1158_spring_{scene}' for scene in (1, 1, 2, 2, 3, 3)]
-    assert source.column('scenes', source.rows()).tolist() == scenes
-    assert source.places(source.rows()[:1]).shape == (1, 2)
+    assert source.column('scenes', source.rows).tolist() == scenes
+    assert source.places(source.rows[:1]).shape == (1, 2)
 
 
 @pytest.mark.parametrize('version', ['BigEarthNet', 'BigEarthNetV2'])
@@ -176,7 +176,7 @@ def test_bigearthnet_names_its_tiles_scenes_and_v1_patches(version, tmp_path):
     write = {'BigEarthNet': fabricate.bigearthnet_v1}
     write.get(version, fabricate.bigearthnet_v2)(tmp_path)
     source = source_of(version, tmp_path)
-    rows = source.rows()
+    rows = source.rows
     names = fabricate.V1_NAMES if version == 'BigEarthNet' else fabricate.S2_NAMES
     found = {
         key: source.column(key, rows).tolist()

@@ -75,16 +75,8 @@ class GeoPretrainingDataModule(SourceDataModule):
     @override
     def make_source(self, spec: Any, role: str) -> GeoSource:
         """Build a dataset and look up its facts."""
-        kind = self.find_dataset(spec, role)
-        return GeoSource(
-            self.build_dataset(spec, role, **self._band_arguments(kind)),
-            self.size,
-            self.max_nodata,
-            self.level,
-            self.image_key,
-            self.dataset_bands,
-            self.nodata,
-        )
+        dataset = self.build_dataset(spec, role, self._band_arguments)
+        return GeoSource(dataset, self.size, self.max_nodata, **self.reading)
 
     def _band_arguments(self, kind: Any) -> dict[str, Any]:
         """Return arguments that make a class read the bands; B10 is not in L2A."""
@@ -111,7 +103,7 @@ class GeoPretrainingDataModule(SourceDataModule):
                 f'{source.name}: {len(source.dataset)} files, {shares[0]} of their '
                 f'area trains, {shares[1]} validates.'
             )
-        train = source.within(areas[0], self.samples_per_epoch, 'training')
+        train = source.within(areas[0], self.samples_per_epoch)
         if self.transfer_test is not None:
             tiles, test = train.area_tiles(), transfer_tiles(self.transfer_test)
             shared = np.intersect1d(tiles, test)
@@ -119,13 +111,13 @@ class GeoPretrainingDataModule(SourceDataModule):
             if self.overlap == 'drop':
                 train.excluded = test
         if self.val_fraction:
-            places = source.within(areas[1], self.val_samples, 'validation')
+            places = source.within(areas[1], self.val_samples)
             places.excluded = train.excluded
             val = self._named(places, 'validation')
         return self._named(train, 'place', global_seed()), val
 
     def _named(self, places: GeoSource, *address: int | str) -> NamedBands:
-        return NamedBands(places, self.bands, places.rows(), address, self.max_nodata)
+        return NamedBands(places, self.bands, places.rows, address, self.max_nodata)
 
     @override
     def make_record(self, train: NamedBands) -> DataRecord:

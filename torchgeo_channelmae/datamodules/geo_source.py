@@ -4,6 +4,8 @@ import copy
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self, override
 
 import numpy as np
@@ -17,7 +19,7 @@ from torchgeo.samplers import RandomPatchSampler, RandomTimestampSampler
 from ..randomness import derive_seed
 from .georeference import Names, sentinel2_tiles
 from .holdout import hold_out
-from .sources import Rows, Source, SourceFacts, described_bands, padded
+from .sources import Source, SourceFacts, described_bands, padded
 from .statistics import missing_pixels
 
 _DEGREE = 111_320.0  # meters at most
@@ -44,9 +46,7 @@ class GeoSource(Source):
         pixels: int,
         max_nodata: float,
         level: str | None = None,
-        key: str = 'image',
-        bands: list[str] | None = None,
-        nodata: float | None = None,
+        **reading: Any,
     ) -> None:
         """Initialize from a whole dataset.
 
@@ -55,39 +55,35 @@ class GeoSource(Source):
             pixels: Height and width of a place in pixels.
             max_nodata: Largest share of a band's pixels without data.
             level: Product level of its Sentinel-2 bands; None is that in file names.
-            key: Key of the image in a sample, where ``bands`` are given.
-            bands: Names of its channels, in order; None is those of its class.
-            nodata: Pixel value that means no data; None is 0 for Sentinel-2.
+            **reading: ``key``, ``bands`` and ``nodata``, see :class:`.Source`; the
+                default is the bands of the class, and 0 for Sentinel-2.
 
         Raises:
             ValueError: If its bands are unknown.
         """
+        sentinel2 = isinstance(dataset, tg.Sentinel2)
         paths = list(map(str, dataset.index.get('filepath', [])))
-        if isinstance(dataset, tg.Sentinel2) and level is None:  # L2A has resolutions
+        if sentinel2 and level is None:  # names of L2A have resolutions
             level = 'L2A' if re.search(r'_\d0m\.[^/]*$', paths[0]) else 'L1C'
-        names = getattr(dataset, 'bands', None) or ''
-        listed = [] if isinstance(names, str) else [padded(name) for name in names]
-        facts = SourceFacts(
-            bands=(lambda source: described_bands(listed, level)) if listed else None
-        )
-        super().__init__(dataset, facts, level, key, bands, nodata)
-        if nodata is None and any('Sentinel-2' in band.sensor for band in self.bands):
-            self.nodata = 0
+        named = getattr(dataset, 'bands', None)
+        facts = SourceFacts(nodata=0 if sentinel2 else None)
+        if named and not isinstance(named, str):
+            bands = described_bands([padded(name) for name in named], level)
+            facts = replace(facts, bands=lambda source: bands)
+        super().__init__(dataset, facts, level, **reading)
         if self.nodata is not None and isinstance(dataset, tg.RasterDataset):
             dataset.nodata = self.nodata  # so that resampling leaves it out
         self.pixels = pixels
         self.max_nodata = max_nodata
         self.excluded: Names = np.array([], dtype=np.str_)
-        self.area = dataset.index.geometry.union_all()
         self._offsets: dict[Any, set[float]] = defaultdict(set)
         for interval, path in zip(dataset.index.index, paths, strict=False):
-            match = (
-                _BASELINE.search(path) if isinstance(dataset, tg.Sentinel2) else None
-            )
-            new = match is not None and int(match[1]) >= 400
+            baseline = _BASELINE.search(path) if sentinel2 else None
+            new = baseline is not None and int(baseline[1]) >= 400
             self._offsets[interval.left].add(_OFFSET if new else 0.0)
         self._degrees = Transformer.from_crs(dataset.crs, 'EPSG:4326', always_xy=True)
         self._process = os.getpid()
+        self._set_area(dataset.index.geometry.union_all(), None)
 
     @override
     def missing(self, image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -99,40 +95,36 @@ class GeoSource(Source):
         missing = [missing_pixels(band[None], self.nodata) for band in image]
         return np.concatenate(missing)
 
-    def within(self, area: BaseGeometry, count: int | None, role: str) -> Self:
+    def within(self, area: BaseGeometry, count: int | None) -> Self:
         """Return the source of places inside an area.
 
         Args:
             area: In the dataset's coordinate reference system.
             count: Number of places; None is about as many as fit without overlap.
-            role: What they are for, to name it.
 
         Raises:
             ValueError: If no place fits.
         """
         new = copy.copy(self)
-        new.area = area
+        new._set_area(area, count)
+        return new
+
+    def _set_area(self, area: BaseGeometry, count: int | None) -> None:
         patches = RandomPatchSampler(
             self.dataset, size=self.pixels, length=_TRIES, roi=area
         )
         if patches.series.is_empty.all():
             raise ValueError(
                 f'No place of {self.pixels} px, with the circle around it, fits into '
-                f'the {role} area of {self.name}. Use a smaller size, or another block '
-                f'or val_fraction.'
+                f'an area of {self.name}. Check size, block and val_fraction.'
             )
-        new.side = max(patches.size)
-        new.count = count or max(round(area.area / np.prod(patches.size)), 1)
-        new._sampler = patches @ RandomTimestampSampler(self.dataset)
-        return new
+        self.area = area
+        self.side = max(patches.size)
+        self.rows = np.arange(count or max(round(area.area / self.side**2), 1))
+        self._sampler = patches @ RandomTimestampSampler(self.dataset)
 
-    @override
-    def rows(self) -> Rows:
-        """Return a number per place."""
-        return np.arange(self.count)
-
-    def places_of(self, seed: int) -> Any:
-        """Yield places to try, with a date each."""
+    def draw_places(self, seed: int) -> Iterator[Place]:
+        """Draw places to try, with a date each."""
         rng = np.random.default_rng(seed)
         self._sampler.spatial_sampler.generator = rng
         self._sampler.temporal_sampler.generator = rng
@@ -143,28 +135,26 @@ class GeoSource(Source):
         """Return the sample at a place.
 
         Raises:
-            ValueError: If many places in a row have too little data.
+            ValueError: If none of 100 places can be used.
         """
         if os.getpid() != self._process:  # open files of its own in a forked worker
             self._process = os.getpid()
             self.dataset = copy.deepcopy(self.dataset)
-        best = 1.0
-        for place in self.places_of(derive_seed(*address, row)):
+        for place in self.draw_places(derive_seed(*address, row)):
             offsets = self._offsets.get(place[2].start, {0.0})
             if len(offsets) > 1 or self._is_excluded(place):
                 continue
             sample: dict[str, Any] = self.dataset[place]
             image = self.image(sample)
-            share = float(self.missing(image.numpy()).mean(axis=(1, 2)).max())
-            best = min(best, share)
-            if share <= self.max_nodata:
+            shares = self.missing(image.numpy()).mean(axis=(1, 2))
+            if shares.max() <= self.max_nodata:
                 (offset,) = offsets
                 sample[self.key] = (image - offset).masked_fill(image == 0, 0)
                 return sample
         raise ValueError(
-            f'{_TRIES} random places of {self.name} have more than '
-            f'max_nodata={self.max_nodata:.0%} of their pixels without data (the best '
-            f'{best:.0%}). Check nodata and transfer_test, or raise max_nodata.'
+            f'No random place of {self.pixels} px in {self.name} has enough data '
+            f'(max_nodata={self.max_nodata:.0%}) and is off transfer_test. Check '
+            f'these, nodata, size and block.'
         )
 
     def _is_excluded(self, place: Place) -> bool:
@@ -192,7 +182,7 @@ class GeoSource(Source):
         shapely.prepare(wide)
         inside = shapely.contains_xy(wide, x, y)
         crs = CRS(self.dataset.crs)
-        unit = 1 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
+        unit = crs.axis_info[0].unit_conversion_factor
         margin = 0.75 * step * (_DEGREE if crs.is_geographic else unit) + 100
         points = np.stack(self._degrees.transform(x[inside], y[inside]), axis=-1)
         found: Names = np.unique(sentinel2_tiles(points, margin))

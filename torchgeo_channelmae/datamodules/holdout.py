@@ -1,6 +1,7 @@
 """Validation samples without neighbors in training, and test tiles kept out of both."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,95 +85,92 @@ def near(places: Coordinates, others: Coordinates, km: float) -> npt.NDArray[np.
     """Return which places lie within a distance of any other place.
 
     Args:
-        places: (places, 2) longitude and latitude in degrees, NaN where unknown.
+        places: (places, 2) longitude and latitude in degrees.
         others: (others, 2) the other places.
         km: The distance in km.
     """
-    found = np.zeros(len(places), dtype=bool)
-    known, valid = (np.isfinite(each).all(axis=1) for each in (places, others))
-    if known.any() and valid.any():
-        tree = BallTree(np.radians(others[valid, ::-1]), metric='haversine')
-        distance, _ = tree.query(np.radians(places[known, ::-1]))
-        found[known] = distance[:, 0] * _RADIUS <= km
+    tree = BallTree(np.radians(others[:, ::-1]), metric='haversine')
+    distance, _ = tree.query(np.radians(places[:, ::-1]))
+    found: npt.NDArray[np.bool_] = distance[:, 0] * _RADIUS <= km
     return found
 
 
-def split_rows(
-    source: Source,
-    rows: Rows,
-    val_by: str,
-    fraction: float,
-    seed: int,
-    block_km: float,
-    gap_km: float,
-    key: str | None,
-) -> tuple[Rows, Rows, str]:
-    """Split samples into training and validation.
+@dataclass(frozen=True)
+class Holdout:
+    """How samples are split into training and validation.
 
-    Args:
-        source: The dataset.
-        rows: The samples.
+    Attributes:
         val_by: What is held out whole: 'scene', 'tile', 'block', 'key', or 'random' for
             single samples. 'auto' is the first of scene (where scenes lie apart), tile
             and block that is known without opening every file.
+        key: For 'key': name of a sequence of the dataset, or of an entry of its samples
+            (all are then read once).
         fraction: Share of the groups held out.
         seed: Seed of the choice.
         block_km: Side of a block.
-        gap_km: With tiles and blocks, training samples closer than this to one that is
-            held out are left out, where coordinates are known.
-        key: For 'key': name of a sequence of the dataset, or of an entry of its samples
-            (all are then read once).
-
-    Returns:
-        Rows to train on, rows to validate on, and a sentence that describes the split.
-
-    Raises:
-        ValueError: If what ``val_by`` needs is unknown.
+        gap_km: With tiles and blocks, training samples within this distance of one that
+            is held out are left out, where coordinates are known.
     """
-    by, groups = _groups(source, rows, val_by, block_km, key)
-    held = hold_out(groups, fraction, seed)
-    kept = ~held
-    note = (
-        f'{source.name}: {held.sum()} of {len(rows)} samples validate, in '
-        f'{len(np.unique(groups[held]))} of {len(np.unique(groups))} groups (val_by '
-        f'{by})'
-    )
-    places = source.places(rows) if by in ('tile', 'block') and gap_km else None
-    if places is not None:
-        left_out = near(places, places[held], gap_km) & kept
-        kept &= ~left_out
-        note += f', {left_out.sum()} within gap_km={gap_km} of them are left out'
-    return rows[kept], rows[held], f'{note}.'
 
+    val_by: str = 'auto'
+    key: str | None = None
+    fraction: float = 0.1
+    seed: int = 0
+    block_km: float = 100.0
+    gap_km: float = 5.0
 
-def _groups(
-    source: Source, rows: Rows, val_by: str, block_km: float, key: str | None
-) -> tuple[str, npt.NDArray[Any]]:
-    """Return how groups were found, and the group of each sample."""
-    auto = val_by == 'auto'
-    if val_by == 'random':
-        return val_by, np.arange(len(rows))
-    if val_by == 'key':
-        return val_by, _values(source, rows, str(key))
-    if val_by == 'scene' or (auto and source.facts.scenes_are_places):
-        scenes = source.column('scenes', rows)
-        if scenes is not None:
-            return 'scene', scenes
-    if val_by in ('auto', 'tile'):
-        tiles = source.column('tiles', rows)
-        if tiles is not None:
-            return 'tile', tiles[:, 0]
-    if val_by in ('tile', 'block') or (auto and source.places_at_hand):
-        places = source.places(rows)
-        if places is not None and val_by == 'tile':
-            return 'tile', mgrs_squares(places)
+    def split(self, source: Source, rows: Rows) -> tuple[Rows, Rows, str]:
+        """Split samples into training and validation.
+
+        Returns:
+            Rows to train on, rows to validate on, and a sentence about the split.
+
+        Raises:
+            ValueError: If what ``val_by`` needs is unknown.
+        """
+        by, groups = self._groups(source, rows)
+        held = hold_out(groups, self.fraction, self.seed)
+        kept = ~held
+        note = (
+            f'{source.name}: {held.sum()} of {len(rows)} samples validate, in '
+            f'{len(np.unique(groups[held]))} of {len(np.unique(groups))} groups '
+            f'(val_by {by})'
+        )
+        places = None
+        if by in ('tile', 'block') and self.gap_km:
+            places = source.places(rows)
         if places is not None:
-            return 'block', blocks(places, block_km)
-    raise ValueError(
-        f'{source.name} does not have what val_by={val_by!r} needs: scenes, tiles or '
-        f"coordinates. Use val_dataset, val_by='key' with a val_key, or 'random' if "
-        f'neighbors may be on both sides.'
-    )
+            kept &= ~near(places, places[held], self.gap_km)
+            left_out = (~held & ~kept).sum()
+            note += f', {left_out} within gap_km={self.gap_km} of them are left out'
+        return rows[kept], rows[held], f'{note}.'
+
+    def _groups(self, source: Source, rows: Rows) -> tuple[str, npt.NDArray[Any]]:
+        """Return how groups were found, and the group of each sample."""
+        auto = self.val_by == 'auto'
+        if self.val_by == 'random':
+            return 'random', np.arange(len(rows))
+        if self.val_by == 'key':
+            return 'key', _values(source, rows, str(self.key))
+        if self.val_by == 'scene' or (auto and source.facts.scenes_are_places):
+            scenes = source.column('scenes', rows)
+            if scenes is not None:
+                return 'scene', scenes
+        if self.val_by in ('auto', 'tile'):
+            tiles = source.column('tiles', rows)
+            if tiles is not None:
+                return 'tile', tiles[:, 0]
+        if self.val_by in ('tile', 'block') or (auto and 'places' in source.columns):
+            places = source.places(rows)
+            if places is not None and self.val_by == 'tile':
+                return 'tile', mgrs_squares(places)
+            if places is not None:
+                return 'block', blocks(places, self.block_km)
+        raise ValueError(
+            f'{source.name} lacks what val_by={self.val_by!r} needs. Use val_dataset, '
+            f"val_by='key' with a val_key, or 'random' if neighbors may be on both "
+            f'sides.'
+        )
 
 
 def _values(source: Source, rows: Rows, key: str) -> npt.NDArray[Any]:
@@ -187,8 +185,7 @@ def _values(source: Source, rows: Rows, key: str) -> npt.NDArray[Any]:
             raise ValueError(
                 f'{source.name} has no val_key {key!r}. Use one of {", ".join(sample)}.'
             )
-        value = sample[key]
-        values.append(str(value.tolist() if hasattr(value, 'tolist') else value))
+        values.append(str(np.asarray(sample[key]).tolist()))
     return np.array(values)
 
 

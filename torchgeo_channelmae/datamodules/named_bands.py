@@ -49,7 +49,7 @@ class NamedBands(Dataset[dict[str, Any]]):
         """Look up the bands and names."""
         available = sensors.names(self.source.bands)
         self.order = [available.index(band) for band in self.bands]
-        self.names: Names | None = self.source.names(self.rows)
+        self.names: Names | None = self.source.column('names', self.rows)
 
     def __len__(self) -> int:
         """Return the number of samples."""

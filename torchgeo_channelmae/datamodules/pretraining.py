@@ -13,13 +13,13 @@ from ..randomness import global_seed
 from ..samplers import epoch as samplers
 from .holdout import (
     VAL_BY,
+    Holdout,
     exclude_test_tiles,
     known_tiles,
-    split_rows,
     transfer_tiles,
 )
 from .known_sources import find_facts
-from .named_bands import EpochNumbers, NamedBands
+from .named_bands import NamedBands
 from .source_datamodule import SourceDataModule
 from .sources import Rows, Source
 
@@ -73,13 +73,11 @@ class PretrainingDataModule(SourceDataModule):
         """
         super().__init__(dataset, **kwargs)
         self.val_by = val_by
-        self.val_key = val_key
         self.val_specification = val_dataset
-        self.block_km = block_km
-        self.gap_km = gap_km
+        split = (self.val_fraction, self.split_seed, block_km, gap_km)
+        self.holdout = Holdout(val_by, val_key, *split)
         self.sampler = sampler
         self.on_error = on_error
-        self._sampler: Any = None
         with deferred_errors(self):
             self.check_choices(val_by=VAL_BY, on_error=('raise', 'skip'))
             if val_by == 'key' and val_key is None:
@@ -96,29 +94,24 @@ class PretrainingDataModule(SourceDataModule):
         super().setup(stage)
         if stage == 'fit':
             if self.sampler is not None:
-                self._sampler = self._build_sampler(self.sampler)
-                steered = _is_steered(self._sampler)
+                made = self._made_sampler = self._build_sampler(self.sampler)
+                plain = type(made) is samplers.EpochSampler
+                steered = False if plain else getattr(made, 'uses_labels', None)
                 self.record = replace(self.record, labels_steered=steered)
-            self.check_batch_size(getattr(self._sampler, 'samples_per_epoch', None))
+            self.check_batch_size(
+                getattr(self._made_sampler, 'samples_per_epoch', None)
+            )
         if stage == 'predict':
-            rows = self.source.rows()
+            rows = self.source.rows
             self.predict_dataset = self._named(self.source, rows, 'predict')
 
     @override
     def make_source(self, spec: Any, role: str) -> Source:
         """Build a dataset and look up its facts."""
-        facts = find_facts(self.find_dataset(spec, role))
-        dataset = self.build_dataset(spec, role, **facts.arguments(self.wanted))
-        return Source(
-            dataset, facts, self.level, self.image_key, self.dataset_bands, self.nodata
+        dataset = self.build_dataset(
+            spec, role, lambda kind: find_facts(kind).arguments(self.wanted)
         )
-
-    @override
-    def make_sampler(self, dataset: Any, **shared: Any) -> Any:
-        """Return the sampler of an epoch, with other numbers in each epoch."""
-        if self._sampler is None:
-            return super().make_sampler(dataset, **shared)
-        return EpochNumbers(self._sampler, len(dataset))
+        return Source(dataset, find_facts(type(dataset)), **self.reading)
 
     def _build_sampler(self, spec: ClassSpec) -> Any:
         kind = find_class(spec, 'sampler', (samplers,))
@@ -128,47 +121,18 @@ class PretrainingDataModule(SourceDataModule):
     @override
     def split(self) -> tuple[NamedBands, NamedBands | None]:
         """Return the samples to train on and those to validate on."""
-        source, val_rows = self.source, None
-        rows = self._usable_rows(source)
-        other = source
+        other, val_rows = self.source, None
+        rows = self._usable_rows(self.source)
         if self.val_specification is not None:
             other = self.make_source(self.val_specification, 'val_dataset')
             val_rows = self._usable_rows(other)
-            self._check_disjoint(rows, other, val_rows)
         elif self.val_fraction:
-            rows, val_rows, note = split_rows(
-                source,
-                rows,
-                self.val_by,
-                self.val_fraction,
-                self.split_seed,
-                self.block_km,
-                self.gap_km,
-                self.val_key,
-            )
+            rows, val_rows, note = self.holdout.split(self.source, rows)
             rank_zero_info(note)
-        train = self._named(source, rows, 'visit', global_seed())
+        train = self._named(self.source, rows, 'visit', global_seed())
         if val_rows is None:
             return train, None
         return train, self._named(other, val_rows, 'validation')
-
-    def _check_disjoint(self, rows: Rows, other: Source, val_rows: Rows) -> None:
-        """Check that no sample of val_dataset trains."""
-        names, val_names = self.source.names(rows), other.names(val_rows)
-        root, val_root = (
-            str(getattr(each.dataset, 'root', '')) for each in (self.source, other)
-        )
-        if other.name != self.source.name or root != val_root:
-            return
-        if names is None or val_names is None:
-            same = dict(self.specification or {}) == dict(self.val_specification or {})
-            names, val_names = rows[:same], val_rows[:same]
-        shared = np.intersect1d(names, val_names)
-        if len(shared):
-            raise ValueError(
-                f'val_dataset has samples that are also trained on, such as '
-                f'{shared[0]}. Use another split or folder, or val_fraction.'
-            )
 
     def _named(self, source: Source, rows: Rows, *address: int | str) -> NamedBands:
         return NamedBands(
@@ -177,7 +141,7 @@ class PretrainingDataModule(SourceDataModule):
 
     def _usable_rows(self, source: Source) -> Rows:
         """Return the rows off the tiles of the transfer's test split."""
-        rows = source.rows()
+        rows = source.rows
         if self.transfer_test is None:
             return rows
         test = transfer_tiles(self.transfer_test)
@@ -200,10 +164,3 @@ class PretrainingDataModule(SourceDataModule):
             labels_steered=None if self.sampler else False,
             name_spaces=name_spaces(*known) if known else (),
         )
-
-
-def _is_steered(sampler: Any) -> bool | None:
-    """Return whether labels decide what a sampler draws; None is unknown."""
-    if type(sampler) is samplers.EpochSampler:
-        return False
-    return getattr(sampler, 'uses_labels', None)

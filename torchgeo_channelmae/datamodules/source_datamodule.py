@@ -1,7 +1,7 @@
 """Base of the datamodules that pretrain on any dataset of TorchGeo."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, override
 
 import torch
@@ -97,17 +97,17 @@ class SourceDataModule(ChannelDataModule):
         self.wanted = bands
         self.bands = tuple(bands or ())
         self.root = root
-        self.dataset_bands = dataset_bands
-        self.image_key = image_key
         self.level = level
         self.statistics = statistics
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.transfer_test = transfer_test
         self.overlap = overlap
-        self.nodata = nodata
+        self.reading = dict(level=level, key=image_key, bands=dataset_bands)
+        self.reading['nodata'] = nodata
         self.max_nodata = max_nodata
         self._source: Source | None = None
+        self._made_sampler: Any = None
 
     def check_choices(self, **choices: Sequence[str]) -> None:
         """Check the arguments of the constructor.
@@ -176,20 +176,27 @@ class SourceDataModule(ChannelDataModule):
         """Return what training reads."""
         raise NotImplementedError
 
-    def find_dataset(self, spec: Any, role: str) -> type:
-        """Return the class of a dataset, if it is one for this datamodule."""
+    def build_dataset(
+        self, spec: Any, role: str, arguments: Callable[[type], dict[str, Any]]
+    ) -> Any:
+        """Build a dataset.
+
+        Args:
+            spec: The specification.
+            role: The argument that it is the value of, for errors.
+            arguments: Returns further arguments of its class, for which the
+                specification has no value.
+
+        Raises:
+            ValueError: If the class belongs to the other datamodule.
+        """
         kind = find_class(spec, role)
         geo = issubclass(kind, GeoDataset)
         if geo != (self.root_argument == 'paths'):
             right = f'{"Geo" if geo else ""}PretrainingDataModule'
             raise ValueError(f'{role} is {kind.__name__}. Use {right} for it.')
-        return kind
-
-    def build_dataset(self, spec: Any, role: str, **arguments: Any) -> Any:
-        """Build a dataset with ``root``, and other arguments unless it has them."""
-        if self.root is not None:
-            arguments[self.root_argument] = self.root
-        return build(spec, role, **arguments)
+        root = {} if self.root is None else {self.root_argument: self.root}
+        return build(spec, role, **arguments(kind), **root)
 
     def choose_bands(self) -> None:
         """Set ``bands``, ``mean`` and ``std``.
@@ -221,7 +228,8 @@ class SourceDataModule(ChannelDataModule):
     @override
     def make_sampler(self, dataset: Any, **shared: Any) -> Any:
         """Return the sampler of an epoch, with other numbers in each epoch."""
-        return EpochNumbers(super().make_sampler(dataset, **shared), len(dataset))
+        sampler = self._made_sampler or super().make_sampler(dataset, **shared)
+        return EpochNumbers(sampler, len(dataset))
 
     @override
     def visits(self, dataset: Any) -> Any:

@@ -96,7 +96,6 @@ class Source:
         self.level = level or facts.level
         self.key = 'image' if bands is None else key
         self.nodata = facts.nodata if nodata is None else nodata
-        self._read: Coordinates | None = None
         if bands is not None:
             self.bands = described_bands(bands, level)
         elif facts.bands is None:
@@ -176,44 +175,30 @@ class Source:
             found[channels] = missing_pixels(image[channels], self.nodata)
         return found
 
+    @cached_property
     def rows(self) -> Rows:
-        """Return the sorted indices of the usable samples."""
-        return self._rows
+        """The sorted indices of the usable samples."""
+        rows = self.facts.rows
+        return np.arange(len(self.dataset)) if rows is None else rows(self)
 
     @cached_property
-    def _rows(self) -> Rows:
-        if self.facts.rows is not None:
-            return self.facts.rows(self)
-        return np.arange(len(self.dataset))
-
-    @cached_property
-    def _columns(self) -> dict[str, npt.NDArray[Any]]:
-        found = self.facts.columns(self.dataset, self._rows)
-        return {key: np.asarray(c) for key, c in found.items() if c is not None}
+    def columns(self) -> dict[str, Any]:
+        """What tables and names of files say of all usable samples."""
+        return dict(self.facts.columns(self.dataset, self.rows))
 
     def column(self, key: str, rows: Rows) -> npt.NDArray[Any] | None:
         """Return ``names``, ``scenes``, ``tiles`` or ``patches`` of usable samples."""
-        values = self._columns.get(key)
-        return None if values is None else values[np.searchsorted(self._rows, rows)]
-
-    def names(self, rows: Rows) -> Names | None:
-        """Return the names of usable samples."""
-        return self.column('names', rows)
-
-    @property
-    def places_at_hand(self) -> bool:
-        """Whether places are known without opening every file."""
-        return 'places' in self._columns or self._read is not None
+        values = self.columns.get(key)
+        if values is None:
+            return None
+        return np.asarray(values)[np.searchsorted(self.rows, rows)]
 
     def places(self, rows: Rows) -> Coordinates | None:
         """Return longitude and latitude of usable samples, (rows, 2) in degrees."""
-        if not self.places_at_hand and self.facts.file is not None:
-            files = [self.facts.file(self.dataset, row) for row in self._rows.tolist()]
-            self._read = centers(files)
-        if self._read is None:
-            return self.column('places', rows)
-        places: Coordinates = self._read[np.searchsorted(self._rows, rows)]
-        return places
+        if 'places' not in self.columns and self.facts.file is not None:
+            files = [self.facts.file(self.dataset, row) for row in self.rows.tolist()]
+            self.columns['places'] = centers(files)
+        return self.column('places', rows)
 
     def covering_tiles(self, rows: Rows, read: bool) -> Names | None:
         """Return the Sentinel-2 tiles that may cover each sample.
@@ -227,7 +212,7 @@ class Source:
             ''; None if neither is known.
         """
         named = self.column('tiles', rows)
-        places = self.places(rows) if read or self.places_at_hand else None
+        places = self.places(rows) if read else self.column('places', rows)
         if places is None:
             return named
         covering = sentinel2_tiles(places)

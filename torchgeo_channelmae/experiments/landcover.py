@@ -79,8 +79,8 @@ def landcover(
     _check(out, picture, source, raster, size, uncovered)
     opened = _open(dataset, source)
     known = known_source(opened)
-    rows: Rows = np.arange(len(opened)) if known is None else known.rows()
-    names = None if known is None else known.names(rows)
+    rows: Rows = np.arange(len(opened)) if known is None else known.rows
+    names = None if known is None else known.column('names', rows)
     if source == 'labels':
         values, titles = read_labels(opened, rows, workers)
     else:

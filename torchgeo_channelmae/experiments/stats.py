@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from ..config import ClassSpec
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.source_datamodule import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
+from ..datamodules.named_bands import NamedBands
 from ..datamodules.pretraining import PretrainingDataModule
+from ..datamodules.source_datamodule import SourceDataModule
 from ..datamodules.statistics import (
     BandStatistics,
     missing_pixels,
     write_statistics,
 )
-from ..datamodules.named_bands import NamedBands
 from ..datasets.patches import BigEarthNetPatches
 from ..randomness import generator
 from .configuration import read_datamodule
