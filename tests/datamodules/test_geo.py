@@ -183,7 +183,7 @@ def test_a_wrong_argument_raises_in_the_constructor(wrong):
     ('changed', 'named'),
     [
         ({'size': 400}, '400 px'),
-        ({'block': 5e5}, 'block'),
+        ({'block': 5e5}, 'groups'),
         ({'bands': ['B02', 'B22']}, 'B22'),
         ({'name': 'EuroSAT'}, 'EuroSAT. Use PretrainingDataModule'),
     ],

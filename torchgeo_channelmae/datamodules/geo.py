@@ -8,7 +8,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from .. import sensors
 from ..config import ClassSpec, deferred_errors
-from ..provenance.record import DataRecord
 from ..randomness import global_seed
 from .geo_source import GeoSource, split_area
 from .holdout import report_overlap, transfer_tiles
@@ -66,16 +65,9 @@ class GeoPretrainingDataModule(SourceDataModule):
                     raise ValueError(f'{name} is {value}. Use more.')
 
     @override
-    def setup(self, stage: str) -> None:
-        """Choose the areas of a stage: 'fit' or 'validate'."""
-        super().setup(stage)
-        if stage == 'fit':
-            self.check_batch_size()
-
-    @override
-    def make_source(self, spec: Any, role: str) -> GeoSource:
-        """Build a dataset and look up its facts."""
-        dataset = self.build_dataset(spec, role, self._band_arguments)
+    def make_source(self) -> GeoSource:
+        """Build the dataset and look up its facts."""
+        dataset = self.build_dataset(self._band_arguments)
         return GeoSource(dataset, self.size, self.max_nodata, **self.reading)
 
     def _band_arguments(self, kind: Any) -> dict[str, Any]:
@@ -91,7 +83,7 @@ class GeoPretrainingDataModule(SourceDataModule):
         """Return places to train at and places to validate at."""
         source = self.source
         assert isinstance(source, GeoSource)
-        areas, val = [source.area], None
+        areas, val = (source.area, source.area), None
         if self.val_fraction:
             side = self.size * max(source.dataset.res)
             block, gap = self.block or 20 * side, side if self.gap is None else self.gap
@@ -120,16 +112,9 @@ class GeoPretrainingDataModule(SourceDataModule):
         return NamedBands(places, self.bands, places.rows, address, self.max_nodata)
 
     @override
-    def make_record(self, train: NamedBands) -> DataRecord:
-        """Return what training reads."""
+    def what_is_read(self, train: NamedBands) -> dict[str, Any]:
+        """Return ``tiles`` and ``patches`` of the record."""
         source = train.source
         assert isinstance(source, GeoSource)
         tiles = np.setdiff1d(source.area_tiles(), source.excluded)
-        return DataRecord(
-            dataset=source.name,
-            bands=self.bands,
-            sensors=self.sensor_names,
-            tiles=tuple(tiles.tolist()),
-            patches=None,
-            labels_steered=False,
-        )
+        return {'tiles': tuple(tiles.tolist()), 'patches': None}

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-import mgrs
+import mgrs  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import rasterio

@@ -112,9 +112,7 @@ def _seasons(
     )
 
 
-def _patches(
-    s2_names: Sequence[str], s1_names: Sequence[str], v1_names: Any = None
-) -> dict[str, Any]:
+def _patches(s2_names: Any, s1_names: Any, v1_names: Any = None) -> dict[str, Any]:
     """Return the columns of BigEarthNet's patches; v1 names may be ''."""
     names = np.array(s2_names, dtype=np.str_)
     own = names if v1_names is None else np.where(v1_names == '', names, v1_names)
@@ -129,8 +127,9 @@ def _patches(
 
 def _own_bigearthnet(dataset: Any, rows: Rows) -> dict[str, Any]:
     table = dataset.table.rows(rows)
-    columns = (table.s2_names, table.s1_names, table.v1_names)
-    return _patches(*(c if c is None else np.char.decode(c, 'utf-8') for c in columns))
+    s2, s1 = np.char.decode([table.s2_names, table.s1_names], 'utf-8')
+    v1 = table.v1_names
+    return _patches(s2, s1, None if v1 is None else np.char.decode(v1, 'utf-8'))
 
 
 def _bigearthnet_v1(dataset: Any, rows: Rows) -> dict[str, Any]:

@@ -1,16 +1,14 @@
 """Any of TorchGeo's datasets for pretraining."""
 
-from dataclasses import replace
 from typing import Any, override
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from ..config import ClassSpec, build, deferred_errors, find_class
+from ..config import ClassSpec, deferred_errors
 from ..datasets.names import name_spaces
-from ..provenance.record import DataRecord, patch_hashes
+from ..provenance.record import patch_hashes
 from ..randomness import global_seed
-from ..samplers import epoch as samplers
 from .holdout import (
     VAL_BY,
     Holdout,
@@ -41,7 +39,6 @@ class PretrainingDataModule(SourceDataModule):
         *,
         val_by: str = 'auto',
         val_key: str | None = None,
-        val_dataset: ClassSpec | None = None,
         block_km: float = 100.0,
         gap_km: float = 5.0,
         sampler: ClassSpec | None = None,
@@ -59,7 +56,6 @@ class PretrainingDataModule(SourceDataModule):
                 from tables and names.
             val_key: With val_by key, a sequence that is an attribute of the dataset, or
                 an entry of its samples; all samples are read once for the latter.
-            val_dataset: Another dataset to validate on, instead of groups.
             block_km: Side of a block.
             gap_km: With tiles and blocks, training samples within this distance of one
                 that validates are left out, where files or tables have coordinates.
@@ -73,7 +69,6 @@ class PretrainingDataModule(SourceDataModule):
         """
         super().__init__(dataset, **kwargs)
         self.val_by = val_by
-        self.val_specification = val_dataset
         split = (self.val_fraction, self.split_seed, block_km, gap_km)
         self.holdout = Holdout(val_by, val_key, *split)
         self.sampler = sampler
@@ -83,84 +78,50 @@ class PretrainingDataModule(SourceDataModule):
             if val_by == 'key' and val_key is None:
                 raise ValueError('val_by key needs val_key: an entry of the samples.')
             if gap_km < 0 or block_km <= 0:
-                raise ValueError(
-                    f'gap_km is {gap_km} and block_km {block_km}. Use a gap of at '
-                    f'least 0 and a block above 0.'
-                )
+                raise ValueError(f'gap_km={gap_km}, block_km={block_km}. Use more.')
 
     @override
     def setup(self, stage: str) -> None:
         """Build the datasets of a stage: 'fit', 'validate' or 'predict'."""
         super().setup(stage)
-        if stage == 'fit':
-            if self.sampler is not None:
-                made = self._made_sampler = self._build_sampler(self.sampler)
-                plain = type(made) is samplers.EpochSampler
-                steered = False if plain else getattr(made, 'uses_labels', None)
-                self.record = replace(self.record, labels_steered=steered)
-            self.check_batch_size(
-                getattr(self._made_sampler, 'samples_per_epoch', None)
-            )
         if stage == 'predict':
-            rows = self.source.rows
-            self.predict_dataset = self._named(self.source, rows, 'predict')
+            self.predict_dataset = self._named(self.source.rows, 'predict')
 
     @override
-    def make_source(self, spec: Any, role: str) -> Source:
-        """Build a dataset and look up its facts."""
+    def make_source(self) -> Source:
+        """Build the dataset and look up its facts."""
         dataset = self.build_dataset(
-            spec, role, lambda kind: find_facts(kind).arguments(self.wanted)
+            lambda kind: find_facts(kind).arguments(self.wanted)
         )
         return Source(dataset, find_facts(type(dataset)), **self.reading)
-
-    def _build_sampler(self, spec: ClassSpec) -> Any:
-        kind = find_class(spec, 'sampler', (samplers,))
-        given = {'samples_per_epoch': self.samples_per_epoch, **self.shared()}
-        return build(spec, 'sampler', kind, dataset=self.train_dataset, **given)
 
     @override
     def split(self) -> tuple[NamedBands, NamedBands | None]:
         """Return the samples to train on and those to validate on."""
-        other, val_rows = self.source, None
-        rows = self._usable_rows(self.source)
-        if self.val_specification is not None:
-            other = self.make_source(self.val_specification, 'val_dataset')
-            val_rows = self._usable_rows(other)
-        elif self.val_fraction:
-            rows, val_rows, note = self.holdout.split(self.source, rows)
-            rank_zero_info(note)
-        train = self._named(self.source, rows, 'visit', global_seed())
-        if val_rows is None:
-            return train, None
-        return train, self._named(other, val_rows, 'validation')
-
-    def _named(self, source: Source, rows: Rows, *address: int | str) -> NamedBands:
-        return NamedBands(
-            source, self.bands, rows, address, self.max_nodata, self.on_error
-        )
-
-    def _usable_rows(self, source: Source) -> Rows:
-        """Return the rows off the tiles of the transfer's test split."""
+        source, val = self.source, None
         rows = source.rows
-        if self.transfer_test is None:
-            return rows
-        test = transfer_tiles(self.transfer_test)
-        tiles = source.covering_tiles(rows, read=True)
-        return exclude_test_tiles(rows, tiles, test, self.overlap, source.name)
+        if self.transfer_test is not None:
+            test = transfer_tiles(self.transfer_test)
+            tiles = source.covering_tiles(rows, read=True)
+            rows = exclude_test_tiles(rows, tiles, test, self.overlap, source.name)
+        if self.val_fraction:
+            rows, val_rows, note = self.holdout.split(source, rows)
+            rank_zero_info(note)
+            val = self._named(val_rows, 'validation')
+        return self._named(rows, 'visit', global_seed()), val
+
+    def _named(self, rows: Rows, *address: int | str) -> NamedBands:
+        options = (self.max_nodata, self.on_error)
+        return NamedBands(self.source, self.bands, rows, address, *options)
 
     @override
-    def make_record(self, train: NamedBands) -> DataRecord:
-        """Return what training reads."""
-        source, rows = train.source, train.rows
-        v1_names, known = source.column('patches', rows), []
-        if v1_names is not None:
-            known = [v1_names, np.char.encode(train.names, 'utf-8')]
-        return DataRecord(
-            dataset=source.name,
-            bands=self.bands,
-            sensors=self.sensor_names,
-            tiles=known_tiles(source.covering_tiles(rows, read=False)),
-            patches=patch_hashes(np.unique(np.concatenate(known))) if known else None,
-            labels_steered=None if self.sampler else False,
-            name_spaces=name_spaces(*known) if known else (),
-        )
+    def what_is_read(self, train: NamedBands) -> dict[str, Any]:
+        """Return ``tiles``, ``patches`` and ``name_spaces`` of the record."""
+        v1_names = train.source.column('patches', train.rows)
+        tiles = train.source.covering_tiles(train.rows, read=False)
+        found = {'tiles': known_tiles(tiles), 'patches': None}
+        if v1_names is None:
+            return found
+        names = [v1_names, np.char.encode(np.asarray(train.names), 'utf-8')]
+        hashes = patch_hashes(np.unique(np.concatenate(names)))
+        return found | {'patches': hashes, 'name_spaces': name_spaces(*names)}

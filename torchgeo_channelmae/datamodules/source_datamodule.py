@@ -11,6 +11,8 @@ from torchgeo.datasets import GeoDataset
 from .. import plotting, sensors
 from ..config import ClassSpec, build, find_class, raise_deferred
 from ..provenance.record import DataRecord
+from ..samplers import epoch as samplers
+from ..samplers.epoch import EpochSampler
 from .base import ChannelDataModule
 from .named_bands import EpochNumbers, NamedBands
 from .sources import LEVELS, Source
@@ -24,10 +26,12 @@ class SourceDataModule(ChannelDataModule):
         needs_statistics: Whether mean and standard deviation of each band must be
             known; not while they are computed.
         root_argument: Argument of the datasets that ``root`` is the value of.
+        sampler: Specification of a sampler; None is :class:`.EpochSampler`.
     """
 
     needs_statistics: bool = True
     root_argument: str = 'root'
+    sampler: ClassSpec | None = None
 
     def __init__(
         self,
@@ -103,8 +107,8 @@ class SourceDataModule(ChannelDataModule):
         self.split_seed = split_seed
         self.transfer_test = transfer_test
         self.overlap = overlap
-        self.reading = dict(level=level, key=image_key, bands=dataset_bands)
-        self.reading['nodata'] = nodata
+        self.reading: dict[str, Any] = dict(level=level, key=image_key, nodata=nodata)
+        self.reading['bands'] = dataset_bands
         self.max_nodata = max_nodata
         self._source: Source | None = None
         self._made_sampler: Any = None
@@ -134,14 +138,15 @@ class SourceDataModule(ChannelDataModule):
     def source(self) -> Source:
         """The dataset with its facts, built on first use."""
         if self._source is None:
-            self._source = self.make_source(self.specification, 'dataset')
+            self._source = self.make_source()
         return self._source
 
     @override
     def prepare_data(self) -> None:
         """Download the data in one process, if the dataset is asked to."""
         raise_deferred(self)
-        if ((self.specification or {}).get('init_args') or {}).get('download'):
+        spec: Any = self.specification or {}
+        if (spec.get('init_args') or {}).get('download'):
             self.source  # noqa: B018
 
     @override
@@ -162,9 +167,19 @@ class SourceDataModule(ChannelDataModule):
             self.val_dataset = val
         if stage == 'fit':
             self.train_dataset = train
-        self.record = self.make_record(train)
+            self._made_sampler = self._make_sampler(self.sampler)
+            self.check_batch_size(
+                getattr(self._made_sampler, 'samples_per_epoch', None)
+            )
+        self.record = DataRecord(
+            dataset=train.source.name,
+            bands=self.bands,
+            sensors=self.sensor_names,
+            labels_steered=self._labels_steered(),
+            **self.what_is_read(train),
+        )
 
-    def make_source(self, spec: Any, role: str) -> Source:
+    def make_source(self) -> Source:
         """Build a dataset and look up its facts."""
         raise NotImplementedError
 
@@ -172,31 +187,41 @@ class SourceDataModule(ChannelDataModule):
         """Return the samples to train on and those to validate on."""
         raise NotImplementedError
 
-    def make_record(self, train: NamedBands) -> DataRecord:
-        """Return what training reads."""
+    def what_is_read(self, train: NamedBands) -> dict[str, Any]:
+        """Return ``tiles``, ``patches`` and ``name_spaces`` of the record."""
         raise NotImplementedError
 
-    def build_dataset(
-        self, spec: Any, role: str, arguments: Callable[[type], dict[str, Any]]
-    ) -> Any:
-        """Build a dataset.
+    def _make_sampler(self, spec: ClassSpec | None) -> Any:
+        if spec is None:
+            return None
+        kind = find_class(spec, 'sampler', (samplers,))
+        given = {'samples_per_epoch': self.samples_per_epoch, **self.shared()}
+        return build(spec, 'sampler', kind, dataset=self.train_dataset, **given)
+
+    def _labels_steered(self) -> bool | None:
+        """Return whether labels decide what the sampler draws; None is unknown."""
+        if self.sampler is None or type(self._made_sampler) is EpochSampler:
+            return False
+        return getattr(self._made_sampler, 'uses_labels', None)
+
+    def build_dataset(self, arguments: Callable[[type], dict[str, Any]]) -> Any:
+        """Build the dataset.
 
         Args:
-            spec: The specification.
-            role: The argument that it is the value of, for errors.
-            arguments: Returns further arguments of its class, for which the
-                specification has no value.
+            arguments: Returns arguments that the class gets unless specified.
 
         Raises:
             ValueError: If the class belongs to the other datamodule.
         """
-        kind = find_class(spec, role)
+        kind = find_class(self.specification, 'dataset')
         geo = issubclass(kind, GeoDataset)
         if geo != (self.root_argument == 'paths'):
             right = f'{"Geo" if geo else ""}PretrainingDataModule'
-            raise ValueError(f'{role} is {kind.__name__}. Use {right} for it.')
-        root = {} if self.root is None else {self.root_argument: self.root}
-        return build(spec, role, **arguments(kind), **root)
+            raise ValueError(f'dataset is {kind.__name__}. Use {right} for it.')
+        given = arguments(kind)
+        if self.root is not None:
+            given[self.root_argument] = self.root
+        return build(self.specification, 'dataset', **given)
 
     def choose_bands(self) -> None:
         """Set ``bands``, ``mean`` and ``std``.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from .. import sensors
@@ -100,17 +101,14 @@ class Source:
             self.bands = described_bands(bands, level)
         elif facts.bands is None:
             raise ValueError(
-                f'The bands of {self.name} are unknown. Name its channels in order in '
-                f'dataset_bands, and the key of its image in image_key.'
+                f'The bands of {self.name} are unknown. Set dataset_bands to the names '
+                f'of its channels, and image_key.'
             )
         else:
             self.bands = tuple(facts.bands(self))
             found = {b.sensor for b in self.bands if 'Sentinel-2' in b.sensor}
             if level and found and found != {f'Sentinel-2 {level}'}:
-                raise ValueError(
-                    f'level is {level!r}, but {self.name} has {", ".join(found)}. '
-                    f'Leave level out.'
-                )
+                raise ValueError(f'level is {level!r}, but {self.name} has {found}.')
         sensors.check_names(sensors.names(self.bands))
 
     def sample(self, row: int, *address: int | str) -> dict[str, Any]:
@@ -123,12 +121,9 @@ class Source:
         if not self.facts.draws:
             sample: dict[str, Any] = self.dataset[row]
             return sample
-        state = random.getstate()
-        random.seed(derive_seed(*address, row))
-        try:
+        with isolate_rng(include_cuda=False):
+            random.seed(derive_seed(*address, row))
             return self.dataset[row]  # type: ignore[no-any-return]
-        finally:
-            random.setstate(state)
 
     def image(self, sample: Mapping[str, Any]) -> Tensor:
         """Return the channels of a sample, (C, height, width), in physical units.
