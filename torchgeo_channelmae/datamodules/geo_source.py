@@ -66,11 +66,13 @@ class GeoSource(Source):
         if sentinel2 and level is None:  # names of L2A have resolutions
             level = 'L2A' if re.search(r'_\d0m\.[^/]*$', paths[0]) else 'L1C'
         named = getattr(dataset, 'bands', None)
-        facts = SourceFacts(nodata=0 if sentinel2 else None)
+        facts = SourceFacts()
         if named and not isinstance(named, str):
             bands = described_bands([padded(name) for name in named], level)
             facts = replace(facts, bands=lambda source: bands)
         super().__init__(dataset, facts, level, **reading)
+        if any('Sentinel-2' in band.sensor for band in self.bands):
+            self.nodata = 0 if self.nodata is None else self.nodata
         if self.nodata is not None and isinstance(dataset, tg.RasterDataset):
             dataset.nodata = self.nodata  # so that resampling leaves it out
         self.pixels = pixels

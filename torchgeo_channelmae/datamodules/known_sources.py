@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from ..datasets.names import acquisition, tile
 from ..datasets.patches import BigEarthNetPatches
 from ..sensors import Band
 from .mmearth import MMEARTH
-from .sources import LEVELS, Rows, Source, SourceFacts, lookup, stems, tiles_in
+from .sources import (
+    LEVELS,
+    Rows,
+    Source,
+    SourceFacts,
+    described_bands,
+    lookup,
+    stems,
+    tiles_in,
+)
 
 _S1, _L1C, _L2A = sensors.SENTINEL1_GRD, LEVELS['L1C'], LEVELS['L2A']
 
@@ -43,9 +53,21 @@ def _s2100k(dataset: Any, rows: Rows) -> dict[str, Any]:
 
 
 def _so2sat_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
-    known = tg.So2Sat.all_s2_band_names
-    names = known if bands is None else [f'S2_{band}' for band in bands]
+    known = tg.So2Sat.all_band_names
+    names = tg.So2Sat.all_s2_band_names
+    if bands is not None:
+        names = [band if band in known else f'S2_{band}' for band in bands]
     return {'bands': [name for name in names if name in known]}
+
+
+def _so2sat_bands(source: Source) -> Sequence[Band]:
+    """Sentinel-1 comes first, whatever order was asked for."""
+    radar = described_bands(source.dataset.s1_band_names, None)
+    optical = [name.removeprefix('S2_') for name in source.dataset.s2_band_names]
+    return [
+        *(replace(b, sensor='Sentinel-1 SLC') for b in radar),
+        *lookup(optical, _L1C),
+    ]
 
 
 def _seco_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
@@ -215,9 +237,7 @@ FACTS: dict[type, SourceFacts] = {
         scale=10_000 / 255,  # bytes
     ),
     tg.So2Sat: SourceFacts(
-        bands=lambda source: lookup(
-            [name.removeprefix('S2_') for name in source.dataset.s2_band_names], _L1C
-        ),
+        bands=_so2sat_bands,
         arguments=_so2sat_arguments,
         scale=10_000,  # reflectance from 0 to 1
     ),
