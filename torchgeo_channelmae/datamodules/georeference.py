@@ -22,6 +22,7 @@ _SQUARE = 100_000  # side of an MGRS square in meters
 _OVERHANG = 9_800  # by which a Sentinel-2 tile exceeds its square, east and south
 _UTM = Proj(proj='utm', zone=31, ellps='WGS84')  # all zones are alike
 _MGRS = mgrs.MGRS()
+_LETTERS = 'ABCDEFGHJKLMNPQRSTUVWXYZ'  # of columns and rows of squares
 
 
 def centers(paths: Iterable[str | Path]) -> Coordinates:
@@ -114,16 +115,20 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
 
 @cache
 def _square_names(code: int) -> tuple[str, ...]:
-    """Return the names of a square in its zone; none if no part of it is there."""
+    """Return the names of a tile; none if no part of it is in its own zone."""
     zone, column, row = code // 2000, code // 200 % 10, code % 200 - 100
-    inside = (1, _SQUARE // 2, _SQUARE - 1)
-    x, y = np.meshgrid(inside, inside)
+    x, y = np.meshgrid(
+        [0, _SQUARE // 2, _SQUARE + _OVERHANG], [-_OVERHANG, 1, _SQUARE // 2, _SQUARE]
+    )
     lon, lat = _UTM(column * _SQUARE + x, row * _SQUARE + y, inverse=True)
     lon = (lon + 6 * zone - 6) % 360 - 180
     found = mgrs_squares(np.stack([lon.ravel(), lat.ravel()], axis=1)).tolist()
-    bands = {name[2] for name in found if name}
-    ends = {name[3:] for name in found if name.startswith(f'{zone:02}')}
-    return tuple(f'{zone:02}{band}{end}' for band in bands for end in ends)
+    if not any(name.startswith(f'{zone:02}') for name in found):
+        return ()
+    bands = {name[2] for name in found[3:] if name}  # of the square itself
+    end = _LETTERS[(zone - 1) % 3 * 8 + column - 1]
+    end += _LETTERS[(row + 5 * (zone % 2 == 0)) % 20]
+    return tuple(f'{zone:02}{band}{end}' for band in bands)
 
 
 def _checked(
