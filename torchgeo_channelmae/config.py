@@ -170,13 +170,3 @@ def raise_deferred(owner: Any) -> None:
     """Raise the error that :func:`deferred_errors` kept, if there is one."""
     if owner.argument_error is not None:
         raise owner.argument_error
-
-
-def is_geo(kind):  # temporary
-    from torchgeo.datasets import GeoDataset
-
-    return issubclass(kind, GeoDataset)
-
-
-def guarded(make, what, given):  # temporary
-    return make()
