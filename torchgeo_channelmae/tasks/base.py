@@ -15,15 +15,15 @@ from torchvision.models import WeightsEnum
 from ..callbacks.resume import ResumeInsideEpoch
 from ..callbacks.run_folder import checkpoint_of
 from ..models.channelvit import ChannelViT
-from ..models.fresh import FreshBands
-from ..models.peers import Peer, check_published
-from ..models.peers.inputs import (
+from ..models.controls import (
+    check_image,
     load_own,
+    load_plain,
     load_published,
-    look_at_data,
     restore_scaling,
 )
-from ..models.plain import check_image, load_plain
+from ..models.fresh import FreshBands
+from ..models.peers import Peer, check_published, fit_input
 from ..models.registry import did_you_mean
 from ..models.report import LoadReport
 from ..models.weights import load_encoder, read_weights
@@ -152,7 +152,7 @@ class ChannelTaskMixin(LightningModule):
                 self.load_weights(self.weights)
             self.start_afresh()
         if isinstance(self.model, Peer):
-            look_at_data(self.model, datamodule, starts)
+            fit_input(self.model, datamodule, starts)
 
     def start_afresh(self) -> None:
         """Change what a new training starts from, after weights were loaded."""

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from ...models import ChannelViT
+from ...models.controls import load_plain
 from ...models.fresh import FreshBands
-from ...models.plain import load_plain
 from ...models.report import LoadReport
 from ...models.tokens import spectral_parameters
 from ...models.weights import load_encoder, read_weights
