@@ -13,7 +13,6 @@ COMMANDS = {
     'export': ('models.export', 'weights of a run as one file, with a model card'),
     'stats': ('experiments.stats', 'mean, std and percentiles of each band, as YAML'),
     'landcover': ('experiments.landcover', 'land-cover shares of samples, as Parquet'),
-    'synthesize': ('experiments.synthesize', 'a synthetic Earth, as BigEarthNet'),
     'tables': ('experiments.tables.command', "the paper's tables, cell by cell"),
     'bands': ('experiments.bands', "how much one sensor's bands tell of another's"),
     'show': ('experiments.show', 'a page of the samples that training sees'),
