@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if older := move_aside(options.out):
         print(f'The report of before is {older} now.', file=sys.stderr)
     sides = (256,) if options.quick else timing.SIDES
-    peaks: dict[str, Any] = {
+    peaks = {
         precision: timing.best_product(precision, options.device, sides)
         for precision in dict.fromkeys(case.precision for case in cases)
     }
@@ -158,8 +158,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     made['rows'] = []
     for number, case in enumerate(cases, start=1):
         print(f'{number} of {len(cases)}: {case.name}', file=sys.stderr, flush=True)
-        peak = peaks[case.precision]['measured']
-        made['rows'].append(measure(case, options, peak))
+        made['rows'].append(measure(case, options, peaks[case.precision]))
         report.write(made, options.out)
     if options.memory_by_tokens:
         sides = (32, 64) if options.quick else memory.SIDES

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchgeo_channelmae.experiments.tables.definitions import table
 from torchgeo_channelmae.experiments.tables.plan import (
@@ -129,37 +128,30 @@ def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
 def measure(work: Work, rounds: int) -> dict[str, Any]:
     """Time a step and a forward pass, and add up hours and operations."""
     case = work.case
-    made = make_task(case)
-    steps = make_steps(case, made)
-    times = {'step': steps.run[OURS]}
-    if work.evaluated:
-        times['forward'] = evaluation(made[0], make_batch(case)['image'], case)
-    found = timing.alternate(times, rounds, case.device)
-    rate = {name: case.batch / statistics.median(one) for name, one in found.items()}
-    per_patch = (steps.flops or 0) / case.batch  # two thirds of it are backward
-    seconds = work.trained / rate['step']
-    if work.evaluated:
-        seconds += work.evaluated / rate['forward']
-    del made, steps, times  # so that their memory is free for the process
+    rate, flops = rates(case, rounds)
+    seconds = work.trained / rate['step'] + work.evaluated / rate['forward']
     return {
         'work': work,
         'rate': rate,
         'memory': memory.of_process(case, OURS),
-        'hours': seconds / 3600,
-        'flops': per_patch * (work.trained + work.evaluated / 3),
+        'hours': seconds / 3600,  # two thirds of the operations are backward
+        'flops': flops / case.batch * (work.trained + work.evaluated / 3),
     }
 
 
-def evaluation(task: Any, image: Tensor, case: Case) -> Any:
-    """Make a forward pass as validation and test do it; nothing is dropped out."""
+def rates(case: Case, rounds: int) -> tuple[dict[str, float], int]:
+    """Measure patches per second of a step and a forward pass, and FLOP of a step."""
+    task, optimizer = make_task(case)
+    steps, image = make_steps(case, (task, optimizer)), make_batch(case)['image']
 
-    @torch.inference_mode()
-    def forward() -> Tensor:
-        with timing.autocast(case):
-            logits: Tensor = task.model(image)
-        return logits
+    def forward() -> None:  # as validation and test do it
+        with torch.inference_mode(), timing.autocast(case):
+            task.model(image)
 
-    return forward
+    times = {'step': steps.run[OURS], 'forward': forward}
+    found = timing.alternate(times, rounds, case.device)
+    rate = {name: case.batch / statistics.median(one) for name, one in found.items()}
+    return rate, steps.flops or 0
 
 
 def markdown(rows: list[dict[str, Any]], peak: float) -> str:
@@ -174,7 +166,7 @@ def markdown(rows: list[dict[str, Any]], peak: float) -> str:
         lines.append(
             f'| {work.case.name} | {work.trainings} | {work.trained:,} | '
             f'{work.evaluated:,} | {rate["step"]:.4g} | '
-            f'{report.scaled(rate.get("forward"), 1, ".4g")} | '
+            f'{rate["forward"]:.4g} | '
             f'{row["memory"] / 2**20:,.0f} | {row["flops"] / 1e18:.3g} | '
             f'{row["hours"]:,.4g} |'
         )
@@ -207,7 +199,7 @@ def main() -> None:
         parser.error(str(error))
     about = ', '.join([f'Row {options.row} of table 1', *options.overlay])
     machine = report.machine(options.device)
-    peak = timing.best_product(options.precision, options.device)['measured'] or 0.0
+    peak = timing.best_product(options.precision, options.device)
     rows = []
     for work in works:
         print(work.case.name, file=sys.stderr, flush=True)

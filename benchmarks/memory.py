@@ -29,8 +29,8 @@ def of_process(case: Case, variant: str, peer: Path | None = None) -> int:
     Raises:
         RuntimeError: If the process fails, out of memory for example.
     """
-    request = {'case': asdict(case), 'variant': variant, 'peer': peer and str(peer)}
-    command = [sys.executable, '-m', 'benchmarks', '--memory-of', json.dumps(request)]
+    command = [sys.executable, '-m', 'benchmarks', '--memory-of']
+    command.append(request(case, variant, peer))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ['killed'])[-1]
@@ -38,8 +38,14 @@ def of_process(case: Case, variant: str, peer: Path | None = None) -> int:
     return int(done.stdout.strip().splitlines()[-1])
 
 
+def request(case: Case, variant: str, peer: Path | None = None) -> str:
+    """Write down for another process what to measure."""
+    path = str(peer) if peer else None
+    return json.dumps({'case': asdict(case), 'variant': variant, 'peer': path})
+
+
 def answer(request: str) -> None:
-    """Print what :func:`of_process` asks for, in the new process."""
+    """Print the peak of what is asked for, in bytes, in the new process."""
     asked = json.loads(request)
     options = tuple((key, value) for key, value in asked['case'].pop('options'))
     case, peer = Case(**asked['case'], options=options), asked['peer']

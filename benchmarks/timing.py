@@ -15,14 +15,6 @@ from .cases import Case
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 SIDES = (1024, 2048, 4096, 8192)
 
-#: Dense operations per second by the vendors' data sheets, by a part of a GPU's name.
-VENDOR = {
-    'H100 PCIe': {'fp32': 51e12, 'bf16': 756e12},
-    'H100': {'fp32': 67e12, 'bf16': 989e12},
-    'H200': {'fp32': 67e12, 'bf16': 989e12},
-    'A100': {'fp32': 19.5e12, 'bf16': 312e12},
-}
-
 
 def make_trainer(**options: Any) -> Trainer:
     """Make a trainer on CPUs that logs, saves and shows nothing."""
@@ -93,20 +85,12 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def best_product(
-    precision: str, device: str, sides: tuple[int, ...] = SIDES
-) -> dict[str, float | None]:
-    """Measure operations per second of the best square product, a + b counting two.
-
-    Returns:
-        ``measured``, and ``vendor``, the data sheet's, None where unknown.
-    """
-    best, make = 0.0, {'device': device, 'dtype': DTYPES[precision]}
+def best_product(precision: str, device: str, sides: tuple[int, ...] = SIDES) -> float:
+    """Measure operations per second of the best square product, a + b counting two."""
+    best, dtype = 0.0, DTYPES[precision]
     for side in sides:
-        one, other = torch.randn(2, side, side, **make)  # type: ignore[call-overload]
+        one, other = torch.randn(2, side, side, device=device, dtype=dtype)
         runs = {'product': lambda one=one, other=other: one @ other}
         least = min(alternate(runs, 3, device)['product'])
         best = max(best, 2 * side**3 / least)
-    name = torch.cuda.get_device_name() if device == 'cuda' else ''
-    sheets = [figures[precision] for part, figures in VENDOR.items() if part in name]
-    return {'measured': best, 'vendor': sheets[0] if sheets else None}
+    return best

@@ -35,7 +35,7 @@ def test_radar_is_learned_from_optical_weights_unless_the_sensors_share_nothing(
     tmp_path,
 ):
     register_variant(MODEL, 'channelmae_tiny_patch8', depth=1)
-    roots = {null: write_world(tmp_path / f'{null}', 256, null=null) for null in (0, 1)}
+    roots = {null: write_world(tmp_path / f'{null}', 192, null=null) for null in (0, 1)}
     seed_everything(0, verbose=False)
     task = ChannelMAE(
         MODEL,
@@ -62,7 +62,7 @@ def test_radar_is_learned_from_optical_weights_unless_the_sensors_share_nothing(
             base_lr=2e-2,
             warmup_epochs=0,
         )
-        trainer, data = train(task, root, RADAR, tmp_path, epochs=8)
+        trainer, data = train(task, root, RADAR, tmp_path, epochs=10)
         scores = trainer.test(task, data, verbose=False)[0]
         gains.append(scores['test_mAP_micro'] - scores['test_floor_mAP_micro'])
     assert gains[0] > 0.15

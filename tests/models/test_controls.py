@@ -71,12 +71,6 @@ def test_positions_without_a_class_token_are_resampled_too(name, side):
     assert torch.equal(small.pos_embed, wanted)
 
 
-def test_positions_of_no_square_grid_are_not_loaded():
-    model = create_plain('vit_tiny_patch16_224', BANDS, 19, 64)
-    tensors = dict(model.state_dict(), pos_embed=torch.randn(1, 13, 192))
-    assert list(load_plain(model, tensors).fresh) == ['pos_embed']
-
-
 def test_weights_of_another_model_are_refused():
     vit = create_plain('vit_tiny_patch16_224', BANDS, 19, 64)
     resnet = create_plain('resnet18', BANDS, 19, 64)

@@ -194,14 +194,6 @@ def test_a_first_layer_gets_its_bands_by_name_and_its_input_the_scale(online, tr
     assert torch.allclose(got, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_radar_on_optical_weights_has_a_fresh_first_layer_and_no_scale(online):
-    online(resnet(13).state_dict())
-    task = make_task('resnet18', RADAR)
-    report = task.load_weights('ResNet18_Weights.SENTINEL2_ALL_MOCO')
-    assert list(report.fresh) == ['conv1.weight']
-    assert not hasattr(task.model, 'input_scaling')
-
-
 def test_the_scale_of_a_timm_model_travels_with_its_checkpoint(
     online, trainer, tmp_path
 ):

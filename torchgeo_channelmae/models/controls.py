@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
@@ -120,23 +119,23 @@ def load_plain(
     own_bands: Any = getattr(model, 'bands', ())
     known = bands is not None and set(own_bands) <= set(bands)
     bands = tuple(bands or own_bands)
+    order = [bands.index(band) for band in own_bands if known]
     values, fresh = {}, {}
     for name, tensor in own.items():
         stored = value = state_dict.get(name)
-        of_bands = name in first or name.startswith(f'{SCALING}.')
-        if of_bands and bands != own_bands:
-            value = _pick(stored, bands, own_bands, axis=1 if name in first else 0)
-        elif name in positions:
-            value = _resample(model, stored, tensor)
-        if value is not None and value.shape == tensor.shape:
-            values[name] = value
-        elif stored is None:
-            fresh[name] = 'not in the weights'
-        elif of_bands and bands != own_bands:
-            fresh[name] = f'of the bands {", ".join(bands)} in the weights'
-        else:
+        why = 'not in the weights'
+        if stored is not None and stored.shape != tensor.shape:
             shapes = ['x'.join(map(str, t.shape)) for t in (stored, tensor)]
-            fresh[name] = f'{shapes[0]} in the weights, {shapes[1]} here'
+            why = f'{shapes[0]} in the weights, {shapes[1]} here'
+            value = _resample(model, stored, tensor) if name in positions else stored
+        by_band = name in first or name.startswith(f'{SCALING}.')
+        if stored is not None and by_band and bands != own_bands:
+            why = f'of the bands {", ".join(bands)} in the weights'
+            value = stored[:, order] if name in first else stored[order]
+        if value is None or value.shape != tensor.shape:
+            fresh[name] = why
+        else:
+            values[name] = value
     if 2 * len(values) < len(own):
         raise ValueError(
             f'The weights match {len(values)} of the {len(own)} tensors of the model: '
@@ -213,21 +212,10 @@ def restore_scaling(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         attach_scaling(model, len(factor))
 
 
-def _pick(
-    stored: Tensor | None, bands: Sequence[str], wanted: Sequence[str], axis: int
-) -> Tensor | None:
-    """Return the wanted bands of a tensor with bands along an axis, if it has them."""
-    missing = stored is None or not set(wanted) <= set(bands)
-    if missing or stored.shape[axis : axis + 1] != (len(bands),):
-        return None
-    order = torch.tensor([bands.index(band) for band in wanted], device=stored.device)
-    return stored.index_select(axis, order)
-
-
-def _resample(model: Any, stored: Tensor | None, tensor: Tensor) -> Tensor | None:
+def _resample(model: Any, stored: Tensor, tensor: Tensor) -> Tensor | None:
     """Return stored positions for the square grid of a model's, if they are such."""
-    if stored is None or stored.shape == tensor.shape or tensor.ndim != 3:
-        return stored
+    if tensor.ndim != 3:
+        return None
     no_class = getattr(model, 'no_embed_class', False)
     prefix = 0 if no_class else getattr(model, 'num_prefix_tokens', 0)
     side = math.isqrt(tensor.shape[1] - prefix)

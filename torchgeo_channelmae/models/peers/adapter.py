@@ -56,10 +56,9 @@ class Peer(nn.Module):
         self.level, self.fitted = 'L2A', False
         check_size(size, size, self.model.patch_size)
         self.input_scaling = InputScaling(len(bands))
+        build, builder = self.model.build, self.model.builder
         self.encoder: Any
-        self.encoder, self.channels = self.model.family.build(
-            name, self.model.builder, self.bands, size
-        )
+        self.encoder, self.channels = build(name, builder, self.bands, size)
         if drop_path_rate and not hasattr(self.encoder, 'blocks'):
             raise ValueError(f'{name} has no stochastic depth: set drop_path to 0.')
         if drop_path_rate:
@@ -68,20 +67,15 @@ class Peer(nn.Module):
         self.head = nn.Linear(width or self.encoder.cls_token.shape[-1], num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.pretrained_cfg = {
-            'first_conv': 'encoder.patch_embed',
-            'positions': 'encoder.pos_embed',
-            'classifier': 'head',
-            **self.model.parts,
-        }
+        self.pretrained_cfg = {'classifier': 'head', **self.model.parts}
 
     def expected(self) -> Expected:
         """Return the scale on which the encoder expects the bands."""
-        return self.model.family.expected(self.bands, self.level)
+        return self.model.expected(self.bands, self.level)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the features (B, D) of images (B, C, H, W) on the expected scale."""
-        return self.model.family.features(self.encoder, image, self.channels)
+        return self.model.features(self.encoder, image, self.channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits (B, K) of standardised images (B, C, H, W)."""
@@ -99,9 +93,7 @@ class Peer(nn.Module):
         Args:
             coarse: Ignored; all parameters of a block are one layer.
         """
-        stem = r'^encoder\.(?:patch_embed|pos_embed|cls_token)'
-        blocks = [(r'^encoder\.blocks\.(\d+)', None), (r'^encoder\.norm', (99999,))]
-        return {'stem': stem, 'blocks': blocks, **self.model.layers}
+        return dict(self.model.layers)
 
     def no_weight_decay(self) -> set[str]:
         """Name the embeddings, which do not decay."""

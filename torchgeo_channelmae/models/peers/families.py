@@ -10,7 +10,7 @@ https://arxiv.org/abs/2503.10845; Scale-MAE https://arxiv.org/abs/2212.14532.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ _TABLE = yaml.safe_load(Path(__file__).with_suffix('.yaml').read_text('utf-8'))
 _SPECTRUM: dict[str, tuple[float, float]] = _TABLE['spectrum']
 _STATISTICS = {  # of Copernicus-FM's pretraining: digital numbers, decibels
     **{band.name: (band.mean, band.std) for band in sensors.SENTINEL2_L1C},
-    'VV': (-12.59, 5.26),
-    'VH': (-20.26, 5.91),
+    **{'VV': (-12.59, 5.26), 'VH': (-20.26, 5.91)},
 }
 _MODALITIES = {
     'sar': sensors.names(sensors.SENTINEL1_GRD),
@@ -40,46 +39,35 @@ _MODALITIES = {
 }
 
 
-def _standardised(bands: Bands, level: str) -> Expected:
-    return Expected()
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a family of foundation models takes images of named bands.
-
-    Attributes:
-        build: Makes the encoder of ``(name, builder, bands, size)``, and what it has to
-            know of its channels, such as their wavelengths.
-        features: Encodes images: ``(encoder, image, channels)`` to (B, D).
-        expected: Scale of the input of ``(bands, level)``, level L1C or L2A of
-            Sentinel-2; by default standardised bands as they come.
-    """
-
-    build: Callable[[str, Any, Bands, int], Built]
-    features: Callable[[Any, Tensor, Any], Tensor]
-    expected: Callable[[Bands, str], Expected] = _standardised
-
-
 @dataclass(frozen=True)
 class Model:
     """A model by name.
 
     Attributes:
-        family: What it takes.
         builder: TorchGeo's function that makes it.
         patch_size: Side of a patch in pixels.
         weights: Its published weights, if there are any.
+        build: Makes the encoder of ``(name, builder, bands, size)``, and what it has to
+            know of its channels, such as their wavelengths.
+        features: Encodes images: ``(encoder, image, channels)`` to (B, D).
+        expected: Scale of the input of ``(bands, level)``, level L1C or L2A of
+            Sentinel-2.
         parts: Names of its first layer, positions and band embeddings.
         layers: Regular expressions of its layers, for layer-wise decay.
     """
 
-    family: Family
     builder: Callable[..., Any]
     patch_size: int
-    weights: type[WeightsEnum] | None = None
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    layers: Mapping[str, Any] = field(default_factory=dict)
+    weights: type[WeightsEnum] | None
+    build: Callable[[str, Any, Bands, int], Built]
+    features: Callable[[Any, Tensor, Any], Tensor]
+    expected: Callable[[Bands, str], Expected]
+    parts: Mapping[str, Any]
+    layers: Mapping[str, Any]
+
+
+def _standardised(bands: Bands, level: str) -> Expected:
+    return Expected()
 
 
 def _build_dofa(name: str, builder: Any, bands: Bands, size: int) -> Built:
@@ -215,18 +203,18 @@ def _fix_positions(encoder: Any) -> None:
 
 
 _FAMILIES = {
-    'dofa': Family(_build_dofa, _dofa),
-    'croma': Family(_build_croma, _croma, _croma_expected),
-    'copernicusfm': Family(_build_copernicusfm, _copernicusfm, _copernicusfm_expected),
-    'panopticon': Family(_build_panopticon, _panopticon),
-    'scalemae': Family(_build_scalemae, _scalemae, picture),
+    'dofa': (_build_dofa, _dofa, _standardised),
+    'croma': (_build_croma, _croma, _croma_expected),
+    'copernicusfm': (_build_copernicusfm, _copernicusfm, _copernicusfm_expected),
+    'panopticon': (_build_panopticon, _panopticon, _standardised),
+    'scalemae': (_build_scalemae, _scalemae, picture),
 }
 PEERS: dict[str, Model] = {
     name: Model(
-        _FAMILIES[row['family']],
         getattr(torchgeo, name),
         row['patch_size'],
         getattr(torchgeo, row.get('weights', ''), None),
+        *_FAMILIES[row['family']],
         **_TABLE['families'][row['family']],
     )
     for name, row in _TABLE['models'].items()

@@ -62,30 +62,24 @@ class InputScaling(nn.Module):
         for name, value in start.items():
             self.register_buffer(name, torch.full((num_bands,), value))
 
-    def match(
-        self, mean: Tensor | None, std: Tensor | None, expected: Expected
-    ) -> bool:
+    def match(self, mean: Tensor, std: Tensor, expected: Expected) -> None:
         """Set the scale, undoing a standardisation where the values are physical.
 
         Args:
-            mean: (C,) or (1,), what was subtracted from the bands; None is unknown.
-            std: (C,) or (1,), what they were divided by then; None is unknown.
+            mean: (C,) or (1,), what was subtracted from the bands.
+            std: (C,) or (1,), what they were divided by then.
             expected: What the model expects.
-
-        Returns:
-            Whether it was set: not where it needs a mean or std that is unknown.
         """
         if not expected.physical:
             mean, std = torch.zeros(1), torch.ones(1)
-        if mean is None or std is None:
-            return False
-        center = torch.tensor(expected.mean, dtype=torch.float64)
-        spread = torch.tensor(expected.std, dtype=torch.float64)
+        center, spread = (
+            torch.tensor(values, dtype=torch.float64)
+            for values in (expected.mean, expected.std)
+        )
         self.factor.copy_(std.double().cpu() / spread)
         self.offset.copy_((mean.double().cpu() - center) / spread)
         self.low.copy_(torch.tensor(expected.low))
         self.high.copy_(torch.tensor(expected.high))
-        return True
 
     def forward(self, image: Tensor) -> Tensor:
         """Scale images (B, C, H, W)."""
@@ -101,11 +95,14 @@ def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> N
         datamodule: Any datamodule of TorchGeo, by its ``mean`` and ``std``; or None.
         expected: What the model expects.
     """
-    pair = [getattr(datamodule, name, None) for name in ('mean', 'std')]
-    known = [torch.as_tensor(v).flatten() for v in pair if v is not None]
-    fits = [v if len(v) in (1, len(scaling.factor)) else None for v in known]
-    mean, std = fits if len(fits) == 2 else (None, None)
-    if not scaling.match(mean, std, expected):
+    known = [getattr(datamodule, name, None) for name in ('mean', 'std')]
+    values = [torch.as_tensor(v).flatten() for v in known if v is not None]
+    fit = [len(value) in (1, len(scaling.factor)) for value in values]
+    if fit == [True, True]:
+        scaling.match(*values, expected)
+    elif not expected.physical:
+        scaling.match(torch.zeros(1), torch.ones(1), expected)
+    else:
         rank_zero_warn(
             f'The datamodule has no mean and std of each of the {len(scaling.factor)} '
             f'bands: the model gets the bands as they come, and not on the scale that '
