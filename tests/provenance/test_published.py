@@ -49,11 +49,7 @@ S1, S2, L8 = ('Sentinel-1 GRD',), ('Sentinel-2 L2A',), ('Landsat-8 SR',)
     [
         ('DOFABase16_Weights.DOFA_MAE', S1, False),
         ('DOFABase16_Weights.DOFA_MAE', L8, True),
-        ('CROMABase_Weights.CROMA_VIT', S2, False),
-        ('CopernicusFM_Base_Weights.CopernicusFM_ViT', S1, False),
-        ('Panopticon_Weights.VIT_BASE14', S1, False),
         ('ScaleMAELarge16_Weights.FMOW_RGB', S1, True),
-        ('ScaleMAELarge16_Weights.FMOW_RGB', S2, True),
         ('ResNet50_Weights.SENTINEL2_ALL_MOCO', S1, True),
         ('ResNet50_Weights.SENTINEL2_ALL_MOCO', S2, False),
         ('ResNet50_Weights.SENTINEL2_ALL_DECUR', S1, False),  # trained against it
@@ -73,7 +69,6 @@ def test_weights_are_free_of_the_sensors_that_they_have_not_read(name, target, f
         ('ResNet50_Weights.SENTINEL2_ALL_SOFTCON', False),
         ('ScaleMAELarge16_Weights.FMOW_RGB', False),
         ('DOFABase16_Weights.DOFA_MAE', None),
-        ('CopernicusFM_Base_Weights.CopernicusFM_ViT', None),
     ],
 )
 def test_what_is_unknown_of_labels_is_no_claim(name, free):

@@ -81,15 +81,12 @@ def as_published(name, tensors):
     """Nest the tensors as in TorchGeo's file: CROMA's are by module."""
     if name != 'croma_base':
         return tensors
-    modules = ('s1_encoder', 's1_GAP_FFN')
-    return {
-        module: {
-            k.removeprefix(f'{module}.'): v
-            for k, v in tensors.items()
-            if k.startswith(f'{module}.')
-        }
-        for module in modules
-    }
+    nested = {'s1_encoder': {}, 's1_GAP_FFN': {}}
+    for key, value in tensors.items():
+        module, _, inner = key.partition('.')
+        if inner:
+            nested[module][inner] = value
+    return nested
 
 
 def resnet(channels):

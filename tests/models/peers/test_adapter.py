@@ -139,11 +139,9 @@ def test_lower_layers_learn_slower_and_embeddings_do_not_decay(make, name):
             assert found[id(p)]['weight_decay'] == 0, n
 
 
-@pytest.mark.parametrize('name', set(peers.BUILDERS) - {'croma_base'})
-def test_blocks_are_dropped_more_often_with_depth(make, name):
-    blocks = make(name, drop_path_rate=0.4).encoder.blocks
-    rates = [getattr(block.drop_path1, 'drop_prob', 0.0) for block in blocks]
-    assert rates == pytest.approx([0.0, 0.4])
+def test_blocks_are_dropped_more_often_with_depth(make):
+    blocks = make('scalemae_large_patch16', drop_path_rate=0.4).encoder.blocks
+    assert [getattr(block.drop_path1, 'drop_prob', 0) for block in blocks] == [0, 0.4]
 
 
 @pytest.mark.parametrize('name', ['dofa_base_patch16_224', 'copernicusfm_base'])
@@ -219,8 +217,6 @@ def test_scalemae_gets_metres_per_pixel_and_a_picture_of_the_product_level(make)
         ('croma_base', RADAR, 30, '24 or 32'),
         ('scalemae_large_patch16', RADAR, 32, 'VV, VH'),
         ('dofa_base_patch16_224', ('B04', 'nir'), 32, 'nir'),
-        ('dofa_base_patch16_224', RADAR, 40, '32 or 48'),
-        ('panopticon_vitb14', ('HH', 'VV'), 28, 'HH'),
         ('panopticon_vitb14', RADAR, 32, '28 or 42'),
         ('copernicusfm_base', ('B04', 'nir'), 32, 'nir'),
     ],
@@ -245,7 +241,6 @@ def test_images_of_another_size_and_stochastic_depth_of_croma_are_refused(make):
         ('dofa_large_patch16_224', 'DOFABase16_Weights.DOFA_MAE', 'dofa_base_patch16'),
         ('croma_base', 'CROMALarge_Weights.CROMA_VIT', 'croma_large'),
         ('resnet18', 'ResNet50_Weights.SENTINEL2_ALL_MOCO', 'resnet50'),
-        ('channelmae_base_patch16', 'Panopticon_Weights.VIT_BASE14', 'panopticon'),
     ],
 )
 def test_weights_of_another_model_are_refused_before_they_are_downloaded(

@@ -175,7 +175,7 @@ def fit_input(model: Peer, datamodule: Any, starts: bool) -> None:
     facts = data_facts(datamodule)
     names = facts.record.sensors if facts and facts.record else ()
     model.level = 'L1C' if any(name.endswith('L1C') for name in names) else 'L2A'
-    side = getattr(datamodule, 'side', None)
+    side: Any = getattr(datamodule, 'side', None)
     resized = side and getattr(datamodule, 'size_by', None) == 'resize'
     if resized and hasattr(model.encoder, 'res'):  # of Scale-MAE, m
         model.encoder.res = sensors.RGB[0].resolution * side / model.size

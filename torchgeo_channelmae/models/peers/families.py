@@ -170,7 +170,11 @@ def _scalemae(encoder: Any, image: Tensor, order: list[int]) -> Any:
 
 def _wavelengths(name: str, bands: Bands, **radar: float) -> list[float]:
     """Return wavelengths in nm, and what stands for those of VV and VH."""
-    nm = [radar.get(b) or getattr(sensors.find(b), 'wavelength', None) for b in bands]
+    found = [sensors.find(band) for band in bands]
+    nm: list[Any] = [
+        radar.get(band) or getattr(known, 'wavelength', None)
+        for band, known in zip(bands, found, strict=True)
+    ]
     if None in nm:
         raise ValueError(
             f'{name} needs the wavelength of every band, and that of '
@@ -202,7 +206,7 @@ def _fix_positions(encoder: Any) -> None:
     _fix(encoder, 'pos_embed', positions)
 
 
-_FAMILIES = {
+_FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     'dofa': (_build_dofa, _dofa, _standardised),
     'croma': (_build_croma, _croma, _croma_expected),
     'copernicusfm': (_build_copernicusfm, _copernicusfm, _copernicusfm_expected),

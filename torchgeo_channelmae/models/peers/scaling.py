@@ -99,7 +99,8 @@ def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> N
     values = [torch.as_tensor(v).flatten() for v in known if v is not None]
     fit = [len(value) in (1, len(scaling.factor)) for value in values]
     if fit == [True, True]:
-        scaling.match(*values, expected)
+        mean, std = values
+        scaling.match(mean, std, expected)
     elif not expected.physical:
         scaling.match(torch.zeros(1), torch.ones(1), expected)
     else:
