@@ -12,7 +12,6 @@ from sklearn.neighbors import BallTree
 from torchgeo.datamodules.utils import group_shuffle_split
 from tqdm import tqdm
 
-from ..datasets.layout import archive_table, archive_version
 from ..datasets.metadata import read_table
 from ..datasets.names import tile
 from ..randomness import derive_seed
@@ -191,10 +190,7 @@ def transfer_tiles(root: str | Path) -> Names:
     """
     path = Path(root)
     folder = path.parent if path.name == 'metadata.parquet' else path
-    if (folder / 'metadata.parquet').is_file():
-        table = read_table(folder)
-    else:
-        table = archive_table(folder, archive_version(folder), labels=False)
+    table = read_table(folder)
     names = table.s1_names[table.split == 'test']
     found = {tile(name.decode()) for name in names} - {None}
     return np.array(sorted(map(str, found)), dtype=np.str_)

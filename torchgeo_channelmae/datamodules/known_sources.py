@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from .. import sensors
+from ..datasets import BigEarthNetLMDB
 from ..datasets.names import acquisition, tile
-from ..datasets.patches import BigEarthNetPatches
 from ..sensors import Band
 from .mmearth import MMEARTH
 from .sources import (
@@ -188,7 +188,7 @@ def _stacked(source: Source, sample: Mapping[str, Any]) -> Tensor:
 
 
 FACTS: dict[type, SourceFacts] = {
-    BigEarthNetPatches: SourceFacts(
+    BigEarthNetLMDB: SourceFacts(
         bands=_listed(_L2A, _S1),
         arguments=lambda bands: {} if bands is None else {'bands': list(bands)},
         nodata=0,

@@ -16,14 +16,14 @@ from ..callbacks.resume import ResumeInsideEpoch
 from ..callbacks.run_folder import checkpoint_of
 from ..models.channelvit import ChannelViT
 from ..models.checkpoints import read_checkpoint
-from ..models.peers import Peer, check_published
-from ..models.peers.inputs import (
+from ..models.controls import (
+    check_image,
     load_own,
+    load_plain,
     load_published,
-    look_at_data,
     restore_scaling,
 )
-from ..models.plain import check_image, load_plain
+from ..models.peers import Peer, check_published, fit_input
 from ..models.registry import did_you_mean
 from ..models.weights import FreshBands, LoadReport, load_encoder
 from ..provenance.normalization import KEY as NORMALIZATION
@@ -146,7 +146,7 @@ class ChannelTaskMixin(LightningModule):
                 self.load_weights(self.weights)
             self.start_afresh()
         if isinstance(self.model, Peer):
-            look_at_data(self.model, datamodule, starts)
+            fit_input(self.model, datamodule, starts)
 
     def start_afresh(self) -> None:
         """Change what a new training starts from, after weights were loaded."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.plain import named_layers
+from ..models.controls import named_layers
 
 PARTS = ('patch_embed', 'spectral', 'positions', 'blocks', 'head')
 """Parts of a model: the projection of patches (or first layer), the band embeddings,

@@ -13,8 +13,8 @@ from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
 from ..evaluation.scoring import EvaluationMixin
+from ..models.controls import create_plain
 from ..models.peers import create_peer, is_peer
-from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .base import ChannelTaskMixin
