@@ -25,7 +25,7 @@ from ..files import refuse_existing
 from ..plotting import wrap
 from ..randomness import derive_seed, generator
 from .configuration import read_datamodule
-from .weights import markdown, write_folder
+from .report import markdown, write_folder
 
 _SENSORS = {
     's2': sensors.names(sensors.SENTINEL2_L2A),
