@@ -63,8 +63,7 @@ def multilabel_scores(
     }
     cuts = {'': thresholds}
     if isinstance(thresholds, Tensor):
-        tuned = _one_per_class(thresholds, labels.shape[1]).to(probabilities)
-        cuts = {'': DEFAULT_THRESHOLD, '_tuned': tuned}
+        cuts = {'': DEFAULT_THRESHOLD, '_tuned': thresholds.to(probabilities)}
     for suffix, cut in cuts.items():
         predicted = probabilities > cut
         scores[f'F1_micro{suffix}'] = _f1(predicted, labels)
@@ -99,7 +98,7 @@ def per_class(
     num_classes = labels.shape[1]
     if thresholds is None:
         thresholds = torch.full((num_classes,), DEFAULT_THRESHOLD)
-    cuts = _one_per_class(thresholds, num_classes).to(probabilities)
+    cuts = thresholds.to(probabilities)
     rows = [
         {
             'support': int(truth.sum()),
@@ -177,16 +176,12 @@ def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]
         ``groups * len(seeds)`` sorted int64 index tensors, split by split.
 
     Raises:
-        ValueError: If a group would be empty, or seeds are missing or repeated.
+        ValueError: If a group would be empty.
     """
     if not 1 <= groups <= num_samples:
         raise ValueError(
             f'test_groups is {groups} for {num_samples} samples. Choose from 1 to '
             f'{num_samples}.'
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f'test_group_seeds is {list(seeds)}. Give one or more different seeds.'
         )
     parts: list[Tensor] = []
     for seed in seeds:
@@ -228,14 +223,13 @@ def evaluate(
             there are more groups than samples.
     """
     probabilities, labels = _checked(probabilities, labels)
-    num_samples, num_classes = labels.shape
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     classes = labels.any(dim=0)
     result = multilabel_scores(probabilities, labels, cuts, classes)
 
     parts = [
         multilabel_scores(probabilities[part], labels[part], cuts, classes)
-        for part in subsets(num_samples, groups, seeds)
+        for part in subsets(len(labels), groups, seeds)
     ]
     for key in tuple(result):
         values = torch.tensor([part[key] for part in parts], dtype=torch.float64)
@@ -244,15 +238,14 @@ def evaluate(
         result[f'{key}_std'] = float(values.std()) if len(values) > 1 else math.nan
 
     if class_frequencies is not None:
-        constant = _one_per_class(class_frequencies, num_classes).to(probabilities)
-        constant = constant.expand(num_samples, num_classes)
+        constant = class_frequencies.to(probabilities).expand_as(probabilities)
         floor = multilabel_scores(constant, labels, classes=classes)
         best = best_threshold(constant.flatten(), labels.flatten())
         floor['F1_micro_best'] = _f1(constant > best, labels)
         result |= {f'floor_{key}': value for key, value in floor.items()}
 
     result['num_classes'] = float(classes.sum())
-    result['num_samples'] = float(num_samples)
+    result['num_samples'] = float(len(labels))
     return result
 
 
@@ -296,12 +289,3 @@ def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError('Multi-label targets must be 0 or 1.')
     wide = torch.promote_types(probabilities.dtype, torch.float32)
     return probabilities.to(wide), labels.long()
-
-
-def _one_per_class(values: Tensor, num_classes: int) -> Tensor:
-    if values.shape != (num_classes,):
-        raise ValueError(
-            f'Expected one value for each of {num_classes} classes, got shape '
-            f'{tuple(values.shape)}.'
-        )
-    return values

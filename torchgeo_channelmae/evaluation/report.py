@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..files import move_aside, whole
 from ..provenance.overlap import CLAIMS, Overlap, Verdict, label_free
-from ..provenance.record import DataRecord, Training
+from ..provenance.record import Training
 from .metrics import DEFAULT_THRESHOLD, multilabel_scores
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
@@ -235,28 +235,20 @@ def _described(training: Training) -> str:
     record = training.record
     if record is None:
         return f'{_UNKNOWN} ({labels})'
-    tiles = None if record.tiles is None else len(record.tiles)
+    names = record.patches  # one per kind of name
+    counts = {
+        'patches': None
+        if names is None
+        else len(names) // (len(record.name_spaces) or 1),
+        'tiles': None if record.tiles is None else len(record.tiles),
+    }
+    listed = '; '.join(
+        f'{"unknown" if count is None else f"{count:,}"} {what}'
+        for what, count in counts.items()
+    )
     return (
         f'{record.dataset} ({", ".join(record.sensors)}: {", ".join(record.bands)}; '
-        f'{_patches(record)}; {_count(tiles, "tile", "tiles")}; {labels})'
-    )
-
-
-def _patches(record: DataRecord) -> str:
-    """Count patches; each is recorded under one name of each kind."""
-    if record.patches is None:
-        return _count(None, 'patch', 'patches')
-    count, rest = divmod(len(record.patches), len(record.name_spaces) or 1)
-    if rest:
-        return f'patches of {len(record.patches):,} names'
-    return _count(count, 'patch', 'patches')
-
-
-def _count(number: int | None, one: str, more: str) -> str:
-    return (
-        f'unknown {more}'
-        if number is None
-        else f'{number:,} {more if number != 1 else one}'
+        f'{listed}; {labels})'
     )
 
 

@@ -44,7 +44,7 @@ class ChannelTaskMixin(LightningModule):
     records of the weights that training started from.
 
     Attributes:
-        model: The encoder; the default of :meth:`build_models` for channel tokens.
+        model: The encoder that is trained.
         weights: Pretrained weights to start from, or None.
         supervised: Whether the task learns labels.
         provenance: Trainings behind the current weights.
@@ -218,6 +218,11 @@ class ChannelTaskMixin(LightningModule):
         torch.manual_seed(derive_seed(*address))
         groups = self.trainer.optimizers[0].param_groups
         self.log('lr', max(group['lr'] for group in groups))
+
+    def log_means(self, values: dict[str, Tensor], batch_size: int) -> None:
+        """Log means over the samples of an epoch."""
+        options: dict[str, Any] = {'on_step': False, 'on_epoch': True}
+        self.log_dict(values, sync_dist=True, batch_size=batch_size, **options)
 
 
 def sample_keys(index: Tensor, *address: int | str) -> Tensor:

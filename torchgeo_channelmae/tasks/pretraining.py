@@ -242,23 +242,14 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
         """Compute and log the training loss."""
-        keys = sample_keys(_index(batch), global_seed(), 'mask', self.current_epoch)
+        keys = sample_keys(batch['index'], global_seed(), 'mask', self.current_epoch)
         # A tensor, as a changing number would be compiled again and again.
         step = shared_key('bands', self.global_step)
         shared = torch.full((), step, device=keys.device)
         token, spectral = self.compute(batch['image'], keys, shared)
         loss: Tensor = token + self.hparams['spectral_weight'] * spectral
-        self.log_dict(
-            {
-                'train_loss': loss,
-                'train_token_loss': token,
-                'train_spectral_loss': spectral,
-            },
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(keys),
-        )
+        parts = {'train_token_loss': token, 'train_spectral_loss': spectral}
+        self.log_means({'train_loss': loss, **parts}, len(keys))
         return loss
 
     @override
@@ -268,7 +259,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         """Store the errors of each sample and plot the first reconstructions."""
         if 'image' not in batch:  # all samples were skipped
             return
-        image, keys = batch['image'], sample_keys(_index(batch), 'validation mask')
+        image, keys = batch['image'], sample_keys(batch['index'], 'validation mask')
         result = self.reconstruct(image, keys, derive_seed('validation bands'))
         token, spectral = self.losses(result)
         pixels = patchify(image, self.model.patch_embed.patch_size[0])
@@ -282,7 +273,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             gather_tokens(guess, target), gather_tokens(result.target, target)
         )
         numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self.validation.update(numbers, token=token, spectral=spectral, trivial=trivial)
+        self.validation.update(
+            numbers, loss=token, spectral_loss=spectral, trivial_loss=trivial
+        )
         if batch_idx == 0 and self._plots_now():
             self._plot(image, sample_names(batch, numbers), result)
 
@@ -291,24 +284,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         """Log the mean errors of the validation set."""
         rows = self.validation.gather()
         self.validation.reset()
-        means = {name: rows[name].double().mean().float() for name in rows}
-        self.log_dict(
-            {
-                'val_loss': means['token'],
-                'val_spectral_loss': means['spectral'],
-                'val_trivial_loss': means['trivial'],
-            },
-            prog_bar=True,
-            sync_dist=True,
-        )
-
-    @override
-    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Refuse to test."""
-        raise ValueError(
-            'ChannelMAE cannot be tested. Fine-tune its checkpoint (weights: PATH) and '
-            'test that, or run validate for the reconstruction error.'
-        )
+        for name in ('loss', 'spectral_loss', 'trivial_loss'):
+            mean = rows[name].double().mean().float()
+            self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
 
     @override
     def predict_step(
@@ -321,11 +299,10 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         return features
 
     def _plots_now(self) -> bool:
-        every = self.hparams['plot_every_n_epochs']
-        if self.trainer.sanity_checking or not every or not self.trainer.is_global_zero:
-            return False
+        trainer, every = self.trainer, self.hparams['plot_every_n_epochs']
         epoch = self.current_epoch + 1
-        return epoch % every == 0 or epoch == self.trainer.max_epochs
+        due = bool(every) and (epoch % every == 0 or epoch == trainer.max_epochs)
+        return due and trainer.is_global_zero and not trainer.sanity_checking
 
     def _plot(self, image: Tensor, names: list[str], result: Reconstruction) -> None:
         """Plot input, masked input and reconstruction of the first samples."""
@@ -340,14 +317,3 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
                 title=f'{names[row]}, epoch {self.current_epoch + 1}',
             )
             log_figure(self, f'reconstruction/{row}', figure)
-
-
-def _index(batch: Sample) -> Tensor:
-    """Return the index of each sample in its dataset."""
-    if 'index' not in batch:
-        raise ValueError(
-            "Batches have no 'index', which masks depend on. Let the dataset return "
-            "each sample's number under that key."
-        )
-    index: Tensor = batch['index']
-    return index

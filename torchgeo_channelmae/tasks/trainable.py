@@ -99,10 +99,12 @@ def reinitialize(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        values = build().state_dict()
-    values = {name: v for name, v in values.items() if part_of(name, model) in parts}
-    model.load_state_dict(values, strict=False)
-    return list(values)
+        fresh = build().state_dict()
+    own = model.state_dict()
+    names = [name for name in own if part_of(name, model) in parts]
+    for name in names:
+        own[name].copy_(fresh[name])
+    return names
 
 
 def describe(model: nn.Module, parts: Sequence[str]) -> str:

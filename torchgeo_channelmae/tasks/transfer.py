@@ -124,7 +124,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
         """
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, task='multilabel', loss='bce')
 
     @override
     def build_models(self) -> None:
@@ -237,12 +237,5 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         """Compute and log the training loss."""
         logits = self.compute(batch['image'])
         loss: Tensor = self.criterion(logits, batch['label'].to(logits.dtype))
-        self.log(
-            'train_loss',
-            loss,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(logits),
-        )
+        self.log_means({'train_loss': loss}, len(logits))
         return loss

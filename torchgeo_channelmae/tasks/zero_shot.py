@@ -4,12 +4,11 @@ from typing import Any, override
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ..models.checkpoints import Checkpoint, read_checkpoint
 from ..models.fresh import FreshBands
-from ..models.weights import load_encoder
+from ..models.weights import bands_of, load_encoder
 from ..provenance.record import Provenance
 from .transfer import CrossModalClassification
 
@@ -95,53 +94,40 @@ class ZeroShotBands(CrossModalClassification):
     def _load(self, tuned: Checkpoint, lender: Checkpoint | None) -> None:
         """Load the checkpoint, and embeddings of bands that it lacks."""
         own = tuned.tensors
-        lent = self._rows(lender, own) if lender else {}
-        report = load_encoder(self.model, own | lent, self.hparams['fresh_bands'])
+        lent = lender.tensors.items() if lender else ()
+        rows = {k: v for k, v in lent if k.startswith(_SPECTRAL) and k not in own}
+        report = load_encoder(self.model, own | rows, self.hparams['fresh_bands'])
         if report.fresh:
             raise ValueError(
                 f'{self.weights!r} lacks {", ".join(report.fresh)}. Run the '
                 f'fine-tuning again.'
             )
         fresh = report.fresh_bands
-        if not report.kept_bands and all(
-            how.startswith(('sample', 'random')) for how in fresh.values()
-        ):
-            known = [k.removeprefix(_SPECTRAL) for k in own if k.startswith(_SPECTRAL)]
+        blind = [how.startswith(('sample', 'random')) for how in fresh.values()]
+        if not report.kept_bands and all(blind):
             raise ValueError(
-                f'{self.weights!r} has embeddings for {", ".join(known)} only, and '
-                f'neither it nor embeddings {self.embeddings!r} has any of '
+                f'{self.weights!r} has embeddings for {", ".join(bands_of(own))} only, '
+                f'and neither it nor embeddings {self.embeddings!r} has any of '
                 f'{", ".join(self.model.bands)}. Pass as embeddings a pretraining on '
                 f'these bands.'
             )
         for name in ('weight', 'bias'):
             getattr(self.model.head, name).data.copy_(own[f'head.{name}'])
         self.thresholds.copy_(own['thresholds'])
+        taken = [band for band in report.kept_bands if _SPECTRAL + band not in own]
         sources = {f'weights {self.weights}': tuned}
-        if lender and (fresh or any(_SPECTRAL + b in lent for b in report.kept_bands)):
+        if lender is not None and (taken or fresh):
             sources[f'embeddings {self.embeddings}'] = lender
         self.provenance = Provenance()
         for source in sources.values():
             self.provenance = self.provenance.started_from(source.provenance)
         self._normalizations = {k: v.normalization for k, v in sources.items()}
-        origin = {
-            band: f'of {self.embeddings}' if _SPECTRAL + band in lent else 'fine-tuned'
-            for band in report.kept_bands
-        } | fresh
+        origin = dict.fromkeys(report.kept_bands, 'fine-tuned')
+        origin |= dict.fromkeys(taken, str(self.embeddings)) | fresh
         listed = ', '.join(f'{band} ({how})' for band, how in origin.items())
         rank_zero_info(
             f'Model, head and thresholds are of {self.weights}; bands: {listed}.'
         )
-
-    def _rows(self, lender: Checkpoint, own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the embeddings of bands that the checkpoint lacks."""
-        rows = {k: v for k, v in lender.tensors.items() if k.startswith(_SPECTRAL)}
-        width = self.model.embed_dim
-        if not rows or any(row.shape != (width,) for row in rows.values()):
-            raise ValueError(
-                f'embeddings {self.embeddings} has no band embeddings of width {width}. '
-                f'Give the pretraining that {self.weights} started from.'
-            )
-        return {name: row for name, row in rows.items() if name not in own}
 
     @override
     def setup(self, stage: str) -> None:
