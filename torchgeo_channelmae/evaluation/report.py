@@ -243,7 +243,7 @@ def _described(training: Training) -> str:
         'tiles': None if record.tiles is None else len(record.tiles),
     }
     listed = '; '.join(
-        f'{"unknown" if count is None else f"{count:,}"} {what}'
+        f'{what}: {"unknown" if count is None else f"{count:,}"}'
         for what, count in counts.items()
     )
     return (
