@@ -5,9 +5,13 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from torchgeo_channelmae.facts import DataFacts
+from torchgeo_channelmae.models.registry import register_variant
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 BANDS = ['B02', 'B08', 'VV']
+SHALLOW = 'channelmae_two_blocks'
+
+register_variant(SHALLOW, model='channelmae_tiny_patch16', depth=2)
 
 
 class Patches(Dataset):

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
-from tests.small_tasks import Data, fine_tuning, pretraining, trainer
+from tests.small_tasks import SHALLOW, Data, fine_tuning, pretraining, trainer
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.facts import TestFacts
@@ -48,12 +48,13 @@ def radar(record=RADAR, test=TEST, **kwargs):
 
 def pretrain(**kwargs):
     torch.manual_seed(0)
-    return pretraining(bands=RGB, **kwargs)
+    return pretraining(model=SHALLOW, bands=RGB, **kwargs)
 
 
 def transfer(**kwargs):
     torch.manual_seed(0)
-    return fine_tuning(bands=VV_VH, in_channels=2, **kwargs)
+    arguments = {'model': SHALLOW, 'bands': VV_VH, 'in_channels': 2}
+    return fine_tuning(**arguments | kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -143,7 +144,7 @@ def test_weights_are_loaded_when_fitting_starts_and_at_no_other_stage(
 ):
     task = pretrain(weights=pretrained)
     expected = torch.load(pretrained, weights_only=True)['state_dict']
-    name = 'model.blocks.3.attn.qkv.weight'
+    name = 'model.blocks.1.attn.qkv.weight'
     task.state_dict()[name].zero_()
     for stage in ('validate', 'test', 'predict'):
         set_up(task, tmp_path, stage)
@@ -173,7 +174,7 @@ def test_a_trainer_that_tested_a_checkpoint_still_loads_weights(
     run.callbacks.append(start)
     run.fit(transfer(weights=pretrained), radar())
     own = torch.load(pretrained, weights_only=True)['state_dict']
-    name = 'blocks.3.attn.qkv.weight'
+    name = 'blocks.1.attn.qkv.weight'
     assert torch.equal(start.weights[name], own[f'model.{name}'])
 
 
@@ -291,7 +292,7 @@ def test_training_on_a_version_and_testing_on_it_in_the_other_is_caught(
         frame.loc[frame[is_v2].index[:3], 's2v1_name'] = in_v1.tolist()[:3]
         return frame
 
-    task = CrossModalClassification('channelmae_tiny_patch16', size=32)
+    task = CrossModalClassification(SHALLOW, size=32)
     data = sample(VV_VH, root=str(broken_sample(None, linked)))
     trainer(tmp_path, limit_val_batches=0).fit(task, data)
     with pytest.raises(ValueError, match='3 of the 21 test patches'):
@@ -300,7 +301,7 @@ def test_training_on_a_version_and_testing_on_it_in_the_other_is_caught(
 
 def test_the_sample_tells_its_places_from_pretraining_to_test(tested, fitted):
     start = fitted(pretrain(), sample(RGB))
-    task = CrossModalClassification('channelmae_tiny_patch16', size=32, weights=start)
+    task = CrossModalClassification(SHALLOW, size=32, weights=start)
     scores, report = tested(fitted(task, sample(VV_VH)), sample(VV_VH), task)
     table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
     tiles = table['s1_name'].str.split('_').str[-3]
