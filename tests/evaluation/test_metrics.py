@@ -204,16 +204,6 @@ def test_the_floor_is_the_score_of_predicting_the_class_frequencies():
     )
 
 
-def test_parts_without_any_positive_label_are_left_out_of_the_mean():
-    labels = torch.zeros(10, 3).long()
-    labels[4, 1] = 1
-    probabilities = torch.full((10, 3), 0.2)
-    probabilities[4, 1] = 0.9
-    result = evaluate(probabilities, labels, groups=5, seeds=(0, 1))
-    assert result['mAP_micro_mean'] == 1
-    assert result['mAP_micro_std'] == 0
-
-
 @pytest.mark.parametrize(
     ('probabilities', 'labels', 'message'),
     [

@@ -207,17 +207,6 @@ def test_a_resume_adds_only_what_is_new(fitted, pretrained):
     assert stored(more).own == (READ_OPTICAL, Training(other, False))
 
 
-def test_equal_runs_store_equal_checkpoints(fitted, folder):
-    record = replace(OPTICAL, patches=torch.arange(1000))
-    files = []
-    for _ in range(2):
-        path = fitted(pretrain(), optical(record))
-        # A file's own name is in it.
-        torch.save(torch.load(path, weights_only=True), folder / 'same.ckpt')
-        files.append((folder / 'same.ckpt').read_bytes())
-    assert files[0] == files[1]
-
-
 def test_data_and_checkpoints_without_records_are_unknown(fitted, pretrained, folder):
     assert stored(fitted(pretrain(), Data())).own == (Training(None, False),)
     content = torch.load(pretrained, weights_only=True)
@@ -251,13 +240,6 @@ def test_a_test_logs_what_it_shares_with_pretraining(tested, fine_tuned):
     assert scores['test_place_overlap'] == pytest.approx(2 / 6)
     assert math.isnan(scores['test_patch_overlap'])  # its patches had no names
     assert '| place_free | **no** |' in report
-
-
-def test_an_encoder_that_saw_the_sensor_is_not_overlap_free(tested, fitted, fine_tuned):
-    again = fitted(transfer(weights=fine_tuned), radar())
-    scores, report = tested(again, radar())
-    assert scores['test_sensor_free'] == scores['test_label_free'] == 0
-    assert '| overlap_free | **no** |' in report
 
 
 def test_a_test_on_patches_that_were_trained_on_is_refused(

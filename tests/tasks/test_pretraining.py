@@ -248,20 +248,6 @@ def test_training_masks_change_with_the_epoch_and_not_with_the_batch(tmp_path):
     assert len(set(epochs[0][0])) == 24
 
 
-def test_shared_bands_change_with_the_step_and_are_one_for_the_batch(tmp_path):
-    module, drawn = task(masking='cross_band', masking_options={'shared': True}), []
-
-    def watched(image, keys, shared):
-        result = ChannelMAE.reconstruct(module, image, keys, shared)
-        drawn.append(result.mask.bands)
-        return result
-
-    module.reconstruct = watched
-    trainer(tmp_path, limit_val_batches=0).fit(module, Data(batch_size=2))
-    assert all((bands == bands[0]).all() for bands in drawn)
-    assert len({tuple(bands[0].tolist()) for bands in drawn}) == 3
-
-
 def test_a_checkpoint_is_plain_data_that_gives_the_task_back(trained):
     module, _, path = trained
     content = torch.load(path, map_location='cpu', weights_only=True)

@@ -130,8 +130,7 @@ class ChannelDataModule(NonGeoDataModule):
         trainer = self.trainer
         training = trainer is not None and trainer.training
         if not batch:  # all were skipped
-            task = getattr(trainer, 'lightning_module', None)
-            if training or not getattr(task, 'takes_empty_batches', False):
+            if training:
                 raise ValueError(
                     f'All {len(skipped)} patches of a batch were skipped, the first '
                     f'because: {skipped[0][1]}'

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
@@ -75,21 +77,15 @@ class PredictionStore:
         if not batches:
             raise ValueError('No predictions were stored: the data set is empty.')
         index = torch.cat([batch['index'] for batch in batches])
-        order = index.argsort(stable=True)
-        ordered = index[order]
-        first = torch.ones_like(ordered, dtype=torch.bool)
-        first[1:] = ordered[1:] != ordered[:-1]
-        order = order[first]
-        return {
-            name: torch.cat([batch[name] for batch in batches])[order]
-            if torch.is_tensor(batches[0][name])
-            else _pick([row for batch in batches for row in batch[name]], order)
-            for name in batches[0]
-        }
+        _, first = np.unique(index.numpy(), return_index=True)
+        return {name: _rows([b[name] for b in batches], first) for name in batches[0]}
 
 
-def _pick(values: list[str], order: Tensor) -> list[str]:
-    return [values[row] for row in order.tolist()]
+def _rows(parts: list[Any], rows: npt.NDArray[np.int64]) -> Any:
+    if torch.is_tensor(parts[0]):
+        return torch.cat(parts)[torch.from_numpy(rows)]
+    names = [name for part in parts for name in part]
+    return [names[row] for row in rows]
 
 
 def sample_numbers(

@@ -148,9 +148,7 @@ def overlap_table(verdict: Verdict) -> str:
         'sensor_free': f'the test reads {_targets(verdict)}, pretraining read '
         f'{", ".join(read) or "nothing"}',
         'place_free': 'test patches on MGRS tiles that pretraining read: '
-        f'{_counted(verdict.places)}'
-        if verdict.pretraining
-        else 'pretraining read nothing',
+        f'{_counted(verdict.places)}',
         'label_free': {
             True: 'pretraining neither learned labels nor was sampled by them',
             False: 'pretraining learned labels or was sampled by them',

@@ -289,6 +289,14 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
 
     @override
+    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Refuse to test, after RunFolder has checked the task of the checkpoint."""
+        raise ValueError(
+            'ChannelMAE has no test. Fine-tune its checkpoint (weights: PATH) and test '
+            'that, or run validate for the reconstruction error.'
+        )
+
+    @override
     def predict_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
