@@ -171,7 +171,7 @@ def overlap_line(verdict: Verdict) -> str:
     """Describe in one line what a task shares with pretraining, before any test."""
     if not verdict.pretraining:
         return _before(verdict)
-    claims = ('sensor_free', 'label_free', 'overlap_free')
+    claims = [name for name in CLAIMS if name != 'place_free']
     answers = ', '.join(f'{name} {_answer(verdict, name)}' for name in claims)
     return (
         f'{_before(verdict)} This task reads {_targets(verdict)}: {answers} (of '
