@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from ..evaluation.binary import DEFAULT_THRESHOLD
+from ..evaluation.metrics import DEFAULT_THRESHOLD
 from .predictions import Predictions
 
 Floats = npt.NDArray[np.float64]

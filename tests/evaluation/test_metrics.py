@@ -1,17 +1,13 @@
 """Scores against scikit-learn, and the protocol against its own definition."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
-from torch import Tensor
-from torch.multiprocessing import start_processes
 
 from torchgeo_channelmae.evaluation.metrics import (
     evaluate,
@@ -20,7 +16,6 @@ from torchgeo_channelmae.evaluation.metrics import (
     subsets,
     tune_thresholds,
 )
-from torchgeo_channelmae.evaluation.predictions import PredictionStore
 
 CLOSE = 1e-6
 
@@ -163,19 +158,10 @@ def test_a_cut_depends_on_its_seed_and_not_on_earlier_draws():
     assert not torch.equal(after[0], after[5])
 
 
-@pytest.mark.parametrize(
-    ('num_samples', 'groups', 'seeds', 'message'),
-    [
-        (3, 5, [0], 'Cannot cut 3 samples into 5 groups'),
-        (3, 0, [0], 'Cannot cut 3 samples into 0 groups'),
-        (9, 3, [1, 1], r'Seeds of the random groups are \[1, 1\]'),
-        (9, 3, [], 'give one or more'),
-    ],
-)
-def test_impossible_groups_are_refused_in_one_line(num_samples, groups, seeds, message):
-    with pytest.raises(ValueError, match=message) as error:
-        subsets(num_samples, groups, seeds)
-    assert '\n' not in str(error.value)
+@pytest.mark.parametrize('groups', [0, 5])
+def test_groups_that_would_be_empty_are_refused(groups):
+    with pytest.raises(ValueError, match=f'test_groups is {groups}'):
+        subsets(3, groups, [0])
 
 
 def test_evaluate_reports_mean_and_sample_deviation_over_the_parts():
@@ -218,134 +204,23 @@ def test_the_floor_is_the_score_of_predicting_the_class_frequencies():
     )
 
 
-def test_twenty_one_patches_in_five_groups_give_finite_scores():
-    probabilities, labels = random_set(num_samples=21)
-    result = evaluate(
-        probabilities, labels, torch.full((19,), 0.4), class_frequencies=torch.rand(19)
-    )
-    assert all(math.isfinite(value) for value in result.values())
-    assert 'F1_macro_tuned_std' in result
-
-
-def test_parts_without_any_positive_label_are_left_out_of_the_mean():
-    labels = torch.zeros(10, 3).long()
-    labels[4, 1] = 1
-    probabilities = torch.full((10, 3), 0.2)
-    probabilities[4, 1] = 0.9
-    result = evaluate(probabilities, labels, groups=5, seeds=(0, 1))
-    assert result['mAP_micro_mean'] == 1
-    assert result['mAP_micro_std'] == 0
-
-
 @pytest.mark.parametrize(
     ('probabilities', 'labels', 'message'),
     [
         (torch.tensor([[0.1], [math.nan]]), torch.ones(2, 1), '1 of 2 samples are NaN'),
-        (torch.tensor([[0.1], [math.inf]]), torch.ones(2, 1), '1 of 2 samples are NaN'),
-        (torch.tensor([[0.1], [3.0]]), torch.ones(2, 1), 'apply a sigmoid'),
-        (torch.rand(2, 3), torch.ones(2, 2), r'are \(2, 3\) and \(2, 2\)'),
-        (torch.rand(0, 3), torch.ones(0, 3), 'the set is empty'),
-        (torch.rand(2, 1), torch.full((2, 1), 2), 'must be 0 or 1'),
-        (torch.ones(2, 1).long(), torch.ones(2, 1), 'must be float'),
+        (torch.tensor([[0.1], [3.0]]), torch.ones(2, 1), 'sigmoid'),
+        (torch.rand(2, 3), torch.ones(2, 2), r'\(2, 3\).*\(2, 2\)'),
+        (torch.rand(0, 3), torch.ones(0, 3), 'empty'),
+        (torch.rand(2, 1), torch.full((2, 1), 2), '0 or 1'),
     ],
 )
 @pytest.mark.parametrize('function', [multilabel_scores, tune_thresholds, per_class])
-def test_what_cannot_be_scored_is_refused_in_one_line(
-    function, probabilities, labels, message
-):
-    with pytest.raises(ValueError, match=message) as error:
+def test_what_cannot_be_scored_is_refused(function, probabilities, labels, message):
+    with pytest.raises(ValueError, match=message):
         function(probabilities, labels.long())
-    assert '\n' not in str(error.value)
 
 
-def test_thresholds_names_and_frequencies_must_be_one_a_class():
-    probabilities, labels = random_set(num_samples=20)
-    with pytest.raises(ValueError, match='19 classes, got a tensor of shape'):
-        multilabel_scores(probabilities, labels, torch.rand(18))
-    with pytest.raises(ValueError, match='19 classes, got a tensor of shape'):
-        evaluate(probabilities, labels, class_frequencies=torch.rand(18))
-    with pytest.raises(ValueError, match='2 class names for 19 classes'):
-        per_class(probabilities, labels, names=['a', 'b'])
-
-
-def batches_of(order: list[int], size: int, store: PredictionStore) -> None:
-    """Store the samples of ``random_set`` in an order, in batches."""
-    probabilities, labels = random_set(num_samples=21)
-    for start in range(0, len(order), size):
-        index = torch.tensor(order[start : start + size])
-        store.update(
-            index,
-            probabilities=probabilities[index],
-            labels=labels[index],
-            patch_id=[f'patch {i}' for i in index.tolist()],
-        )
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_the_store_returns_each_sample_once_in_the_order_of_index(data):
-    order = data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=60))
-    store = PredictionStore()
-    batches_of(order, data.draw(st.integers(1, 7)), store)
-    rows = store.gather()
-    expected = sorted(set(order))
-    probabilities, labels = random_set(num_samples=21)
-    assert len(store) == len(order)
-    assert rows['index'].tolist() == expected
-    assert torch.equal(rows['probabilities'], probabilities[expected])
-    assert torch.equal(rows['labels'], labels[expected])
-    assert rows['patch_id'] == [f'patch {i}' for i in expected]
-
-
-def test_the_store_keeps_copies_and_forgets_on_reset():
-    store = PredictionStore()
-    values = torch.ones(1)
-    store.update(torch.tensor([0]), values=values)
-    values.zero_()
-    assert store.gather()['values'].tolist() == [1]
-    store.reset()
-    with pytest.raises(ValueError, match='No predictions were stored'):
-        store.gather()
-
-
-@pytest.mark.parametrize(
-    'column', [{'labels': torch.tensor([[0], [1]])}, {'patch_id': ['a', 'b']}]
-)
-def test_two_samples_with_one_index_are_refused(column: dict[str, Tensor | list[str]]):
-    store = PredictionStore()
-    store.update(torch.tensor([7, 7]), **column)
-    with pytest.raises(ValueError, match=f'index 7 but unlike {next(iter(column))!r}'):
-        store.gather()
-
-
-def test_columns_that_do_not_fit_are_refused():
-    store = PredictionStore()
-    with pytest.raises(ValueError, match='has 1 rows for 2 samples'):
-        store.update(torch.tensor([0, 1]), patch_id=['a'])
-    store.update(torch.tensor([0]), patch_id=['a'])
-    with pytest.raises(ValueError, match='differ from those stored before'):
-        store.update(torch.tensor([1]), labels=torch.tensor([1]))
-
-
-def one_of_two(rank: int, folder: Path) -> None:
-    """Store every second of 21 samples, padded as a distributed sampler does."""
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
-    )
-    store = PredictionStore()
-    batches_of([*range(21), 0][rank::2], 4, store)
-    torch.save(store.gather(), folder / f'rank{rank}.pt')
-    dist.destroy_process_group()
-
-
-def test_two_processes_gather_what_one_process_would(tmp_path: Path):
-    start_processes(one_of_two, (tmp_path,), nprocs=2, start_method='fork')
-    single = PredictionStore()
-    batches_of(list(range(21)), 8, single)
-    expected = single.gather()
-    for rank in range(2):
-        rows = torch.load(tmp_path / f'rank{rank}.pt')
-        assert rows['patch_id'] == [f'patch {i}' for i in range(21)]
-        assert evaluate(rows['probabilities'], rows['labels']) == evaluate(
-            expected['probabilities'], expected['labels']
-        )
+def test_half_precision_is_scored_in_single():
+    probabilities, labels = random_set()
+    expected = multilabel_scores(probabilities.half().float(), labels)
+    assert multilabel_scores(probabilities.half(), labels) == expected

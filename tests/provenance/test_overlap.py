@@ -43,23 +43,15 @@ NOT_KNOWN = UNKNOWN.inherited[0]
         ([read(*L2A)], RADAR, True),
         ([read(*L2A, *RADAR)], RADAR, False),
         ([read(*L2A)], ('Sentinel-2 L1C',), False),  # another level of the sensor
-        ([read('Sentinel-1 SLC')], RADAR, False),
-        ([read(*L2A)], (*L2A, *RADAR), False),
         ([read(*L2A), read(*RADAR)], RADAR, False),  # continued pretraining
         ([read('Landsat-8')], ('Landsat-9',), True),
-        ([read('Landsat-8')], ('Landsat-8',), False),
         ([], RADAR, True),  # from scratch
-        ([], (), True),
-        ([NOT_KNOWN], RADAR, None),
         ([read(*L2A), NOT_KNOWN], RADAR, None),
         ([read(*RADAR), NOT_KNOWN], RADAR, False),
         ([read(*L2A, 'unknown')], RADAR, None),
-        ([read(*RADAR, 'unknown')], RADAR, False),
         ([read()], RADAR, None),
         ([read(*L2A)], (), None),
         ([read(*L2A)], ('unknown',), None),
-        ([read(*L2A)], ('unknown', *RADAR), None),
-        ([read('unknown')], ('unknown',), None),
     ],
 )
 def test_sensor_free_is_true_only_if_every_sensor_is_known(
@@ -75,13 +67,10 @@ def test_sensor_free_is_true_only_if_every_sensor_is_known(
         ([], True),
         ([read(*L2A, steered=True)], False),
         ([read(*L2A, supervised=True)], False),
-        ([read(*L2A), read(*L2A, steered=True)], False),
         ([read(*L2A, steered=None)], None),
-        ([NOT_KNOWN], None),
         ([read(*L2A), NOT_KNOWN], None),
         ([read(*L2A, steered=True), NOT_KNOWN], False),
         ([Training(None, True)], False),
-        ([Training(None, False)], None),
     ],
 )
 def test_label_free_needs_unlabelled_learning_and_sampling(trainings, expected):
@@ -96,14 +85,11 @@ TILES = np.array(['33UUP', '33UUP', '29TNE', '35VPK'])
     [
         ([read(tiles=('33UUP', '31TFJ'))], TILES, Overlap(2, 0, 4)),
         ([read(tiles=('33UUP',)), read(tiles=('35VPK',))], TILES, Overlap(3, 0, 4)),
-        ([read(tiles=('31TFJ',))], TILES, Overlap(0, 0, 4)),
         ([read(tiles=None)], TILES, Overlap(0, 4, 4)),
-        ([NOT_KNOWN], TILES, Overlap(0, 4, 4)),
         ([read(tiles=('33UUP',)), NOT_KNOWN], TILES, Overlap(2, 2, 4)),
         ([read(tiles=('33UUP',))], np.array(['33UUP', '', 'x']), Overlap(1, 1, 3)),
         ([read(tiles=('33UUP',))], None, None),
         ([], TILES, Overlap(0, 0, 0)),
-        ([], None, Overlap(0, 0, 0)),
     ],
 )
 def test_test_patches_on_tiles_of_pretraining_are_counted(trainings, tiles, expected):
@@ -116,7 +102,6 @@ def test_test_patches_on_tiles_of_pretraining_are_counted(trainings, tiles, expe
         ([read(patches=(1, 2, 9))], [9, 8, 1], Overlap(2, 0, 3)),
         ([read(patches=(1,)), read(patches=(8,))], [9, 8, 1], Overlap(2, 0, 3)),
         ([read(patches=(1,)), read(patches=None)], [9, 8, 1], Overlap(1, 2, 3)),
-        ([NOT_KNOWN], [9, 8, 1], Overlap(0, 3, 3)),
         ([read(patches=(1,))], None, None),
         ([], None, Overlap(0, 0, 0)),
     ],
@@ -135,12 +120,10 @@ def named(*spaces, patches=(1,), supervised=True):
     ('known', 'tested', 'expected'),
     [
         (['v2'], ['v1'], Overlap(0, 3, 3)),
-        (['v2'], ['v2'], Overlap(0, 0, 3)),
         (['v1', 'v2'], ['v1'], Overlap(0, 0, 3)),
         (['v2'], ['v1', 'v2'], Overlap(0, 0, 3)),
         (['mixed'], ['v1', 'v2'], Overlap(0, 3, 3)),
         ([], ['v1'], Overlap(0, 3, 3)),  # a checkpoint that does not tell
-        ([], [], Overlap(0, 0, 3)),
     ],
 )
 def test_patches_known_by_other_names_are_unknown_not_unread(known, tested, expected):
@@ -150,18 +133,16 @@ def test_patches_known_by_other_names_are_unknown_not_unread(known, tested, expe
 def test_a_patch_is_known_by_any_of_its_names():
     names = torch.tensor([[9, 1], [8, 7], [1, 6]])
     assert patch_overlap([named('v1', 'v2')], names, ['v1', 'v2']) == Overlap(2, 0, 3)
-    with pytest.raises(ValueError, match=r'^2 of the 3 test patches.* such as a:'):
+    with pytest.raises(ValueError, match=r'2 of the 3 test patches.* a\.'):
         check_not_trained_on(
             Provenance(own=(named('v1'),)), names, list('abc'), ['v1', 'v2']
         )
 
 
-def test_a_test_that_can_not_be_checked_for_trained_patches_warns():
+def test_a_test_that_cannot_be_checked_for_trained_patches_warns():
     past = Provenance(own=(named('v2'),))
-    message = 'can not be checked.* v2 names are known, of the test patches v1 names'
-    with pytest.warns(UserWarning, match=message) as caught:
+    with pytest.warns(UserWarning, match='has v2 names, the test has v1 names'):
         check_not_trained_on(past, torch.tensor([5]), None, ['v1'])
-    assert '\n' not in str(caught[0].message)
     verdict = judge(past, PRESENT, None, torch.tensor([5]), ['v1'])
     assert verdict.trained == Overlap(0, 1, 1)
 
@@ -214,17 +195,6 @@ def test_a_verdict_says_of_each_claim_whether_it_holds():
     }
 
 
-def test_overlap_free_is_claimed_only_where_sensor_free_holds():
-    for present, expected in (
-        (PRESENT, True),
-        (read(*L2A).record, False),
-        (None, None),
-    ):
-        verdict = judge(OPTICAL, present)
-        assert verdict.sensor_free is expected
-        assert verdict.overlap_free is expected
-
-
 def test_all_of_an_unknown_past_is_unknown_and_logged_as_nan():
     verdict = judge(UNKNOWN, PRESENT, TILES, torch.arange(4))
     assert all(math.isnan(value) for value in verdict.numbers().values())
@@ -267,15 +237,9 @@ TEST = torch.tensor([2, 3, 1, 4, 0])
     ],
 )
 def test_a_test_on_patches_whose_labels_were_learned_is_refused(provenance):
-    with pytest.raises(ValueError, match=r'^2 of the 5 test patches .*\.$') as error:
-        check_not_trained_on(provenance, TEST)
-    assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('names', [list('abcde'), np.array(list('abcde'), dtype='S')])
-def test_the_refusal_names_a_patch_where_it_can(names):
-    with pytest.raises(ValueError, match=r'such as b: test on'):
-        check_not_trained_on(Provenance(own=(LEARNED,)), TEST, names)
+    names = np.array(list('abcde'), dtype='S')
+    with pytest.raises(ValueError, match=r'2 of the 5 test patches.* b\.'):
+        check_not_trained_on(provenance, TEST, names)
 
 
 @pytest.mark.parametrize(
