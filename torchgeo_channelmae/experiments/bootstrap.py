@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..randomness import derive_seed
 from .predictions import Predictions
-from .resampled import Floats, replicate_scores
+from .replicates import Floats, replicate_scores
 
 _LEVEL = 0.95
 

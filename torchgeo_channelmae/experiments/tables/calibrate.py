@@ -1,33 +1,33 @@
-"""What a table's runs would cost, from a few steps of each kind on this machine."""
+"""What runs would take, from a few steps of each kind on this machine."""
 
-import contextlib
+import json
 import math
-import multiprocessing
-import os
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, override
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.cli import LightningCLI
-from torchgeo.datamodules import BaseDataModule
-from torchgeo.tasks import BaseTask
 
-from ...processes import end_with
-from .plan import Plan, Run
+from ...files import whole
+from .plan import Run
+from .runner import last_line, torchgeo
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 STEPS = 20
 _WARM = 5  # steps before the clock counts
+_METER = f'{__name__}.Meter'
 #: Options that change neither the time nor the memory of a run.
-_IRRELEVANT = ('seed_everything', 'model.init_args.base_lr', 'model.init_args.weights')
+_IRRELEVANT = ('model.init_args.weights', 'model.init_args.reinit')
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Cost:
     """What a run takes.
 
     Attributes:
-        samples: Training samples an epoch; of a test of an unchanged head its samples.
-        steps: Optimizer steps of the whole run, 0 without training.
-        seconds: Of the whole run, evaluation included, start-up not.
-        memory: Peak bytes: of the GPU where there is one, else of the process.
+        samples: Training samples per epoch; test samples of a zero-shot test.
+        steps: Optimizer steps of the whole run, 0 for a zero-shot test.
+        seconds: Time of the whole run with evaluation, without start-up.
+        memory: Peak bytes of the GPU if there is one, else of the process.
     """
 
     samples: int
@@ -47,30 +47,19 @@ class Cost:
     memory: int
 
 
-class _EnoughError(Exception):
-    """Ends a calibration."""
+class Meter(pl.Callback):
+    """Time a few steps, write the measurements as JSON and end the command.
 
+    Args:
+        path: File to write.
+        only_test: Whether to end before training and count the samples of the test.
+    """
 
-class _Clock(pl.Callback):
-    """Notes when training and evaluation batches end."""
-
-    def __init__(self, trains: bool) -> None:
-        self.trains = trains
-        self.train: list[float] = []
-        self.evaluation: list[float] = []
+    def __init__(self, path: str, only_test: bool = False) -> None:
+        self.path, self.only_test = path, only_test
+        self.ends: list[float] = []
+        self.evaluations: list[float] = []
         self._start = 0.0
-        self.evaluated = 0.0
-
-    @override
-    def on_train_start(self, *args: Any) -> None:
-        if not self.trains:
-            raise _EnoughError
-
-    @override
-    def on_train_batch_end(self, *args: Any) -> None:
-        self.train.append(time.perf_counter())
-        if len(self.train) > STEPS:
-            raise _EnoughError
 
     @override
     def on_validation_batch_start(self, *args: Any) -> None:
@@ -78,133 +67,101 @@ class _Clock(pl.Callback):
 
     @override
     def on_validation_batch_end(self, *args: Any) -> None:
-        self.evaluation.append(time.perf_counter() - self._start)
+        self.evaluations.append(time.perf_counter() - self._start)
 
-    @property
-    def step(self) -> float:
-        """Median seconds of a training step, its data included."""
-        gaps = [b - a for a, b in zip(self.train, self.train[1:], strict=False)]
-        return median(gaps[_WARM:] or gaps or [0.0])
+    @override
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.only_test:
+            self._finish(trainer)
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.ends.append(time.perf_counter())
+        if len(self.ends) > STEPS:
+            self._finish(trainer)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._finish(trainer)
+
+    def _finish(self, trainer: pl.Trainer) -> None:
+        host: Any = trainer
+        if self.only_test:
+            host.datamodule.setup('test')
+        loader, gaps = host.train_dataloader, [0.0]
+        if len(self.ends) > 1:
+            gaps = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
+        size = getattr(loader, 'batch_size', None) or loader.batch_sampler.batch_size
+        found = {
+            'size': int(size),
+            'batches': int(host.num_training_batches),
+            'evaluations': sum(map(int, host.num_val_batches)),
+            'epochs': host.max_epochs or 1,
+            'steps': int(host.estimated_stepping_batches),
+            'tested': len(host.datamodule.test_dataset) if self.only_test else 0,
+            'step': median(gaps[_WARM:] or gaps),
+            'evaluation': median(self.evaluations or [0.0]),
+            'memory': _peak(),
+        }
+        with whole(self.path) as path:
+            path.write_text(json.dumps(found))
+        sys.exit()
 
 
-def calibrate(
-    plan: Plan, folder: Path, done: Sequence[str] = ()
-) -> dict[str, Cost | str]:
-    """Measure what each run would take, once for runs that differ in no such way.
-
-    Args:
-        plan: The runs.
-        folder: Folder of all runs, only named.
-        done: Runs to leave out.
+def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
+    """Measure what runs would take, once for runs that take the same.
 
     Returns:
-        The cost of each run, or in words why it could not be measured.
+        For each run its cost, or in words why it could not be measured.
     """
     measured: dict[tuple[Any, ...], Cost | str] = {}
     found: dict[str, Cost | str] = {}
-    for run in plan.runs.values():
-        if run.name in done:
-            continue
-        key = _kind(run)
+    for run in runs:
+        options = {k: v for k, v in run.options.items() if k not in _IRRELEVANT}
+        key = (run.kind, run.configs, *sorted(options.items()))
         if key not in measured:
-            measured[key] = _apart(run)
+            measured[key] = _measure(run)
         found[run.name] = measured[key]
     return found
 
 
-def _kind(run: Run) -> tuple[Any, ...]:
-    options = {k: v for k, v in run.options.items() if k not in _IRRELEVANT}
-    return run.kind, run.configs, tuple(sorted(options.items()))
-
-
-def _apart(run: Run) -> Cost | str:
-    """Measure in a process of its own, so that memory is its own."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_measure, args=(run, there, os.getpid()))
-    process.start()
-    there.close()
-    try:
-        found = here.recv()
-    except EOFError:
-        found = 'the calibration was killed, perhaps for want of memory'
-    process.join()
-    return Cost(**found) if isinstance(found, Mapping) else str(found)
-
-
-def _measure(run: Run, pipe: Connection, parent: int) -> None:
-    end_with(parent)
-    with open(os.devnull, 'w') as nowhere:
-        for stream in (1, 2):
-            os.dup2(nowhere.fileno(), stream)
-        sys.stdout = sys.stderr = nowhere
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                pipe.send(asdict(_cost(run, Path(folder))))
-        except BaseException as error:
-            text = str(error).strip() or type(error).__name__
-            pipe.send(text.splitlines()[-1])
-
-
-def _cost(run: Run, folder: Path) -> Cost:
-    fresh = _fresh(run)
-    cli = LightningCLI(
-        model_class=BaseTask,
-        datamodule_class=BaseDataModule,
-        seed_everything_default=0,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        run=False,
-        args=fresh.commands(folder)[0][1:],
-    )
-    clock = _Clock(trains=run.kind != 'unchanged')
-    trainer: Any = cli.trainer
-    trainer.callbacks.append(clock)
-    with contextlib.suppress(_EnoughError):
-        trainer.fit(cli.model, cli.datamodule)
-    batches = int(trainer.num_training_batches)
-    loader: Any = trainer.train_dataloader
-    size = getattr(loader, 'batch_size', None) or loader.batch_sampler.batch_size
-    evaluations = sum(map(int, trainer.num_val_batches))
-    if run.kind == 'unchanged':
-        return _of_test(cli.datamodule, int(size), clock)
-    epochs = trainer.max_epochs or 1
-    rounds = epochs + (run.kind == 'finetune')  # a test is about as long
-    steps = int(trainer.estimated_stepping_batches)
-    seconds = epochs * batches * clock.step
-    seconds += rounds * evaluations * median(clock.evaluation or [0.0])
-    return Cost(batches * int(size), steps, seconds, _peak())
-
-
-def _of_test(datamodule: Any, size: int, clock: _Clock) -> Cost:
-    """The cost of a test alone, from validation batches of the same bands."""
-    datamodule.setup('test')
-    samples = len(datamodule.test_dataset)
-    seconds = math.ceil(samples / size) * median(clock.evaluation or [0.0])
-    return Cost(samples, 0, seconds, _peak())
-
-
-def _fresh(run: Run) -> Run:
-    """A run without weights; for a test the training of a model of the same bands."""
+def _measure(run: Run) -> Cost | str:
+    """Run a few steps of a run without weights, in a process of its own."""
+    only_test = run.kind == 'unchanged'
     options = dict(run.options)
     if run.kind != 'pretrain':
         options['model.init_args.weights'] = 'null'
-    if run.kind != 'unchanged':
-        return replace(run, start=None, options=options)
-    configs = tuple(path for path in run.configs if path.name != 'unchanged.yaml')
-    return replace(
-        run,
-        kind='finetune',
-        start=None,
-        embeddings=None,
-        configs=configs,
-        options=options,
-    )
+    short = replace(run, options=options, start=None, embeddings=None)
+    if only_test:  # validation batches of a fine-tuning on the same bands
+        short = replace(short, kind='finetune', configs=run.configs[:-1])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        meter = {
+            'trainer.callbacks+': _METER,
+            'trainer.callbacks.path': str(folder / 'found.json'),
+            'trainer.callbacks.only_test': str(only_test).lower(),
+        }
+        command = short.commands(folder)[0]
+        command += [f'--{key}={value}' for key, value in meter.items()]
+        with (folder / 'log').open('w') as log:
+            torchgeo(command, stdout=log, stderr=log)
+        if not (folder / 'found.json').exists():
+            return last_line(folder / 'log')
+        found = json.loads((folder / 'found.json').read_text())
+    if only_test:
+        seconds = math.ceil(found['tested'] / found['size']) * found['evaluation']
+        return Cost(found['tested'], 0, seconds, found['memory'])
+    rounds = found['epochs'] + (run.kind == 'finetune')  # a test takes about as long
+    seconds = found['epochs'] * found['batches'] * found['step']
+    seconds += rounds * found['evaluations'] * found['evaluation']
+    samples = found['batches'] * found['size']
+    return Cost(samples, found['steps'], seconds, found['memory'])
 
 
 def _peak() -> int:
-    """Peak bytes: of the GPU where there is one, else resident ones of the process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    if resource is None:
+        return 0
     scale = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
