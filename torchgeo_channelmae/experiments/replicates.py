@@ -1,7 +1,7 @@
-"""Scores of a test set whose clusters of patches are drawn again and again.
+"""Scores of bootstrap replicates of a test set, drawn by clusters of patches.
 
 A replicate counts each cluster as often as it was drawn. So a score is computed from
-counts a cluster, and predictions are sorted once, not once a replicate. Definitions are
+counts per cluster, and predictions are sorted once, not once per replicate. Definitions are
 those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
 """
 
@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 SCORES = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 TUNED = ('F1_micro_tuned', 'F1_macro_tuned')
 
-#: Distinct scores that are told apart; more are taken together, neighbours first. With
-#: millions of predictions that moves an average precision by less than 1e-4.
+#: Distinct scores; beyond, neighbours are merged. With millions of predictions that
+#: moves an average precision by less than 1e-4.
 MAX_DISTINCT = 8192
 _CHUNK = 128  # replicates at a time
 
@@ -34,7 +34,7 @@ def replicate_scores(
         run: Predictions for S patches.
         clusters: (S,) number of each patch's cluster.
         counts: (clusters, R), how often each cluster is in each replicate.
-        max_distinct: Distinct probabilities of a ranking that are told apart.
+        max_distinct: Distinct probabilities of a ranking; beyond, neighbours are merged.
 
     Returns:
         For each of :data:`SCORES`, and of :data:`TUNED` where thresholds were tuned,
@@ -77,11 +77,11 @@ def average_precisions(
     Equal scores are one threshold, as in scikit-learn.
 
     Args:
-        scores: (n,) of what is ranked.
-        labels: (n,) whether it is positive.
-        clusters: (n,) number of its cluster.
+        scores: (n,) by which samples are ranked.
+        labels: (n,) whether a sample is positive.
+        clusters: (n,) number of the cluster of a sample.
         counts: (clusters, R).
-        max_distinct: Distinct scores that are told apart.
+        max_distinct: Distinct scores; beyond, neighbours are merged.
 
     Returns:
         (R,) values, NaN without positives.

@@ -1,7 +1,6 @@
 """Run ``torchgeo`` in a process that ends with its parent.
 
-Usage: ``python -m torchgeo_channelmae.experiments.tables.child PARENT ARGUMENTS``, where
-PARENT is the process id of the parent.
+Arguments are the process id of the parent and those of ``torchgeo``.
 """
 
 import sys

@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from .calibrate import STEPS, Cost, calibrate
 from .pages import write_table
-from .plan import Data, Plan, Run, make_plan
+from .plan import Data, Plan, make_plan
 from .results import read_results
-from .runner import Outcome, check_settings, commands_done, lock, run_all
-from .spec import SENSORS, Preset, check_sensors, read_preset, read_table
+from .runner import Outcome, check_settings, commands_done, run_all
+from .spec import SENSORS, Preset, bands_of, read_preset, read_table
 from .zero_shot import ZeroShotTest, with_zero_shot, zero_shot_tests
 
 
@@ -64,13 +65,15 @@ def tables(
     Raises:
         ValueError: If an option does not fit, or earlier results are of other settings.
         FileNotFoundError: If data are missing.
+        TimeoutError: If another process runs tables in the folder.
         ChildProcessError: If a run failed.
     """
     chosen = read_preset(preset, Path(conf))
-    named = tuple(sensors.replace(',', ' ').split())
+    named = tuple(dict.fromkeys(_split(sensors)))
     described = read_table(table, chosen.fractions, named)
     if table == 'matrix':
-        check_sensors(named, chosen.overlays)
+        for sensor in named or ['']:
+            bands_of(sensor, chosen.overlays)
     elif unchanged:
         raise ValueError(f'--unchanged belongs to the table matrix, not to {table}.')
     if jobs < 1 or resamples < 100:
@@ -79,7 +82,7 @@ def tables(
         )
     data = _check_data(chosen, root, pretrain_root, shares)
     numbers = chosen.seeds if seeds is None else _numbers(seeds)
-    names = [] if only is None else [name.strip() for name in only.split(',')]
+    names = _split(only or '')
     plan = make_plan(described, chosen, numbers, data, train_fraction, names)
     tests: list[ZeroShotTest] = []
     if unchanged:
@@ -91,13 +94,14 @@ def tables(
     if dry_run:
         _show_costs(plan, runs, jobs)
         return
-    with lock(runs):
+    runs.mkdir(parents=True, exist_ok=True)
+    with FileLock(runs / '.lock', timeout=2):  # children of a killed command end soon
         outcome = _run(plan, runs, jobs)
         results = read_results(
             described, chosen, plan, outcome, runs, numbers, resamples, tests
         )
-        page = write_table(results, folder / described.name)
-    print(f'Table {described.name} is in {page}')
+        page = write_table(results, folder / table)
+    print(f'Table {table} is in {page}')
     failed = [name for name, reason in outcome.items() if reason]
     if failed:
         raise ChildProcessError(
@@ -107,57 +111,52 @@ def tables(
         )
 
 
-def _run(plan: Plan, runs: Path, jobs: int) -> Outcome:
-    with tqdm(total=len(plan.runs), desc='runs', unit='run') as bar:
-
-        def report(run: Run, failure: str | None, seconds: float) -> None:
-            bar.update()
-            if failure:
-                bar.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
-            elif seconds:
-                bar.write(f'done   {run.name} ({seconds:.0f} s)')
-            else:
-                bar.write(f'was    {run.name}')
-
-        return run_all(plan, runs, jobs, report)
-
-
-def _check_data(
-    preset: Preset, root: str | None, pretrain_root: str | None, shares: str | None
-) -> Data:
-    """Check that the data that a preset needs are given and exist."""
-    checks = (
-        ('--root', root, preset.root, Path.is_dir),
-        ('--pretrain-root', pretrain_root, preset.pretrain_root, Path.is_dir),
-        ('--shares', shares, preset.shares, Path.is_file),
-    )
-    for option, path, needed, exists in checks:
-        if needed and path is None:
-            raise ValueError(f'The preset {preset.name} needs {option}: {needed}.')
-        if path is not None and not exists(Path(path)):
-            raise FileNotFoundError(f'{option} {path} does not exist. Give {needed}.')
-        if path is not None and not needed and option != '--pretrain-root':
-            raise ValueError(f'The preset {preset.name} takes no {option}. Omit it.')
-    return Data(*(Path(path) if path else None for _, path, *_ in checks))
+def _split(text: str) -> list[str]:
+    return text.replace(',', ' ').split()
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(','))
-    except ValueError:
-        raise ValueError(
-            f'seeds is {text!r}. Give whole numbers with commas between them.'
-        ) from None
+    parts = dict.fromkeys(_split(text))
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ValueError(f'--seeds is {text!r}. Give whole numbers from 0 up.')
+    return tuple(map(int, parts))
+
+
+def _check_data(preset: Preset, *given: str | None) -> Data:
+    """Check that the data that a preset needs are given and exist."""
+    names = ('root', 'pretrain_root', 'shares')
+    for name, path in zip(names, given, strict=True):
+        option, needed = f'--{name.replace("_", "-")}', preset.needs.get(name)
+        if path is None and needed:
+            raise ValueError(f'The preset {preset.name} needs {option}: {needed}.')
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f'{option} {path} does not exist.')
+        if path is not None and not needed and name != 'pretrain_root':
+            raise ValueError(f'The preset {preset.name} takes no {option}. Omit it.')
+    return Data(*(Path(path) if path else None for path in given))
+
+
+def _run(plan: Plan, runs: Path, jobs: int) -> Outcome:
+    outcome = {}
+    with tqdm(total=len(plan.runs), desc='runs', unit='run') as bar:
+        for run, failure, seconds in run_all(plan, runs, jobs):
+            outcome[run.name] = failure
+            bar.update()
+            if failure:
+                bar.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
+            else:
+                was = f'done   {run.name} ({seconds:.0f} s)'
+                bar.write(was if seconds else f'was    {run.name}')
+    return outcome
 
 
 def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
     """Print every command and its cost, then the total."""
-    open_runs = [
+    costs = calibrate(
         run
         for run in plan.runs.values()
         if commands_done(runs, run) < len(run.commands(runs))
-    ]
-    costs = calibrate(open_runs)
+    )
     for name, run in plan.runs.items():
         print(f'\n{name}: {_describe(costs[name]) if name in costs else "done"}')
         for command in run.commands(runs):
@@ -180,8 +179,7 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
 def _describe(cost: Cost | str) -> str:
     if isinstance(cost, str):
         return f'not measured: {cost}'
-    what = f'{cost.samples:,} test samples'
-    if cost.steps:
-        what = f'{cost.samples:,} samples per epoch, {cost.steps:,} optimizer steps'
-    hours, memory = cost.seconds / 3600, cost.memory / 2**30
-    return f'{what}, about {hours:.3f} hours, {memory:.2f} GiB'
+    return (
+        f'{cost.samples:,} samples per epoch, {cost.steps:,} optimizer steps, about '
+        f'{cost.seconds / 3600:.3f} hours, {cost.memory / 2**30:.2f} GiB'
+    )

@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,34 +23,26 @@ def figure(results: Results) -> Figure:
     """Draw the mAP of each cell with 95 % intervals, and the paper's beside it."""
     if results.table.name == 'matrix':
         return heat_map(results)
-    drawing = _curve(results) if results.table.name == 'labels' else _panels(results)
+    targets, rows = results.table.targets, results.table.rows
+    size = (3 + 3.4 * len(targets), 1.8 + 0.36 * len(rows))
+    drawing = Figure(figsize=size, layout='constrained')
+    panels = drawing.subplots(1, len(targets), squeeze=False, sharey=True)[0]
+    for target, panel in zip(targets, panels, strict=True):
+        _points(panel, results, target)
+    panels[0].set_yticks(range(len(rows)), list(rows.values()))
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    place = {'loc': 'outside lower center', 'ncols': 3, 'fontsize': 8}
+    drawing.legend(unique.values(), unique, **place)
     title = '\n'.join(filter(None, [results.table.title, results.preset.about]))
     drawing.suptitle(title, fontsize=9, wrap=True)
     return drawing
 
 
-def _panels(results: Results) -> Figure:
-    """Points with error bars: one panel per target, one line per row."""
-    targets, rows = results.table.targets, results.table.rows
-    drawing = Figure(
-        figsize=(3 + 3.4 * len(targets), 1.8 + 0.36 * len(rows)), layout='constrained'
-    )
-    panels = drawing.subplots(1, len(targets), squeeze=False, sharey=True)[0]
-    for target, panel in zip(targets, panels, strict=True):
-        _points(panel, results, target)
-    panels[0].set_yticks(range(len(rows)), list(rows.values()))
-    panels[0].invert_yaxis()
-    handles, labels = panels[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    drawing.legend(
-        unique.values(), unique, loc='outside lower center', ncols=3, fontsize=8
-    )
-    return drawing
-
-
 def _points(panel: Axes, results: Results, target: str) -> None:
     for place, row in enumerate(results.table.rows):
-        found = results.by_cell.get((f'{row}:{target}', _SCORE))
+        found = results.by_name.get((f'{row}:{target}', _SCORE))
         cell = results.table.cells.get(f'{row}:{target}')
         if cell and cell.paper:
             panel.plot(cell.paper[0], place, 'D', markersize=5, mfc='none',
@@ -80,39 +71,15 @@ def _points(panel: Axes, results: Results, target: str) -> None:
     panel.grid(axis='x', alpha=0.3)
 
 
-def _curve(results: Results) -> Figure:
-    """Label efficiency: mAP against the share of the labels."""
-    drawing = Figure(figsize=(5.2, 4), layout='constrained')
-    panel = drawing.subplots()
-    cells = results.table.cells.values()
-    for pretrained, colour in ((False, _CONTROL), (True, _OURS)):
-        chosen = [c for c in cells if bool(c.pretrain) == pretrained]
-        found = [(c, r) for c in chosen if (r := results.by_cell.get((c.name, _SCORE)))]
-        if not found:
-            continue
-        x = [100 * (cell.fraction or 1) for cell, _ in found]
-        lines = [[r[f'whole{end}'] for _, r in found] for end in ('', '_low', '_high')]
-        title = chosen[0].title.rpartition(', ')[0]
-        panel.plot(x, lines[0], 'o-', color=colour, label=title)
-        panel.fill_between(x, *lines[1:], color=colour, alpha=0.18, lw=0)
-    shares = sorted({100 * (cell.fraction or 1) for cell in cells})
-    panel.set_xscale('log')
-    panel.set_xticks(shares, [f'{share:g}' for share in shares])
-    panel.minorticks_off()
-    panel.set_xlabel('share of the training labels, %')
-    panel.set_ylabel('mAP micro, whole test set, %; 95 % interval')
-    panel.grid(alpha=0.3)
-    panel.legend(fontsize=8)
-    return drawing
-
-
 def heat_map(results: Results) -> Figure:
     """Draw gains over scratch with intervals: a row per source, a column per target."""
-    targets, by_cell = results.table.targets, results.by_cell
+    targets, by_name = results.table.targets, results.by_name
     pretrained = {c.row: c.title for c in results.table.cells.values() if c.pretrain}
-    found = [[by_cell.get((f'{row}:{t}', _SCORE)) for t in targets]
+    found = [[by_name.get((f'{row}:{t}', _SCORE)) for t in targets]
              for row in pretrained]  # fmt: skip
-    gains = np.array([[_gain(record) for record in row] for row in found])
+    gains = np.array(
+        [[r['difference'] if r else math.nan for r in row] for row in found]
+    )
     largest = float(np.nanmax(np.abs(gains))) if np.isfinite(gains).any() else 1.0
     end = 1.6 * largest or 1.0  # so that black is legible on the darkest colour
     width = 3.4 + 1.5 * len(targets)
@@ -124,14 +91,11 @@ def heat_map(results: Results) -> Figure:
             if row == f'{target.lower()}-p16':
                 panel.add_patch(Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, **_CEILING))
             _draw_gain(panel, x, y, found[y][x])
-    labels = []
-    for target in targets:
-        base = by_cell.get((f'scratch-p16:{target}', _SCORE))
-        labels.append(
-            f'{title_of(target)}\nscratch: {base["whole"]:.2f}'
-            if base
-            else f'{title_of(target)}\nscratch: -'
-        )
+    scratch = [by_name.get((f'scratch-p16:{t}', _SCORE)) for t in targets]
+    labels = [
+        f'{title_of(target)}\nscratch: {f"{base['whole']:.2f}" if base else "-"}'
+        for target, base in zip(targets, scratch, strict=True)
+    ]
     panel.set_xticks(range(len(targets)), labels, fontsize=9)
     panel.set_yticks(range(len(pretrained)), list(pretrained.values()), fontsize=9)
     panel.tick_params(length=0)
@@ -150,10 +114,6 @@ def heat_map(results: Results) -> Figure:
     title = [f'{results.table.title}: gain over scratch in mAP micro, points', *about]
     drawing.suptitle('\n'.join(title), fontsize=8.5)
     return drawing
-
-
-def _gain(record: Mapping[str, Any] | None) -> float:
-    return math.nan if record is None else float(record['difference'])
 
 
 def _draw_gain(panel: Axes, x: int, y: int, record: Record | None) -> None:

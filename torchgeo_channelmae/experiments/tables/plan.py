@@ -81,16 +81,14 @@ class Run:
             if source:
                 options[f'model.init_args.{key}'] = str(runs / source / 'last.ckpt')
         options['trainer.default_root_dir'] = str(folder)
-        shared = [
-            *(part for path in self.configs for part in ('--config', str(path))),
-            *(p for key, value in options.items() for p in (f'--{key}', value)),
-        ]
+        shared = [f'--config={path}' for path in self.configs]
+        shared += [f'--{key}={value}' for key, value in options.items()]
         if self.kind == 'unchanged':
             return [['test', *shared]]
-        fit = ['fit', *shared]
+        fit, test = ['fit', *shared], ['test', *shared]
         if self.kind == 'pretrain':
             return [fit]
-        return [fit, ['test', *shared, '--ckpt_path', str(folder / 'last.ckpt')]]
+        return [fit, [*test, f'--ckpt_path={folder / "last.ckpt"}']]
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result, as flat names and values."""
@@ -126,7 +124,7 @@ class Plan:
 
     runs: Mapping[str, Run]
     by_cell: Mapping[str, Sequence[str]]
-    tried: Mapping[str, Mapping[str, float]]
+    tried: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, str]
 
 
@@ -149,17 +147,8 @@ def make_plan(
         only: Names of cells or rows to run; all if empty.
 
     Raises:
-        ValueError: If a name is no cell and no row, a seed is repeated or negative, or
-            a configuration is missing.
+        ValueError: If a name is no cell and no row, or a configuration is missing.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(
-            f'seeds are {list(seeds)}. Give one or more from 0 up, each once.'
-        )
-    if train_fraction is not None and not 0 < train_fraction <= 1:
-        raise ValueError(
-            f'train_fraction is {train_fraction}. Give a share above 0, up to 1.'
-        )
     for name in only:
         if name not in {*table.cells, *table.rows}:
             raise ValueError(
@@ -168,7 +157,9 @@ def make_plan(
                 f'{next(iter(table.cells))}.'
             )
     runs: dict[str, Run] = {}
-    by_cell, tried, left_out = {}, {}, {}
+    by_cell: dict[str, list[str]] = {}
+    tried: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     for cell in table.cells.values():
         if only and not {cell.name, cell.row} & {*only}:
             continue
@@ -182,9 +173,7 @@ def make_plan(
             runs.setdefault(run.name, run)
         tuned = [run for run in found if run.kind == 'finetune']
         by_cell[cell.name] = [run.name for run in tuned if not run.is_tried]
-        tried[cell.name] = {
-            run.name: run.base_lr for run in tuned if run.is_tried and run.base_lr
-        }
+        tried[cell.name] = {r.name: r.base_lr for r in tuned if r.is_tried}
     return Plan(runs, by_cell, tried, left_out)
 
 
@@ -223,31 +212,23 @@ def _finetuning(
         'model.init_args.trainable': cell.trainable,
         'model.init_args.reinit': f'[{", ".join(cell.reinit)}]',
     }
-    if cell.pretrain:
-        parts = ['from', _source(cell)]
-    elif cell.weights:
-        parts = ['from', cell.weights.replace('_Weights.', '-')]
-    else:
-        parts = [model.replace('_patch', '-p') if cell.model is None else model]
-    parts.append(cell.target.lower())
+    label = model.replace('_patch', '-p') if cell.model is None else model
+    if cell.pretrain or cell.weights:
+        weights = (cell.weights or '').replace('_Weights.', '-')
+        label = f'from-{weights or _source(cell)}'
+    label += f'-{cell.target.lower()}'
     if cell.trainable != 'all':
-        parts.append(cell.trainable)
+        label += f'-{cell.trainable}'
     if cell.reinit:
-        parts += ['reinit', *cell.reinit]
+        label += f'-reinit-{"-".join(cell.reinit)}'
     if cell.fraction is not None:
         options['data.init_args.train_fraction'] = f'{cell.fraction:g}'
-        parts.append(f'labels{100 * cell.fraction:g}')
+        label += f'-labels{100 * cell.fraction:g}'
     if data.root is not None:
         options['data.init_args.root'] = str(data.root)
     bands = preset.overlays / 'bands' / f'{cell.target.lower()}.yaml'
-    return Run(
-        kind='finetune',
-        label='-'.join(parts),
-        seed=seed,
-        configs=(*preset.finetune, bands),
-        options=options,
-        start=start,
-    )
+    configs = (*preset.finetune, bands)
+    return Run('finetune', label, seed, configs, options, start=start)
 
 
 def _pretraining(cell: Cell, bands: str, preset: Preset, seed: int, data: Data) -> Run:
@@ -258,17 +239,10 @@ def _pretraining(cell: Cell, bands: str, preset: Preset, seed: int, data: Data) 
         options['data.init_args.root'] = str(root)
     if data.shares is not None and not on_target:
         options[_SHARES] = str(data.shares)
+    base = preset.ceiling if on_target else preset.pretrain
     overlays = (f'bands/{bands}', *cell.overlays)
-    return Run(
-        kind='pretrain',
-        label=_source(cell),
-        seed=seed,
-        configs=(
-            *(preset.ceiling if on_target else preset.pretrain),
-            *(preset.overlays / f'{overlay}.yaml' for overlay in overlays),
-        ),
-        options=options,
-    )
+    configs = (*base, *(preset.overlays / f'{each}.yaml' for each in overlays))
+    return Run('pretrain', _source(cell), seed, configs, options)
 
 
 def _source(cell: Cell) -> str:

@@ -23,17 +23,15 @@ from .spec import Cell, Preset, Table
 from .zero_shot import ZeroShotTest
 
 Record = dict[str, Any]
-"""A row of a CSV file; scores are in percent."""
+Runs = Sequence[Predictions]
 
-Runs = tuple[Predictions, ...]
-"""Test predictions of a cell or zero-shot test, one per training seed."""
-
-_PAPER = {'mAP_micro': 0, 'F1_micro': 2}  # places in Cell.paper
+PRINTED = {'mAP_micro': 0, 'F1_micro': 2}
+"""Scores that the paper prints, with the place of each in ``Cell.paper``."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a table shows.
+    """All that a table shows. Scores in its frames are in percent.
 
     Attributes:
         table: The table.
@@ -41,14 +39,10 @@ class Results:
         seeds: Training seeds.
         tests: Zero-shot tests.
         missing: Why a cell or test is not there, by name.
+        runs: Test predictions by name of a cell or test, one per training seed.
+        settings: Settings of the first run of each cell and test.
         tried: For each cell the validation score of each learning rate, if several.
-        protocols: Random groups of the test set and the seeds of the cuts, per cell.
-        described: For each target which variance its intervals hold.
-        scores: Records per cell and score.
-        runs: Records per training run and score.
-        classes: Records per cell and class: means over the training runs.
-        countries: Records per cell and country: means over the training runs.
-        zero_shot: Records per zero-shot test and score, with those of the cell itself.
+        compared: For each target the bootstrap over its cells and tests.
     """
 
     table: Table
@@ -56,60 +50,51 @@ class Results:
     seeds: tuple[int, ...]
     tests: tuple[ZeroShotTest, ...]
     missing: Mapping[str, str]
+    runs: Mapping[str, Runs]
+    settings: Mapping[str, Mapping[str, Any]]
     tried: Mapping[str, Mapping[float, float]]
-    protocols: Mapping[str, tuple[int, tuple[int, ...]]]
-    described: Mapping[str, str]
-    scores: list[Record]
-    runs: list[Record]
-    classes: list[Record]
-    countries: list[Record]
-    zero_shot: list[Record]
-
-    @cached_property
-    def by_cell(self) -> dict[tuple[str, str], Record]:
-        """Records of cells that are done, by cell name and score."""
-        return {
-            (f'{record["row"]}:{record["target"]}', record['score']): record
-            for record in self.scores
-            if not record['missing']
-        }
-
-    @cached_property
-    def by_test(self) -> dict[tuple[str, str], Record]:
-        """Records of zero-shot tests that are done, by test name and score."""
-        named = {(test.cell.row, test.cell.target.lower(), test.tested): test.name
-                 for test in self.tests}  # fmt: skip
-        return {
-            (
-                named[record['row'], record['trained_on'], record['tested_on']],
-                record['score'],
-            ): record
-            for record in self.zero_shot
-            if not record['missing']
-        }
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Predictions of cells and tests by name, and bootstraps by target."""
-
-    table: Table
-    found: Mapping[str, Runs]
     compared: Mapping[str, Bootstrap]
-    missing: Mapping[str, str]
-    seeds: tuple[int, ...]
-
-    def scores_of(self, name: str, target: str) -> list[str]:
-        if name not in self.found:
-            return []
-        whole = self.compared[target].whole[name]
-        return [score for score in (*SCORES, *TUNED) if score in whole]
 
     @property
-    def done(self) -> Iterator[tuple[Cell, Runs]]:
-        for name, cell in self.table.cells.items():
-            if name in self.found:
-                yield cell, self.found[name]
+    def done(self) -> dict[str, Cell]:
+        """Cells that are done."""
+        return {n: cell for n, cell in self.table.cells.items() if n in self.runs}
+
+    @cached_property
+    def by_name(self) -> dict[tuple[str, str], Record]:
+        """Records of the cells and tests that are done, by name and score."""
+        named = [(f'{r["row"]}:{r["target"]}', r) for r in _score_records(self)]
+        for r in _zero_shot_records(self):
+            cell = f'{r["row"]}:{r["trained_on"].upper()}'
+            named.append((f'{cell} on {r["tested_on"]}', r))
+        return {(name, r['score']): r for name, r in named if not r['missing']}
+
+    @property
+    def protocols(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Different protocols of the cells that are done."""
+        return list(dict.fromkeys(map(self.protocol, self.done)))
+
+    def described(self, target: str) -> str:
+        """Return which variance the intervals of a target hold."""
+        return self.compared[target].describe(next(iter(self.compared[target].whole)))
+
+    def protocol(self, name: str) -> tuple[int, tuple[int, ...]]:
+        """Return the random groups of a cell's test set and the seeds of the cuts."""
+        values = self.settings[name]
+        seeds = values.get('data.init_args.test_group_seeds', (0, 1, 2))
+        return int(values.get('data.init_args.test_groups', 5)), tuple(seeds)
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Return the contents of the CSV files by name."""
+        records = {
+            'results.csv': _score_records,
+            'runs.csv': _run_records,
+            'per_class.csv': _class_records,
+            'per_country.csv': _country_records,
+        }
+        if self.tests:
+            records['unchanged.csv'] = _zero_shot_records
+        return {name: pd.DataFrame(read(self)) for name, read in records.items()}
 
 
 def read_results(
@@ -142,65 +127,34 @@ def read_results(
     found: dict[str, Runs] = {}
     settings: dict[str, Mapping[str, Any]] = {}
     tried: dict[str, dict[float, float]] = {}
-    of_cell = {test.name: test.cell for test in tests}
-    for name in (*table.cells, *of_cell):
-        if name in missing or (name in of_cell and of_cell[name].name not in found):
+    targets: dict[str, dict[str, Runs]] = {target: {} for target in table.targets}
+    cells = {test.name: test.cell for test in tests}
+    for name, cell in {**table.cells, **cells}.items():
+        if name in missing or (name in cells and cell.name not in found):
             continue
         if name not in plan.by_cell:
             missing[name] = 'was not asked for'
             continue
         rates = plan.tried.get(name, {})
-        runs = [*rates, *plan.by_cell[name]]
-        if failed := [outcome[run] for run in runs if outcome[run]]:
+        names = [*rates, *plan.by_cell[name]]
+        if failed := [outcome[run] for run in names if outcome[run]]:
             missing[name] = f'failed: {failed[0]}'
             continue
         if rates:
             tried[name] = {lr: validation_score(folder / r) for r, lr in rates.items()}
-            runs = [best_run(rates, folder), *plan.by_cell[name]]
-        read = tuple(read_predictions(folder / run / 'test') for run in runs)
-        if name in of_cell and not _comparable(read, found[of_cell[name].name]):
+            names = [best_run(rates, folder), *plan.by_cell[name]]
+        runs = [read_predictions(folder / run / 'test') for run in names]
+        if name in cells and not _comparable(runs, found[cell.name]):
             missing[name] = (
-                f'was tested on {len(read[0].patch_ids)} patches, which are not those '
-                f'of {of_cell[name].name}: they cannot be compared'
+                f'was tested on {len(runs[0].patch_ids)} patches, which are not those '
+                f'of {cell.name}: they cannot be compared'
             )
             continue
-        found[name] = read
-        settings[name] = yaml.safe_load((folder / f'{runs[0]}.yaml').read_text())
-    compared = {}
-    for target in table.targets:
-        names = [n for n, cell in (table.cells | of_cell).items()
-                 if n in found and cell.target == target]  # fmt: skip
-        if names:
-            compared[target] = bootstrap({n: found[n] for n in names}, resamples)
-    all_read = _Read(table, found, compared, missing, tuple(seeds))
-    protocols = {
-        cell.name: (
-            int(settings[cell.name].get('data.init_args.test_groups', 5)),
-            tuple(
-                settings[cell.name].get('data.init_args.test_group_seeds', (0, 1, 2))
-            ),
-        )
-        for cell, _ in all_read.done
-    }
-    rates_of = {n: float(settings[n]['model.init_args.base_lr']) for n in protocols}
-    return Results(
-        table=table,
-        preset=preset,
-        seeds=tuple(seeds),
-        tests=tuple(tests),
-        missing=missing,
-        tried=tried,
-        protocols=protocols,
-        described={
-            cell.target: compared[cell.target].describe(cell.name)
-            for cell, _ in all_read.done
-        },
-        scores=list(_scores(all_read, rates_of, protocols)),
-        runs=list(_runs(all_read)),
-        classes=list(_classes(all_read)),
-        countries=list(_countries(all_read)),
-        zero_shot=list(_zero_shot(all_read, tests)),
-    )
+        found[name] = targets[cell.target][name] = runs
+        settings[name] = yaml.safe_load((folder / f'{names[0]}.yaml').read_text())
+    compared = {t: bootstrap(of, resamples) for t, of in targets.items() if of}
+    return Results(table, preset, tuple(seeds), tuple(tests), missing, found, settings,
+                   tried, compared)  # fmt: skip
 
 
 def _comparable(runs: Runs, others: Runs) -> bool:
@@ -211,58 +165,54 @@ def _comparable(runs: Runs, others: Runs) -> bool:
     )
 
 
-def _scores(
-    read: _Read,
-    base_lrs: Mapping[str, float],
-    protocols: Mapping[str, tuple[int, tuple[int, ...]]],
-) -> Iterator[Record]:
-    for name, cell in read.table.cells.items():
+def _score_records(results: Results) -> Iterator[Record]:
+    for name, cell in results.table.cells.items():
         shared = {
-            'table': read.table.name,
+            'table': results.table.name,
             'row': cell.row,
             'target': cell.target,
             'fraction': cell.fraction,
         }
-        if name not in read.found:
-            yield {**shared, 'missing': read.missing[name]}
+        if name not in results.runs:
+            yield {**shared, 'missing': results.missing[name]}
             continue
-        compared, runs = read.compared[cell.target], read.found[name]
-        subsets = _subset_scores(runs, *protocols[name])
-        for score in read.scores_of(name, cell.target):
+        compared, runs = results.compared[cell.target], results.runs[name]
+        subsets = _subset_scores(runs, *results.protocol(name))
+        for score in (*SCORES, *TUNED):
+            if not _have(compared, score, name):
+                continue
             values = compared.whole[name][score]
-            difference = recovered = None
+            gain = share = None
             base, ceiling = cell.scratch or '', cell.ceiling or ''
-            if score in read.scores_of(base, cell.target):
-                difference = compared.difference(name, base, score)
-                if score in read.scores_of(ceiling, cell.target):
-                    recovered = compared.recovered(name, base, ceiling, score)
-            printed = (math.nan, math.nan)
-            if cell.paper and score in _PAPER:
-                printed = cell.paper[_PAPER[score] :][:2]
+            if _have(compared, score, base):
+                gain = compared.difference(name, base, score)
+                if _have(compared, score, ceiling):
+                    share = compared.recovered(name, base, ceiling, score)
+            paper = (math.nan, math.nan)
+            if cell.paper and score in PRINTED:
+                paper = cell.paper[PRINTED[score] :][:2]
             yield {
                 **shared,
                 'missing': '',
                 'score': score,
-                'seeds': ' '.join(map(str, read.seeds)),
-                'base_lr': base_lrs[name],
+                'seeds': ' '.join(map(str, results.seeds)),
+                'base_lr': float(results.settings[name]['model.init_args.base_lr']),
                 **_ends('whole', compared.interval(name, score)),
-                'training_std': 100 * float(values.std(ddof=1))
-                if len(values) > 1
-                else math.nan,
+                'training_std': 100 * float(pd.Series(values).std()),
                 'subsets_mean': 100 * subsets[score][0],
                 'subsets_std': 100 * subsets[score][1],
-                **_ends('difference', difference),
-                'differs': '' if difference is None else difference.excludes_zero,
-                **_ends('recovered', recovered, 1),
+                **_ends('difference', gain),
+                'differs': gain.excludes_zero if gain else '',
+                **_ends('recovered', share, 1),
                 'floor': 100 * runs[0].floor.get(score, math.nan),
-                'paper': printed[0],
-                'paper_std': printed[1],
+                'paper': paper[0],
+                'paper_std': paper[1],
             }
 
 
-def _zero_shot(read: _Read, tests: Sequence[ZeroShotTest]) -> Iterator[Record]:
-    for test in tests:
-        cell = test.cell
+def _zero_shot_records(results: Results) -> Iterator[Record]:
+    for test in results.tests:
+        name, cell = test.name, test.cell
         shared = {
             'row': cell.row,
             'trained_on': cell.target.lower(),
@@ -271,71 +221,65 @@ def _zero_shot(read: _Read, tests: Sequence[ZeroShotTest]) -> Iterator[Record]:
             'known_of_other': test.known,
             'missing': '',
         }
-        if test.name not in read.found:
-            of_cell = f'its fine-tuning {read.missing.get(cell.name, "is not there")}'
-            yield {**shared, 'missing': read.missing.get(test.name, of_cell)}
+        if name not in results.runs:
+            of_cell = f'its fine-tuning {results.missing.get(cell.name)}'
+            yield {**shared, 'missing': results.missing.get(name, of_cell)}
             continue
-        compared = read.compared[cell.target]
-        own = read.scores_of(cell.name, cell.target)
-        for score in read.scores_of(test.name, cell.target):
-            if score not in own:
-                continue
-            difference = compared.difference(test.name, cell.name, score)
-            yield {
-                **shared,
-                'score': score,
-                'seeds': ' '.join(map(str, read.seeds)),
-                **_ends('whole', compared.interval(test.name, score)),
-                **_ends('on_a', compared.interval(cell.name, score)),
-                **_ends('difference', difference),
-                'floor': 100 * read.found[cell.name][0].floor.get(score, math.nan),
-            }
+        compared, runs = results.compared[cell.target], results.runs[cell.name]
+        for score in (*SCORES, *TUNED):
+            if _have(compared, score, name) and _have(compared, score, cell.name):
+                yield {
+                    **shared,
+                    'score': score,
+                    'seeds': ' '.join(map(str, results.seeds)),
+                    **_ends('whole', compared.interval(name, score)),
+                    **_ends('on_a', compared.interval(cell.name, score)),
+                    **_ends('difference', compared.difference(name, cell.name, score)),
+                    'floor': 100 * runs[0].floor.get(score, math.nan),
+                }
 
 
-def _runs(read: _Read) -> Iterator[Record]:
-    for cell, _ in read.done:
-        for score, values in read.compared[cell.target].whole[cell.name].items():
-            for seed, value in zip(read.seeds, values, strict=True):
-                yield {'cell': cell.name, 'seed': seed, 'score': score,
-                       'value': 100 * value}  # fmt: skip
+def _run_records(results: Results) -> Iterator[Record]:
+    for name, cell in results.done.items():
+        for score, values in results.compared[cell.target].whole[name].items():
+            for seed, value in zip(results.seeds, 100 * values, strict=True):
+                yield {'cell': name, 'seed': seed, 'score': score, 'value': value}
 
 
-def _classes(read: _Read) -> Iterator[Record]:
-    for cell, runs in read.done:
-        tables = pd.concat(
-            per_class(*_tensors(run), _cuts(run), list(run.classes)) for run in runs
-        )
-        columns = ['AP', 'F1']
-        if runs[0].thresholds is not None:
-            columns.append('F1_tuned')
-        means = 100 * tables.groupby(level=0, sort=False)[columns].mean()
-        for name in runs[0].classes:
-            support = int(tables.loc[[name], 'support'].iloc[0])
-            values = means.loc[name].to_dict()
-            yield {'cell': cell.name, 'class': name, 'support': support, **values}
+def _class_records(results: Results) -> Iterator[Record]:
+    for name in results.done:
+        runs = results.runs[name]
+        tables = [per_class(*_tensors(run), list(run.classes)) for run in runs]
+        columns = [
+            'AP',
+            'F1',
+            *(['F1_tuned'] if _tensors(runs[0])[2] is not None else []),
+        ]
+        means = 100 * pd.concat(tables).groupby(level=0)[columns].mean()
+        for label, support in tables[0]['support'].items():
+            shared = {'cell': name, 'class': label, 'support': int(support)}
+            yield {**shared, **means.loc[label]}
 
 
-def _countries(read: _Read) -> Iterator[Record]:
-    for cell, runs in read.done:
+def _country_records(results: Results) -> Iterator[Record]:
+    for name in results.done:
+        runs = results.runs[name]
         for country in sorted(set(runs[0].countries) - {''}):
             chosen = torch.from_numpy(runs[0].countries == country)
             found = []
             for run in runs:
-                probabilities, labels = _tensors(run)
-                cuts = 0.5 if run.thresholds is None else torch.tensor(run.thresholds)
-                found.append(
-                    multilabel_scores(probabilities[chosen], labels[chosen], cuts)
-                )
-            means = (100 * pd.DataFrame(found).mean()).to_dict()
-            patches = int(chosen.sum())
-            yield {'cell': cell.name, 'country': country, 'patches': patches, **means}
+                scores, labels, cuts = _tensors(run)
+                cuts = 0.5 if cuts is None else cuts
+                found.append(multilabel_scores(scores[chosen], labels[chosen], cuts))
+            shared = {'cell': name, 'country': country, 'patches': int(chosen.sum())}
+            yield {**shared, **(100 * pd.DataFrame(found).mean())}
 
 
 def _subset_scores(
     runs: Runs, groups: int, seeds: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation over subsets, averaged over training runs."""
-    found = [evaluate(*_tensors(run), _cuts(run), groups, seeds) for run in runs]
+    found = [evaluate(*_tensors(run), groups, seeds) for run in runs]
     return {
         name: (
             fmean(scores[f'{name}_mean'] for scores in found),
@@ -346,18 +290,18 @@ def _subset_scores(
     }
 
 
-def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+def _have(compared: Bootstrap, score: str, name: str) -> bool:
+    return score in compared.whole.get(name, {})
+
+
+def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, Any]:
     labels = torch.from_numpy(run.labels.astype(np.int64))
-    return torch.from_numpy(run.probabilities), labels
-
-
-def _cuts(run: Predictions) -> torch.Tensor | None:
-    return None if run.thresholds is None else torch.tensor(run.thresholds)
+    cuts = None if run.thresholds is None else torch.tensor(run.thresholds)
+    return torch.from_numpy(run.probabilities), labels, cuts
 
 
 def _ends(name: str, interval: Interval | None, scale: float = 100) -> Record:
-    values = (math.nan,) * 3
-    if interval is not None:
-        values = (interval.estimate, interval.low, interval.high)
+    found = interval or Interval(math.nan, math.nan, math.nan)
+    values = (found.estimate, found.low, found.high)
     keys = (name, f'{name}_low', f'{name}_high')
     return {key: scale * value for key, value in zip(keys, values, strict=True)}

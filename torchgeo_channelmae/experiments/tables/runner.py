@@ -5,21 +5,18 @@ A run is a folder ``NAME`` among the runs, and beside it ``NAME.yaml`` (its sett
 a finished run is skipped, and one that was killed continues from its last checkpoint.
 """
 
-import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
-import filelock
 import pandas as pd
 import yaml
 
@@ -29,27 +26,8 @@ from .plan import Plan, Run
 Outcome = dict[str, str | None]
 """Why each run failed, None if it is done."""
 
-_CHILD = 'torchgeo_channelmae.experiments.tables.child'
-_PATIENCE = 2  # s; the children of a killed process end in a moment
+_CHILD = [sys.executable, '-m', 'torchgeo_channelmae.experiments.tables.child']
 _OF_BEST = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder of runs, which is created if missing.
-
-    Raises:
-        BlockingIOError: If another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / '.lock', timeout=_PATIENCE):
-            yield
-    except filelock.Timeout:
-        raise BlockingIOError(
-            f'Another process runs tables in {folder}. Wait for it, or choose another '
-            f'--out.'
-        ) from None
 
 
 def check_settings(plan: Plan, folder: Path) -> None:
@@ -70,115 +48,103 @@ def check_settings(plan: Plan, folder: Path) -> None:
         keys = {*earlier, *now}
         if run.candidates:  # the best one is not yet known
             keys.discard(_OF_BEST[run.kind])
-        differ = [key for key in sorted(keys) if earlier.get(key) != now.get(key)]
+        differ = [
+            f'{key} was {earlier.get(key)}, is now {now.get(key)}'
+            for key in sorted(keys)
+            if earlier.get(key) != now.get(key)
+        ]
         if differ:
-            shown = '; '.join(
-                f'{key} was {earlier.get(key)}, is now {now.get(key)}'
-                for key in differ[:3]
-            )
             raise ValueError(
-                f'{folder / run.name} has results of other settings ({shown}; '
-                f'{len(differ)} in all). Choose another --out, or restore them.'
+                f'{folder / run.name} has results of other settings: '
+                f'{"; ".join(differ)}. Choose another --out, or restore them.'
             )
 
 
 def run_all(
-    plan: Plan,
-    folder: Path,
-    jobs: int = 1,
-    report: Callable[[Run, str | None, float], None] = lambda *_: None,
-) -> Outcome:
+    plan: Plan, folder: Path, jobs: int = 1
+) -> Iterator[tuple[Run, str | None, float]]:
     """Run what is not done yet, each run after those that it needs.
 
     Args:
         plan: The runs.
-        folder: Folder of all runs, held by :func:`lock`.
+        folder: Folder of all runs.
         jobs: Runs at a time.
-        report: Called after each run with it, why it failed (None if it did not), and
-            its seconds (0 if it was done before).
 
-    Returns:
-        The outcome of every run.
+    Yields:
+        Each run when it ends, with why it failed (None if it did not), and its seconds
+        (0 if it was done before).
     """
     sorter = TopologicalSorter({run.name: run.needs for run in plan.runs.values()})
     sorter.prepare()
     outcome: Outcome = {}
-    working: dict[Future[tuple[str | None, float]], str] = {}
+    working: dict[Future[float], Run] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while sorter.is_active():
             for name in sorter.get_ready():
-                started = pool.submit(_run, plan.runs[name], folder, outcome, jobs)
-                working[started] = name
+                run = plan.runs[name]
+                working[pool.submit(_run, run, folder, outcome, jobs)] = run
             for future in wait(working, return_when=FIRST_COMPLETED).done:
-                name = working.pop(future)
-                outcome[name], seconds = future.result()
-                report(plan.runs[name], outcome[name], seconds)
-                sorter.done(name)
-    return outcome
+                run, error = working.pop(future), future.exception()
+                if error and not isinstance(error, ChildProcessError):
+                    raise error
+                outcome[run.name] = str(error) if error else None
+                yield run, outcome[run.name], 0.0 if error else future.result()
+                sorter.done(run.name)
 
 
-def _run(
-    run: Run, folder: Path, outcome: Outcome, jobs: int
-) -> tuple[str | None, float]:
-    """Run the commands of a run that are not done; return the failure and seconds."""
+def _run(run: Run, folder: Path, outcome: Outcome, jobs: int) -> float:
+    """Run the commands of a run that are not done and return the seconds."""
     start = time.monotonic()
     done = commands_done(folder, run)
     if done == len(run.commands(folder)):
-        return None, 0.0
-    if failure := _blocked(run, outcome):
-        return failure, 0.0
+        return 0.0
     run = _with_best(run, folder, outcome)
     with whole(folder / f'{run.name}.yaml') as path:
         path.write_text(yaml.safe_dump(_plain(run.settings())))
     log, last = folder / f'{run.name}.log', folder / run.name / 'last.ckpt'
     for number, command in enumerate(run.commands(folder)[done:], done + 1):
         if command[0] == 'fit' and last.exists():  # it was killed
-            command = [*command, '--ckpt_path', str(last)]
-        with log.open('a') as file:
-            print(f'$ torchgeo {" ".join(command)}', file=file, flush=True)
-            code = torchgeo(command, jobs, stdout=file, stderr=file)
-        if code:
-            return _reason(log, code), time.monotonic() - start
+            command = [*command, f'--ckpt_path={last}']
+        if code := torchgeo(command, log, jobs):
+            why = last_line(log) if code > 0 else f'it was killed by signal {-code}'
+            raise ChildProcessError(f'{why} (see {log.name})')
         with whole(folder / f'{run.name}.json') as path:
             path.write_text(json.dumps({'commands': number}) + '\n')
-    return None, time.monotonic() - start
+    return time.monotonic() - start
 
 
-def torchgeo(command: list[str], jobs: int = 1, **options: Any) -> int:
+def torchgeo(command: list[str], log: Path, jobs: int = 1) -> int:
     """Run ``torchgeo`` in a process that ends with this one.
 
     Args:
         command: Its arguments.
+        log: File to which its output is appended.
         jobs: Processes that share the processor.
-        **options: Of :func:`subprocess.run`.
 
     Returns:
         The exit code.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    return subprocess.run(
-        [sys.executable, '-m', _CHILD, str(os.getpid()), *command],
-        env={'OMP_NUM_THREADS': str(threads), **os.environ},
-        check=False,
-        **options,
-    ).returncode
-
-
-def _blocked(run: Run, outcome: Outcome) -> str | None:
-    """Return why a run cannot start, if so."""
-    for need in (run.start, run.embeddings):
-        if need and outcome[need]:
-            return f'{need}, which it starts from, failed: {outcome[need]}'
-    if run.candidates and all(outcome[name] for name in run.candidates):
-        return 'all trainings of the first seed failed, so no learning rate is chosen'
-    return None
+    with log.open('a') as file:
+        print(f'$ torchgeo {" ".join(command)}', file=file, flush=True)
+        return subprocess.run(
+            [*_CHILD, str(os.getpid()), *command],
+            env={'OMP_NUM_THREADS': str(threads), **os.environ},
+            stdout=file,
+            stderr=file,
+            check=False,
+        ).returncode
 
 
 def _with_best(run: Run, folder: Path, outcome: Outcome) -> Run:
-    """Give a run the learning rate, or the weights, of the best of its candidates."""
-    if not run.candidates:
+    """Give a run the rate, or the weights, of the best of its candidates."""
+    candidates = run.candidates or {}
+    done = {name: rate for name, rate in candidates.items() if not outcome[name]}
+    for need in run.needs:
+        if outcome[need] and (need not in candidates or not done):
+            raise ChildProcessError(f'{need}, which it needs, failed: {outcome[need]}')
+    if not candidates:
         return run
-    done = {name: lr for name, lr in run.candidates.items() if not outcome[name]}
     best = best_run(done, folder)
     if run.kind == 'unchanged':
         return replace(run, start=best)
@@ -212,11 +178,6 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
     """Return settings as they come back from a file."""
     plain: dict[str, object] = yaml.safe_load(yaml.safe_dump(dict(settings)))
     return plain
-
-
-def _reason(log: Path, code: int) -> str:
-    what = last_line(log) if code > 0 else f'it was killed by signal {-code}'
-    return f'{what} (see {log.name})'
 
 
 def last_line(log: Path) -> str:

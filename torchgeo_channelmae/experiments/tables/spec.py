@@ -1,6 +1,6 @@
 """What tables consist of: their cells, their sensors, and how large they are run.
 
-Tables are data, in ``specs/*.yaml`` beside this file; presets are ``conf/tables/*.yaml``.
+Tables are data in ``specs/*.yaml`` beside this file, presets in ``conf/tables/*.yaml``.
 The paper is "Overlap-Free Modality Generalization in Remote Sensing Foundation Models"
 (Zhambulova et al., EurIPS 2025 workshop REO). Rows that it lacks are controls.
 """
@@ -20,14 +20,7 @@ SENSORS = ('s2', 'rgb', 's1')
 """Default sensors of the matrix."""
 
 _SPECS = Path(__file__).with_name('specs')
-_TITLES = {
-    's1': 'Sentinel-1',
-    's2': 'Sentinel-2',
-    'rgb': 'RGB',
-    'vnir': 'Sentinel-2 VNIR',
-    'swir': 'Sentinel-2 SWIR',
-    's1s2': 'Sentinel-1 and -2',
-}
+_TITLES = yaml.safe_load((_SPECS / 'sensors.yaml').read_text())
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name on the command line, title, target sensors and cells by name."""
+    """A table: its name, its title, its target sensors and its cells by name."""
 
     name: str
     title: str
@@ -117,10 +110,10 @@ def read_table(
         rows = dict(_per_fraction(rows, fractions))
     if name == 'matrix':
         targets = tuple(sensor.upper() for sensor in sensors)
-        of_pretrained = {'scratch': 'scratch-p16', 'ceiling': '{target}-p16'}
+        compared = {'scratch': 'scratch-p16', 'ceiling': '{target}-p16'}
         for sensor in sensors:
-            title = {'title': title_of(sensor), 'pretrain': sensor}
-            rows[f'{sensor}-p16'] = title | of_pretrained
+            source = {'title': title_of(sensor), 'pretrain': sensor}
+            rows[f'{sensor}-p16'] = source | compared
     cells = {
         cell.name: cell
         for row, values in rows.items()
@@ -148,25 +141,16 @@ def _per_fraction(
 def _read_cells(
     row: str, values: Mapping[str, Any], targets: Sequence[str]
 ) -> Iterator[Cell]:
-    shared = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if key not in ('targets', 'paper', 'scratch', 'ceiling')
-    }
-    for target in values.get('targets', targets):
-        paper = values.get('paper', {}).get(target)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    paper, targets = values.pop('paper', {}), values.pop('targets', targets)
+    for target in targets:
         others = {
             key: f'{values[key].format(target=target.lower())}:{target}'
             for key in ('scratch', 'ceiling')
             if key in values
         }
-        yield Cell(
-            row=row,
-            target=target,
-            paper=tuple(paper) if paper else None,
-            **shared,
-            **others,
-        )
+        printed = tuple(paper[target]) if target in paper else None
+        yield Cell(**{**values, **others}, row=row, target=target, paper=printed)
 
 
 def title_of(sensor: str) -> str:
@@ -191,25 +175,11 @@ def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
             f'There is no sensor {sensor!r}. The overlays in {path.parent} are '
             f'{", ".join(known)}; add one, named in small letters, for other bands.'
         )
-    values = yaml.safe_load(path.read_text())
     try:
-        return tuple(map(str, values['data']['init_args']['bands']))
+        bands = yaml.safe_load(path.read_text())['data']['init_args']['bands']
     except (KeyError, TypeError):
         raise ValueError(f'{path} names no bands. Give data.init_args.bands.') from None
-
-
-def check_sensors(sensors: Sequence[str], overlays: Path) -> None:
-    """Check that each sensor is known and named once.
-
-    Raises:
-        ValueError: If one is not, or there is none.
-    """
-    if not sensors or len(set(sensors)) < len(sensors):
-        raise ValueError(
-            f'--sensors is {" ".join(sensors)!r}. Name one or more, each once.'
-        )
-    for sensor in sensors:
-        bands_of(sensor, overlays)
+    return tuple(bands)
 
 
 def has_radar(sensor: str, overlays: Path) -> bool:
@@ -235,9 +205,8 @@ class Preset:
         base_lrs: Learning rates tried for every cell at the first seed.
         fractions: Shares of the labels in the table of label efficiency.
         downloads: Whether cells with published weights are run.
-        root: Description of the data if ``--root`` is required.
-        pretrain_root: The same for ``--pretrain-root``.
-        shares: The same for ``--shares``.
+        needs: Descriptions of the data that ``--root``, ``--pretrain-root`` and
+            ``--shares`` have to name.
         overlays: Folder of the overlays that cells name.
     """
 
@@ -252,9 +221,7 @@ class Preset:
     base_lrs: tuple[float, ...]
     fractions: tuple[float, ...]
     downloads: bool
-    root: str | None
-    pretrain_root: str | None
-    shares: str | None
+    needs: Mapping[str, str]
     overlays: Path
 
 
@@ -273,14 +240,10 @@ def read_preset(name: str, conf: Path) -> Preset:
         known = ', '.join(sorted(each.stem for each in path.parent.glob('*.yaml')))
         hint = f'Choose {known}.' if known else 'Give the folder conf with --conf.'
         raise ValueError(f'There is no preset {name!r} in {path.parent}. {hint}')
-    values = yaml.safe_load(path.read_text()) or {}
+    values = yaml.safe_load(path.read_text())
     expected = {field.name for field in fields(Preset)} - {'name', 'overlays'}
-    if expected ^ set(values):
-        raise ValueError(
-            f'{path} lacks keys, or has unknown ones: '
-            f'{", ".join(sorted(expected ^ set(values)))}. It needs '
-            f'{", ".join(sorted(expected))}.'
-        )
+    if unlike := sorted(expected ^ set(values)):
+        raise ValueError(f'{path} lacks or has too much: {", ".join(unlike)}.')
     for key, value in values.items():
         if key in ('pretrain', 'ceiling', 'finetune'):
             value = [Path(os.path.normpath(path.parent / each)) for each in value]

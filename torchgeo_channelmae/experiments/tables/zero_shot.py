@@ -1,6 +1,6 @@
 """Zero-shot tests: fine-tuned heads on sensors that they were not trained on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,20 +106,18 @@ def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) ->
 
 def _run(test: ZeroShotTest, tuned: Run, preset: Preset) -> Run:
     bands = f'[{", ".join(test.bands)}]'
-    of_data: Mapping[str, str] = {
-        key: value for key, value in tuned.options.items() if key.startswith('data.')
+    options = {k: v for k, v in tuned.options.items() if k.startswith('data.')}
+    options |= {
+        'model.init_args.in_channels': str(len(test.bands)),
+        'model.init_args.bands': bands,
+        'data.init_args.bands': bands,
     }
     return Run(
         kind='unchanged',
         label=f'{tuned.label}-on-{test.tested}',
         seed=tuned.seed,
         configs=(*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
-        options={
-            **of_data,
-            'model.init_args.in_channels': str(len(test.bands)),
-            'model.init_args.bands': bands,
-            'data.init_args.bands': bands,
-        },
+        options=options,
         start=tuned.name,
         embeddings=tuned.start,
     )
