@@ -23,14 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchgeo_channelmae.experiments.tables.definitions import table
 from torchgeo_channelmae.experiments.tables.plan import (
     Data,
     Run,
     check_configs,
     make_plan,
 )
-from torchgeo_channelmae.experiments.tables.presets import read_preset
+from torchgeo_channelmae.experiments.tables.spec import read_preset, read_table
 
 from . import arguments, memory, peak, report
 from .cases import Case
@@ -243,7 +242,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     """
     preset = read_preset('paper', options.conf)
     runs = make_plan(
-        table('1'), preset, preset.seeds, Data(), only=[options.row]
+        read_table('1'), preset, preset.seeds, Data(), only=[options.row]
     ).runs.values()
     overlays = tuple(preset.overlays / f'{name}.yaml' for name in options.overlay)
     planned = [

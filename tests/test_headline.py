@@ -8,9 +8,8 @@ import pytest
 from benchmarks.cases import Case, quick_cases
 from benchmarks.headline import PATCHES, Work, count_work, markdown, measure
 from benchmarks.steps import make_steps
-from torchgeo_channelmae.experiments.tables.definitions import table
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
-from torchgeo_channelmae.experiments.tables.presets import read_preset
+from torchgeo_channelmae.experiments.tables.spec import read_preset, read_table
 
 CONF = Path(__file__).parents[1] / 'conf'
 
@@ -19,7 +18,7 @@ CONF = Path(__file__).parents[1] / 'conf'
 def runs():
     preset = read_preset('paper', CONF)
     return lambda row: make_plan(
-        table('1'), preset, preset.seeds, Data(), only=[row]
+        read_table('1'), preset, preset.seeds, Data(), only=[row]
     ).runs.values()
 
 

@@ -49,7 +49,7 @@ class Bootstrap:
     Attributes:
         whole: For each model and score (T,), one value per training run.
         replicates: For each model and score (T, R).
-        drawn: For each number of training runs T, (R, T - 1) which are drawn.
+        drawn: For each number of training runs T, the (R, T - 1) runs that are drawn.
         clusters: Number of clusters of patches.
         by_acquisition: Whether clusters are acquisitions; else they are patches of
             unknown acquisition.
@@ -161,7 +161,7 @@ def bootstrap(
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If there is no model or run, the test sets differ, or the test set is
+        ValueError: If there is no model or run, the test sets differ, or there is only
             one acquisition.
     """
     runs = [run for model in models.values() for run in model]

@@ -1,8 +1,8 @@
 """Scores of bootstrap replicates of a test set, drawn by clusters of patches.
 
 A replicate counts each cluster as often as it was drawn. So a score is computed from
-counts per cluster, and predictions are sorted once, not once per replicate. Definitions are
-those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
+counts per cluster, and predictions are sorted once, not once per replicate. Definitions
+are those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def replicate_scores(
         run: Predictions for S patches.
         clusters: (S,) number of each patch's cluster.
         counts: (clusters, R), how often each cluster is in each replicate.
-        max_distinct: Distinct probabilities of a ranking; beyond, neighbours are merged.
+        max_distinct: Distinct scores; beyond, neighbours are merged.
 
     Returns:
         For each of :data:`SCORES`, and of :data:`TUNED` where thresholds were tuned,

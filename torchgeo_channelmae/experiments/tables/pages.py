@@ -146,7 +146,7 @@ def gains(results: Results) -> pd.DataFrame:
 
 def zero_shot(results: Results) -> pd.DataFrame:
     """Return scores on other bands: a row per fine-tuned cell and other sensor."""
-    rows = []
+    rows, head = [], 'pretrained -> trained on A'
     separate = {(t.cell.name, t.other): t.name for t in results.tests if not t.joined}
     for test in results.tests:
         cell, joined = test.cell, results.by_name.get((test.name, _MAP))
@@ -160,7 +160,7 @@ def zero_shot(results: Results) -> pd.DataFrame:
             known = f' ({test.known} of {added} known)'
         rows.append(
             {
-                'pretrained -> trained on A': f'{cell.title} -> {title_of(cell.target)}',
+                head: f'{cell.title} -> {title_of(cell.target)}',
                 'B': f'{title_of(test.other)}{known}',
                 'A itself': _interval(own),
                 'B alone': _interval(results.by_name.get((other, _MAP))),
@@ -169,7 +169,7 @@ def zero_shot(results: Results) -> pd.DataFrame:
                 'floor': _number(own['floor']),
             }
         )
-    return pd.DataFrame(rows).set_index('pretrained -> trained on A')
+    return pd.DataFrame(rows).set_index(head)
 
 
 def signs(results: Results) -> Iterator[str]:
