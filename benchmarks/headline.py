@@ -23,12 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchgeo_channelmae.experiments.tables.plan import (
-    Data,
-    Run,
-    check_configs,
-    make_plan,
-)
+from torchgeo_channelmae.experiments.tables.plan import Data, Run, make_plan
 from torchgeo_channelmae.experiments.tables.spec import read_preset, read_table
 
 from . import arguments, memory, peak, report
@@ -249,8 +244,6 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         replace(run, configs=run.configs + overlays) if run.kind == 'pretrain' else run
         for run in runs
     ]
-    for run in planned:
-        check_configs(run)
     shared = Case(
         batch=options.batch,
         precision=options.precision,

@@ -137,11 +137,6 @@ def test_only_rows_and_cells_that_are_asked_for_are_run():
         planned(only=['s3-p16'])
 
 
-def test_a_missing_configuration_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r's1.yaml .*--conf'):
-        planned('3', preset=replace(SAMPLE, overlays=tmp_path), only=['scratch-p16'])
-
-
 def test_a_train_fraction_outside_of_0_to_1_is_refused():
     with pytest.raises(ValueError, match='train_fraction is 0'):
         planned(train_fraction=0.0)

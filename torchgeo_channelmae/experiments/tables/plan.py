@@ -147,7 +147,7 @@ def make_plan(
         only: Names of cells or rows to run; all if empty.
 
     Raises:
-        ValueError: If a name is no cell and no row, or a configuration is missing.
+        ValueError: If a name is no cell and no row, or the share is not one.
     """
     for name in only:
         if name not in {*table.cells, *table.rows}:
@@ -169,7 +169,6 @@ def make_plan(
         cell = replace(cell, fraction=cell.fraction or train_fraction)
         found = list(_trainings(cell, preset, seeds, data))
         for run in found:
-            check_configs(run)
             runs.setdefault(run.name, run)
         tuned = [run for run in found if run.kind == 'finetune']
         by_cell[cell.name] = [run.name for run in tuned if not run.is_tried]
@@ -249,17 +248,6 @@ def _source(cell: Cell) -> str:
     """Label of a cell's pretraining, such as ``s2-p16-masking-s3``."""
     overlays = [overlay.replace('/', '-') for overlay in cell.overlays]
     return '-'.join([str(cell.pretrain), f'p{cell.patch}', *overlays])
-
-
-def check_configs(run: Run) -> None:
-    """Check that the configurations of a run exist.
-
-    Raises:
-        ValueError: If one does not.
-    """
-    for path in run.configs:
-        if not path.is_file():
-            raise ValueError(f'{path} does not exist. Give the folder with --conf.')
 
 
 def flat(values: Any, prefix: str = '') -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,8 @@ def _score_records(results: Results) -> Iterator[Record]:
             yield {**shared, 'missing': results.missing[name]}
             continue
         compared, runs = results.compared[cell.target], results.runs[name]
-        subsets = _subset_scores(runs, *results.protocol(name))
+        cuts = results.protocol(name)
+        subsets = pd.DataFrame([evaluate(*_tensors(run), *cuts) for run in runs]).mean()
         for score in (*SCORES, *TUNED):
             if not _have(compared, score, name):
                 continue
@@ -199,8 +199,8 @@ def _score_records(results: Results) -> Iterator[Record]:
                 'base_lr': float(results.settings[name]['model.init_args.base_lr']),
                 **_ends('whole', compared.interval(name, score)),
                 'training_std': 100 * float(pd.Series(values).std()),
-                'subsets_mean': 100 * subsets[score][0],
-                'subsets_std': 100 * subsets[score][1],
+                'subsets_mean': 100 * subsets[f'{score}_mean'],
+                'subsets_std': 100 * subsets[f'{score}_std'],
                 **_ends('difference', gain),
                 'differs': gain.excludes_zero if gain else '',
                 **_ends('recovered', share, 1),
@@ -273,21 +273,6 @@ def _country_records(results: Results) -> Iterator[Record]:
                 found.append(multilabel_scores(scores[chosen], labels[chosen], cuts))
             shared = {'cell': name, 'country': country, 'patches': int(chosen.sum())}
             yield {**shared, **(100 * pd.DataFrame(found).mean())}
-
-
-def _subset_scores(
-    runs: Runs, groups: int, seeds: Sequence[int]
-) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation over subsets, averaged over training runs."""
-    found = [evaluate(*_tensors(run), groups, seeds) for run in runs]
-    return {
-        name: (
-            fmean(scores[f'{name}_mean'] for scores in found),
-            fmean(scores[f'{name}_std'] for scores in found),
-        )
-        for name in (*SCORES, *TUNED)
-        if f'{name}_mean' in found[0]
-    }
 
 
 def _have(compared: Bootstrap, score: str, name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .plan import Plan, Run, check_configs
+from .plan import Plan, Run
 from .spec import Cell, Preset, Table, bands_of
 
 
@@ -76,9 +76,6 @@ def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) ->
         plan: The plan with the fine-tunings; other cells are not tested.
         tests: The tests.
         preset: How large the table is run.
-
-    Raises:
-        ValueError: If a configuration is missing.
     """
     runs, by_cell = dict(plan.runs), dict(plan.by_cell)
     left_out = dict(plan.left_out)
@@ -97,9 +94,7 @@ def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) ->
         if tried:
             first = _run(test, runs[next(iter(tried))], preset)
             added.insert(0, replace(first, start=None, candidates=tried))
-        for run in added:
-            check_configs(run)
-            runs[run.name] = run
+        runs |= {run.name: run for run in added}
         by_cell[test.name] = [run.name for run in added]
     return replace(plan, runs=runs, by_cell=by_cell, left_out=left_out)
 
