@@ -19,7 +19,14 @@ from torchgeo_channelmae.experiments.tables.zero_shot import (
 
 CONF = Path(__file__).parents[3] / 'conf'
 PRESET = read_preset('sample', CONF)
-SKILL = {'scratch': 0.6, 's1-p16': 2.0, 's2-p16': 1.3, 'rgb': 0.6, 'masking-s3': 0.1}
+SKILL = {
+    'scratch': 0.6,
+    's1-p16': 2.0,
+    's2-p16': 1.3,
+    'rgb': 0.6,
+    'masking-s2': 0.6,
+    'masking-s3': 0.1,
+}
 
 
 def fabricate(

@@ -21,7 +21,7 @@ def planned(name='1', preset=SAMPLE, seeds=(0, 1), data=BUNDLED, **options):
     return make_plan(read_table(name), preset, seeds, data, **options)
 
 
-def tests_of(*sensors):
+def listed_for(*sensors):
     table = read_table('matrix', sensors=sensors)
     return list(zero_shot_tests(table, sensors, SAMPLE.overlays))
 
@@ -29,7 +29,7 @@ def tests_of(*sensors):
 def planned_tests(preset=SAMPLE, data=BUNDLED, **options):
     table = read_table('matrix', sensors=('rgb', 's1'))
     plan = make_plan(table, preset, (0, 1), data, **options)
-    return with_zero_shot(plan, tests_of('rgb', 's1'), preset)
+    return with_zero_shot(plan, listed_for('rgb', 's1'), preset)
 
 
 def given(command):
@@ -151,7 +151,7 @@ def test_nested_settings_become_flat():
 
 
 def test_every_pretrained_cell_is_tested_on_sensors_with_bands_that_its_own_lacks():
-    found = {test.name: test for test in tests_of('s2', 'rgb', 's1')}
+    found = {test.name: test for test in listed_for('s2', 'rgb', 's1')}
     apart = {('S2', 's1'), ('RGB', 's1'), ('S1', 's2'), ('S1', 'rgb')}
     single = {(t.cell.target, t.other) for t in found.values() if not t.joined}
     joined = {(t.cell.target, t.other) for t in found.values() if t.joined}

@@ -149,6 +149,10 @@ def make_plan(
     Raises:
         ValueError: If a name is no cell and no row, or the share is not one.
     """
+    if train_fraction is not None and not 0 < train_fraction <= 1:
+        raise ValueError(
+            f'train_fraction is {train_fraction}. Give a share above 0, up to 1.'
+        )
     for name in only:
         if name not in {*table.cells, *table.rows}:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What the finished runs of a table say, as numbers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,10 +60,20 @@ class Results:
         return {n: cell for n, cell in self.table.cells.items() if n in self.runs}
 
     @cached_property
+    def scores(self) -> list[Record]:
+        """Records per cell and score."""
+        return list(_score_records(self))
+
+    @cached_property
+    def zero_shot(self) -> list[Record]:
+        """Records per zero-shot test and score, with the score of the cell itself."""
+        return list(_zero_shot_records(self))
+
+    @cached_property
     def by_name(self) -> dict[tuple[str, str], Record]:
         """Records of the cells and tests that are done, by name and score."""
-        named = [(f'{r["row"]}:{r["target"]}', r) for r in _score_records(self)]
-        for r in _zero_shot_records(self):
+        named = [(f'{r["row"]}:{r["target"]}', r) for r in self.scores]
+        for r in self.zero_shot:
             cell = f'{r["row"]}:{r["trained_on"].upper()}'
             named.append((f'{cell} on {r["tested_on"]}', r))
         return {(name, r['score']): r for name, r in named if not r['missing']}
@@ -85,15 +95,15 @@ class Results:
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Return the contents of the CSV files by name."""
-        records = {
-            'results.csv': _score_records,
-            'runs.csv': _run_records,
-            'per_class.csv': _class_records,
-            'per_country.csv': _country_records,
+        records: dict[str, Iterable[Record]] = {
+            'results.csv': self.scores,
+            'runs.csv': _run_records(self),
+            'per_class.csv': _class_records(self),
+            'per_country.csv': _country_records(self),
         }
         if self.tests:
-            records['unchanged.csv'] = _zero_shot_records
-        return {name: pd.DataFrame(read(self)) for name, read in records.items()}
+            records['unchanged.csv'] = self.zero_shot
+        return {name: pd.DataFrame(found) for name, found in records.items()}
 
 
 def read_results(
