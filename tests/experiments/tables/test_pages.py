@@ -142,27 +142,17 @@ def test_learning_rates_are_listed_and_the_best_one_is_used(tmp_path):
 
 def test_equal_runs_give_equal_files_and_older_ones_are_kept(folder, tmp_path):
     only = ['s2-p16:S1', 'scratch-p16:S1']
-    first, second, again = (fabricate(folder, '3', only=only) for _ in range(3))
-    first, second = (
-        write_table(found, tmp_path / name).parent
-        for found, name in ((first, 'a'), (second, 'b'))
-    )
+    found = fabricate(folder, '3', only=only)
+    first, second = (write_table(found, tmp_path / name).parent for name in 'ab')
     names = sorted(path.name for path in first.iterdir())
-    assert names == [
-        'per_class.csv',
-        'per_country.csv',
-        'results.csv',
-        'runs.csv',
-        'table.md',
-        'table.png',
-        'table.tex',
-    ]
+    expected = 'per_class.csv per_country.csv results.csv runs.csv table.md table.png'
+    assert names == [*expected.split(), 'table.tex']
     for name in names:
         content = (first / name).read_bytes()
         assert content == (second / name).read_bytes(), name
         assert str(folder).encode() not in content
     before = (first / 'results.csv').read_bytes()
-    write_table(again, first)
+    write_table(fabricate(folder, '3', only=only), first)
     assert sorted(path.name for path in first.iterdir()) == names  # no copies
     write_table(fabricate(folder, '3', only=only[:1]), first)
     assert (first / 'results.1.csv').read_bytes() == before
@@ -199,12 +189,8 @@ def test_latex_has_a_line_per_row_with_escaped_letters(results, written):
 
 def test_the_picture_shows_intervals_and_the_papers_numbers(results):
     drawing = figure(results)
-    texts = [text.get_text() for text in drawing.legends[0].get_texts()]
-    assert {t.partition(',')[0].partition(' (')[0] for t in texts} == {
-        'paper',
-        'this run',
-        'control',
-    }
+    shown = [text.get_text().split()[0] for text in drawing.legends[0].get_texts()]
+    assert sorted(shown) == ['control,', 'paper', 'this']
     assert len([t for t in drawing.axes[0].texts if t.get_text() == 'not run']) == 5
 
 
@@ -298,17 +284,6 @@ def test_zero_shot_tests_add_a_file_and_leave_the_others_as_they_are(
     assert (row['bands'], row['known_of_other']) == (5, 0)
     reasons = table['missing'].dropna()
     assert sum(reason.startswith('its fine-tuning failed') for reason in reasons) == 2
-
-
-def test_further_bands_of_a_sensor_that_has_the_own_ones_are_shown_only_added(tmp_path):
-    found = fabricate(
-        tmp_path, 'matrix', seeds=(0,), sensors=('rgb', 's2'), zero_shot=True
-    )
-    part = 'The same head on other bands'
-    (row,) = rows_of(page(found, 'table.md'), 'RGB -> RGB', part)
-    assert row[0] == 'Sentinel-2 (0 of 9 further bands known)'
-    assert row[2] == '-'
-    assert '-' not in (row[1], row[3], row[4])
 
 
 def test_a_zero_shot_test_of_other_patches_is_not_compared(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchgeo_channelmae.experiments.tables.plan import Data, flat, make_plan
+from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
 from torchgeo_channelmae.experiments.tables.spec import NAMES, read_preset, read_table
 from torchgeo_channelmae.experiments.tables.zero_shot import (
     with_zero_shot,
@@ -47,12 +47,6 @@ def test_every_cell_has_a_run_per_seed_and_those_that_it_needs_come_first(name):
     for run in plan.runs.values():
         assert {*run.needs} <= seen
         seen.add(run.name)
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_runs_of_one_name_are_one_training(name):
-    settings = [str(sorted(r.settings().items())) for r in planned(name).runs.values()]
-    assert len(set(settings)) == len(settings)
 
 
 def test_tables_share_the_runs_that_are_the_same():
@@ -140,11 +134,6 @@ def test_only_rows_and_cells_that_are_asked_for_are_run():
 def test_a_train_fraction_outside_of_0_to_1_is_refused():
     with pytest.raises(ValueError, match='train_fraction is 0'):
         planned(train_fraction=0.0)
-
-
-def test_nested_settings_become_flat():
-    nested = {'a': {'b': 1, 'c': {'d': [1, 2]}}, 'e': None}
-    assert flat(nested) == {'a.b': 1, 'a.c.d': [1, 2], 'e': None}
 
 
 # Zero-shot tests

@@ -146,41 +146,38 @@ def gains(results: Results) -> pd.DataFrame:
 
 def zero_shot(results: Results) -> pd.DataFrame:
     """Return scores on other bands: a row per fine-tuned cell and other sensor."""
-    rows, head = [], 'pretrained -> trained on A'
+    rows = []
     separate = {(t.cell.name, t.other): t.name for t in results.tests if not t.joined}
     for test in results.tests:
-        cell, joined = test.cell, results.by_name.get((test.name, _MAP))
-        own = results.by_name.get((cell.name, _MAP))
-        if not test.joined or own is None:
+        cell, by_name = test.cell, results.by_name
+        if not test.joined or cell.name not in results.runs:
             continue
         other = separate.get((cell.name, test.other), '')  # none if A has a part of B
         known = ''
         if test.known < test.added or not other:
             added = f'{test.added} {"bands" if other else "further bands"}'
             known = f' ({test.known} of {added} known)'
-        rows.append(
-            {
-                head: f'{cell.title} -> {title_of(cell.target)}',
-                'B': f'{title_of(test.other)}{known}',
-                'A itself': _interval(own),
-                'B alone': _interval(results.by_name.get((other, _MAP))),
-                'A + B': _interval(joined),
-                '(A + B) - A': _difference(joined),
-                'floor': _number(own['floor']),
-            }
+        own, only_b, both = (
+            by_name.get((name, _MAP)) for name in (cell.name, other, test.name)
         )
-    return pd.DataFrame(rows).set_index(head)
+        texts = [*map(_interval, (own, only_b, both)), _difference(both)]
+        title = f'{cell.title} -> {title_of(cell.target)}'
+        floor = _number(by_name[cell.name, _MAP]['floor'])
+        rows.append((title, f'{title_of(test.other)}{known}', *texts, floor))
+    heads = 'pretrained -> trained on A | B | A itself | B alone | A + B | (A + B) - A'
+    columns = [*heads.split(' | '), 'floor']
+    return pd.DataFrame(rows, columns=columns).set_index(columns[0])
 
 
 def signs(results: Results) -> Iterator[str]:
     """Yield the paper's signs against scratch, with ours."""
-    scratch = {c.target: c.paper for c in read_table('1').cells.values() if c.paper
-               and not c.pretrain}  # fmt: skip
+    printed = read_table('1').cells
     for name, cell in results.table.cells.items():
         if not (cell.paper and cell.pretrain and cell.trainable == 'all'):
             continue
+        scratch = printed[f'scratch-p16:{cell.target}'].paper or ()
         for score, place in PRINTED.items():
-            gain = cell.paper[place] - scratch[cell.target][place]
+            gain = cell.paper[place] - scratch[place]
             found = results.by_name.get((name, score))
             verdict = 'not run here'
             if (text := _difference(found)) != '-' and found:
