@@ -23,10 +23,7 @@ _CHUNK = 128  # replicates at a time
 
 
 def replicate_scores(
-    run: Predictions,
-    clusters: npt.NDArray[np.integer],
-    counts: Floats,
-    max_distinct: int = MAX_DISTINCT,
+    run: Predictions, clusters: npt.NDArray[np.integer], counts: Floats
 ) -> dict[str, Floats]:
     """Score every replicate of a test set.
 
@@ -34,7 +31,6 @@ def replicate_scores(
         run: Predictions for S patches.
         clusters: (S,) number of each patch's cluster.
         counts: (clusters, R), how often each cluster is in each replicate.
-        max_distinct: Distinct scores; beyond, neighbours are merged.
 
     Returns:
         For each of :data:`SCORES`, and of :data:`TUNED` where thresholds were tuned,
@@ -43,17 +39,10 @@ def replicate_scores(
     labels, probabilities = run.labels, run.probabilities
     num_classes = labels.shape[1]
     macro = labels.any(axis=0).nonzero()[0]
-    micro = average_precisions(
-        probabilities.ravel(),
-        labels.ravel(),
-        np.repeat(clusters, num_classes),
-        counts,
-        max_distinct,
-    )
+    repeated = np.repeat(clusters, num_classes)
+    micro = average_precisions(probabilities.ravel(), labels.ravel(), repeated, counts)
     by_class = [
-        average_precisions(
-            probabilities[:, k], labels[:, k], clusters, counts, max_distinct
-        )
+        average_precisions(probabilities[:, k], labels[:, k], clusters, counts)
         for k in macro
     ]
     found = {'mAP_micro': micro, 'mAP_macro': _mean_of_known(by_class, counts)}
@@ -101,8 +90,8 @@ def average_precisions(
         part = counts[:, start : start + _CHUNK]
         gained = positives @ part  # (thresholds, replicates)
         hits = gained.cumsum(axis=0)
-        taken = (everything @ part).cumsum(axis=0)
-        precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
+        ranked = (everything @ part).cumsum(axis=0)
+        precision = np.divide(hits, ranked, out=np.zeros_like(hits), where=ranked > 0)
         total = hits[-1]
         area = (gained * precision).sum(axis=0)
         parts.append(_ratio(area, total))

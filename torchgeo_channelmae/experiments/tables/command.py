@@ -59,8 +59,8 @@ def tables(
         sensors: Of the matrix: names of overlays in conf/paper/bands, with commas or
             spaces, such as s2,rgb,s1.
         unchanged: Of the matrix: zero-shot tests. Test each pretrained and fine-tuned
-            model also on every sensor without a band of its own, alone and added, and
-            with the further bands of one that has some of its own; without training.
+            model also on every sensor without a band of its own, by itself and added,
+            and with the further bands of one that has some of its own.
 
     Raises:
         ValueError: If an option does not fit, or earlier results are of other settings.

@@ -39,9 +39,8 @@ class Run:
         options: Values of further options by name.
         base_lr: Learning rate; None for that of a configuration or of a candidate.
         is_tried: Whether the rate is one of several that are compared.
-        start: Name of the run whose weights it starts from.
-        embeddings: Name of the run whose band embeddings it reads for bands that its
-            weights lack.
+        start: Name of the run that it starts from.
+        embeddings: Name of the run with the embeddings of bands that `start` lacks.
         candidates: Learning rates by the name of the run that tries them. A
             fine-tuning trains with the best one, a zero-shot test reads its weights.
     """

@@ -139,7 +139,7 @@ def _per_fraction(
 
 
 def _read_cells(
-    row: str, values: Mapping[str, Any], targets: Sequence[str]
+    row: str, values: dict[str, Any], targets: Sequence[str]
 ) -> Iterator[Cell]:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     paper, targets = values.pop('paper', {}), values.pop('targets', targets)
@@ -150,7 +150,7 @@ def _read_cells(
             if key in values
         }
         printed = tuple(paper[target]) if target in paper else None
-        yield Cell(**{**values, **others}, row=row, target=target, paper=printed)
+        yield Cell(row=row, target=target, paper=printed, **(values | others))
 
 
 def title_of(sensor: str) -> str:
