@@ -49,7 +49,8 @@ def _points(panel: Axes, results: Results, target: str) -> None:
             across = panel.get_yaxis_transform()
             panel.text(0.02, place, 'not run', transform=across, color=_CONTROL)
             continue
-        is_control = row not in results.table.printed
+        printed = results.table.printed
+        is_control = bool(printed) and row not in printed
         value = found['whole']
         panel.errorbar(
             value,

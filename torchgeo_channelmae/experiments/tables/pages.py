@@ -204,7 +204,7 @@ def rates(results: Results) -> pd.DataFrame:
 
 def _grid(frame: pd.DataFrame) -> str:
     if frame.columns.nlevels > 1:
-        frame = frame.set_axis(map(' '.join, frame.columns), axis='columns')
+        frame = frame.set_axis([*map(' '.join, frame.columns)], axis='columns')
     align = ('left', *['right'] * frame.shape[1])
     return frame.to_markdown(disable_numparse=True, colalign=align)
 

@@ -198,7 +198,7 @@ def _score_records(results: Results) -> Iterator[Record]:
                 gain = compared.difference(name, base, score)
                 if _have(compared, score, ceiling):
                     share = compared.recovered(name, base, ceiling, score)
-            paper = (math.nan, math.nan)
+            paper: tuple[float, ...] = (math.nan, math.nan)
             if cell.paper and score in PRINTED:
                 paper = cell.paper[PRINTED[score] :][:2]
             yield {
@@ -268,7 +268,7 @@ def _class_records(results: Results) -> Iterator[Record]:
         means = 100 * pd.concat(tables).groupby(level=0)[columns].mean()
         for label, support in tables[0]['support'].items():
             shared = {'cell': name, 'class': label, 'support': int(support)}
-            yield {**shared, **means.loc[label]}
+            yield {**shared, **means.loc[str(label)]}
 
 
 def _country_records(results: Results) -> Iterator[Record]:

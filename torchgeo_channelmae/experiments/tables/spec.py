@@ -144,7 +144,7 @@ def _read_cells(
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     paper, targets = values.pop('paper', {}), values.pop('targets', targets)
     for target in targets:
-        others = {
+        others: dict[str, Any] = {
             key: f'{values[key].format(target=target.lower())}:{target}'
             for key in ('scratch', 'ceiling')
             if key in values
