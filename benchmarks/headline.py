@@ -20,14 +20,8 @@ from typing import Any
 
 import torch
 
-from torchgeo_channelmae.experiments.tables.definitions import table
-from torchgeo_channelmae.experiments.tables.plan import (
-    Data,
-    Run,
-    check_configs,
-    make_plan,
-)
-from torchgeo_channelmae.experiments.tables.presets import read_preset
+from torchgeo_channelmae.experiments.tables.plan import Data, Run, make_plan
+from torchgeo_channelmae.experiments.tables.spec import read_preset, read_table
 
 from . import memory, report, timing
 from .cases import Case, device, positive
@@ -216,14 +210,14 @@ def plan(options: argparse.Namespace) -> list[Work]:
         FileNotFoundError: If a configuration is missing.
     """
     preset = read_preset('paper', options.conf)
-    made = make_plan(table('1'), preset, preset.seeds, Data(), only=[options.row])
+    made = make_plan(
+        read_table('1'), preset, preset.seeds, Data(), only=[options.row]
+    )
     overlays = tuple(preset.overlays / f'{name}.yaml' for name in options.overlay)
     runs = [
         replace(run, configs=run.configs + overlays) if run.kind == 'pretrain' else run
         for run in made.runs.values()
     ]
-    for run in runs:
-        check_configs(run)
     shared = Case(
         batch=options.batch,
         precision=options.precision,

@@ -1,8 +1,8 @@
-"""Scores of a test set whose clusters of patches are drawn again and again.
+"""Scores of bootstrap replicates of a test set, drawn by clusters of patches.
 
 A replicate counts each cluster as often as it was drawn. So a score is computed from
-counts a cluster, and predictions are sorted once, not once a replicate. Definitions are
-those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
+counts per cluster, and predictions are sorted once, not once per replicate. Definitions
+are those of :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
 """
 
 import numpy as np
@@ -16,17 +16,14 @@ Floats = npt.NDArray[np.float64]
 SCORES = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 TUNED = ('F1_micro_tuned', 'F1_macro_tuned')
 
-#: Distinct scores that are told apart; more are taken together, neighbours first. With
-#: millions of predictions that moves an average precision by less than 1e-4.
+#: Distinct scores; beyond, neighbours are merged. With millions of predictions that
+#: moves an average precision by less than 1e-4.
 MAX_DISTINCT = 8192
 _CHUNK = 128  # replicates at a time
 
 
 def replicate_scores(
-    run: Predictions,
-    clusters: npt.NDArray[np.integer],
-    counts: Floats,
-    max_distinct: int = MAX_DISTINCT,
+    run: Predictions, clusters: npt.NDArray[np.integer], counts: Floats
 ) -> dict[str, Floats]:
     """Score every replicate of a test set.
 
@@ -34,7 +31,6 @@ def replicate_scores(
         run: Predictions for S patches.
         clusters: (S,) number of each patch's cluster.
         counts: (clusters, R), how often each cluster is in each replicate.
-        max_distinct: Distinct probabilities of a ranking that are told apart.
 
     Returns:
         For each of :data:`SCORES`, and of :data:`TUNED` where thresholds were tuned,
@@ -43,17 +39,10 @@ def replicate_scores(
     labels, probabilities = run.labels, run.probabilities
     num_classes = labels.shape[1]
     macro = labels.any(axis=0).nonzero()[0]
-    micro = average_precisions(
-        probabilities.ravel(),
-        labels.ravel(),
-        np.repeat(clusters, num_classes),
-        counts,
-        max_distinct,
-    )
+    repeated = np.repeat(clusters, num_classes)
+    micro = average_precisions(probabilities.ravel(), labels.ravel(), repeated, counts)
     by_class = [
-        average_precisions(
-            probabilities[:, k], labels[:, k], clusters, counts, max_distinct
-        )
+        average_precisions(probabilities[:, k], labels[:, k], clusters, counts)
         for k in macro
     ]
     found = {'mAP_micro': micro, 'mAP_macro': _mean_of_known(by_class, counts)}
@@ -77,11 +66,11 @@ def average_precisions(
     Equal scores are one threshold, as in scikit-learn.
 
     Args:
-        scores: (n,) of what is ranked.
-        labels: (n,) whether it is positive.
-        clusters: (n,) number of its cluster.
+        scores: (n,) by which samples are ranked.
+        labels: (n,) whether a sample is positive.
+        clusters: (n,) number of the cluster of a sample.
         counts: (clusters, R).
-        max_distinct: Distinct scores that are told apart.
+        max_distinct: Distinct scores; beyond, neighbours are merged.
 
     Returns:
         (R,) values, NaN without positives.
@@ -101,8 +90,8 @@ def average_precisions(
         part = counts[:, start : start + _CHUNK]
         gained = positives @ part  # (thresholds, replicates)
         hits = gained.cumsum(axis=0)
-        taken = (everything @ part).cumsum(axis=0)
-        precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
+        ranked = (everything @ part).cumsum(axis=0)
+        precision = np.divide(hits, ranked, out=np.zeros_like(hits), where=ranked > 0)
         total = hits[-1]
         area = (gained * precision).sum(axis=0)
         parts.append(_ratio(area, total))

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from tests.experiments.fabricated import predictions
 from torchgeo_channelmae.evaluation.metrics import multilabel_scores
-from torchgeo_channelmae.experiments.resampled import (
+from torchgeo_channelmae.experiments.replicates import (
     SCORES,
     TUNED,
     average_precisions,
