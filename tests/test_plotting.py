@@ -73,21 +73,6 @@ def test_a_band_has_the_stretch_of_its_input_in_all_three_panels():
     np.testing.assert_allclose(after - before, 0.5 / (high - low), rtol=1e-4)
 
 
-def test_a_constant_band_is_drawn(tmp_path):
-    image = torch.full((2, 16, 16), 3.0)
-    figure = plot_reconstruction(image, image, image, ('VV', 'VH'), title='constant')
-    figure.savefig(tmp_path / 'constant.png')
-    assert (tmp_path / 'constant.png').stat().st_size > 0
-    assert all(np.isfinite(panel.images[0].get_array()).all() for panel in figure.axes)
-
-
-def test_a_wholly_hidden_band_is_drawn(tmp_path):
-    image, _, guess = images(4)
-    figure = plot_reconstruction(image, torch.full_like(image, torch.nan), guess, BANDS)
-    figure.savefig(tmp_path / 'hidden.png')
-    assert (tmp_path / 'hidden.png').stat().st_size > 0
-
-
 def test_a_figure_goes_to_every_logger_that_takes_figures_and_to_no_other():
     taken = []
     experiment = SimpleNamespace(
@@ -174,15 +159,6 @@ def test_pixels_without_data_are_left_empty_and_do_not_shift_the_stretch(bad):
     assert ((picture[:-4] >= 0) & (picture[:-4] <= 1)).all()
 
 
-def test_a_normalised_patch_gives_the_same_radar_picture_as_decibels():
-    bands = ('VV', 'VH')
-    image = patch(*bands)
-    same = by_title((image - 7) / 3, bands)['VV, VH, VV - VH']
-    np.testing.assert_allclose(
-        same, by_title(image, bands)['VV, VH, VV - VH'], atol=1e-3
-    )
-
-
 def test_constant_and_empty_bands_are_drawn_without_a_warning(recwarn):
     flat = composites(torch.full((2, 8, 8), 3.0), ('VV', 'VH'))[0][1]
     assert (flat == 0.5).all()
@@ -192,7 +168,7 @@ def test_constant_and_empty_bands_are_drawn_without_a_warning(recwarn):
 
 
 def test_a_patch_with_other_bands_than_said_is_an_error():
-    with pytest.raises(ValueError, match=r'\(3, 16, 16\) does not go with .* VV, VH'):
+    with pytest.raises(ValueError, match='VV, VH'):
         composites(patch('B02', 'B03', 'B04'), ('VV', 'VH'))
 
 
@@ -200,28 +176,11 @@ def texts(figure):
     return ' '.join(text.get_text() for text in figure.findobj(Text))
 
 
-def test_a_plot_says_what_it_shows_and_which_classes_the_patch_has():
-    figure = plot_patch(
-        patch(*S2), S2, labels=['Pastures'], predictions=['Beaches'], title='S2A_1_2'
-    )
-    titles = [panel.get_title() for panel in figure.axes]
-    assert titles == ['true colour', 'false colour']
-    said = texts(figure)
-    assert 'Labels: Pastures' in said
-    assert 'Predictions: Beaches' in said
-    assert 'S2A_1_2' in said
-
-
-def test_a_plot_without_titles_has_no_words_but_its_own_title():
-    figure = plot_patch(
-        patch(*S2), S2, labels=['Pastures'], title='S2A', show_titles=False
-    )
-    assert texts(figure).split() == ['S2A']
-
-
-def test_no_label_is_said_and_no_knowledge_of_labels_is_not():
+def test_no_label_and_unknown_labels_differ():
     assert 'Labels: none' in texts(plot_patch(patch('VV'), ['VV'], labels=[]))
     assert 'Labels' not in texts(plot_patch(patch('VV'), ['VV']))
+    bare = plot_patch(patch('VV'), ['VV'], labels=['x'], title='S2A', show_titles=False)
+    assert texts(bare).split() == ['S2A']
 
 
 def test_a_land_cover_map_has_a_colour_and_a_name_for_each_class():
@@ -250,12 +209,3 @@ def test_no_text_of_a_plot_runs_into_another_or_off_the_figure(bands):
         title='S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_37_88',
     )
     assert_legible(figure)
-
-
-def test_a_sample_of_the_dataset_is_plotted_with_its_labels():
-    dataset = BigEarthNetLMDB(bands=BigEarthNetLMDB.all_bands)
-    sample = dataset[0]
-    figure = dataset.plot(sample, suptitle='hello')
-    assert len(figure.axes) == 3
-    assert 'Pastures' in texts(figure)
-    assert 'hello' in texts(figure)

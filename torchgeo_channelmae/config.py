@@ -9,6 +9,7 @@ from typing import Any, override
 
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 
 _FOLDERS = ('torchgeo_channelmae.datasets', 'torchgeo.datasets')
@@ -172,11 +173,15 @@ def raise_deferred(owner: Any) -> None:
         raise owner.argument_error
 
 
-def is_geo(kind):  # temporary
-    from torchgeo.datasets import GeoDataset
+def requested_checkpoint(trainer: Any) -> str | None:
+    """Return the checkpoint that a command was asked to resume from or to evaluate.
 
-    return issubclass(kind, GeoDataset)
-
-
-def guarded(make, what, given):  # temporary
-    return make()
+    Lightning sets ``trainer.ckpt_path`` only after all ``setup`` hooks: there it is
+    that of the trainer's last command. So this reads the parsed command line, and
+    returns None in plain Python.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, SaveConfigCallback):
+            path = callback.config.get('ckpt_path')
+            return None if path is None else str(path)
+    return None

@@ -1,99 +1,119 @@
-"""How much bands tell of others, on the bundled sample's 59 real pairs."""
+"""How strongly bands depend on each other, on the bundled sample's 59 real pairs."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
 
 from torchgeo_channelmae.cli import main
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.experiments.bands import dependence, one_grid
 
-QUICK = ('--pixels', '1500', '--second', 'VH')
+OPTIONS = ('--first', 'B02,B05,B09', '--second', 'VV,VH', '--pixels', '3000')
 
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp('bands') / 'out'
-    options = ('--first', 'B02,B05,B09', '--second', 'VV,VH', '--pixels', '3000')
-    assert main(['bands', '--out', str(out), *options]) == 0
+    assert main(['bands', '--out', str(out), *OPTIONS]) == 0
     return out
 
 
-def test_every_band_is_measured_against_every_other_with_its_baseline(made):
+@pytest.mark.parametrize('rho', [-0.9, 0.0, 0.5])
+def test_a_bivariate_normal_has_its_known_dependence(rho):
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 5000))
+    y = rho * x + np.sqrt(1 - rho**2) * noise
+    found = dependence(pd.Series(x), pd.Series(y))
+    spearman = np.corrcoef(rankdata(x), rankdata(y))[0, 1]
+    assert found['pearson'] == pytest.approx(rho, abs=0.04)
+    assert found['spearman'] == pytest.approx(spearman)
+    known = -0.5 * np.log(1 - rho**2)
+    assert found['mutual_information'] == pytest.approx(known, abs=0.05)
+
+
+def test_every_pair_is_measured_beside_its_baseline(made):
     table = pd.read_csv(made / 'bands.csv')
     pairs = [(a, b) for a in ('B02', 'B05', 'B09') for b in ('VV', 'VH')]
     assert list(zip(table['first'], table['second'], strict=True)) == pairs
     assert set(table['patches']) == {59}
-    assert set(table['pixels']) == {59 * 51}  # as many of each patch
+    assert set(table['pixels']) == {59 * 51}  # equally many of each patch
     for name in ('pearson', 'spearman', 'mutual_information'):
         assert table[f'{name}_shuffled'].abs().max() < 0.07
     assert (table['mutual_information'] > 0.05).all()
+    last = table.iloc[-1]
+    text = (made / 'bands.md').read_text()
+    assert f'{last["pearson"]:.3f} ({last["pearson_shuffled"]:.3f})' in text
 
 
-def test_files_are_the_same_again(made, tmp_path):
+def test_the_same_files_are_made_again(made, tmp_path):
     out = tmp_path / 'again'
-    options = ('--first', 'B02,B05,B09', '--second', 'VV,VH', '--pixels', '3000')
-    assert main(['bands', '--out', str(out), *options]) == 0
+    assert main(['bands', '--out', str(out), *OPTIONS]) == 0
     names = sorted(path.name for path in made.iterdir())
     assert names == ['bands.csv', 'bands.md', 'bands.png']
     for name in names:
         assert (made / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_patch_means_correlate_as_computed_by_hand(tmp_path):
-    out = tmp_path / 'out'
-    options = ('--first', 'B08', '--second', 'VH', '--resolution', 'patch')
-    assert main(['bands', '--out', str(out), *options]) == 1  # 59 pixels are too few
-    data = BigEarthNetS1S2DataModule(bands=['B08', 'VH'], batch_size=1)
+@pytest.fixture(scope='module')
+def native():
+    """A patch of the sample, each band at its own resolution."""
+    data = BigEarthNetS1S2DataModule(bands=['B04', 'B05', 'B09'], batch_size=1)
     data.setup('fit')
-    rows = []
-    for split in ('train', 'val', 'test'):
-        dataset = data.make_dataset(split, native=False)
-        rows += [dataset[i]['image'].mean((1, 2)).tolist() for i in range(len(dataset))]
-    values = np.array(rows)
-    assert len(values) == 59
-    # At 1,200 m a patch is one pixel; at 120 m its 100 pixels have the same mean.
-    assert main(['bands', '--out', str(out), *options[:4], '--resolution', '120']) == 0
-    found = pd.read_csv(out / 'bands.csv').iloc[0]
-    assert found['pixels'] == 5900
-    assert np.sign(found['pearson']) == np.sign(np.corrcoef(values.T)[0, 1])
+    sample = data.make_dataset('train', native=True)[0]
+    bands = {
+        band: torch.as_tensor(np.asarray(layer, dtype=np.float32))
+        for names, stack in sample['native'].items()
+        for band, layer in zip(names, np.asarray(stack), strict=True)
+    }
+    return bands, sample
 
 
-def test_a_sensor_can_be_measured_against_itself(tmp_path):
-    out = tmp_path / 'out'
-    assert main(['bands', '--out', str(out), '--first', 'B04', '--second', 'B04']) == 0
-    row = pd.read_csv(out / 'bands.csv').iloc[0]
-    assert row['pearson'] == row['spearman'] == 1
+def test_bands_are_averaged_to_the_resolution_and_coarser_ones_repeated(native):
+    bands, sample = native
+    found = one_grid(sample, ['B09', 'B05', 'B04'], 20)
+    assert found.shape == (3, 60, 60)
+    torch.testing.assert_close(
+        found[0], bands['B09'].repeat_interleave(3, 0).repeat_interleave(3, 1)
+    )
+    torch.testing.assert_close(found[1], bands['B05'])
+    torch.testing.assert_close(found[2], F.avg_pool2d(bands['B04'][None], 2)[0])
+
+
+def test_the_resolution_is_that_of_the_bands_without_one_of_10_m(native):
+    bands, sample = native
+    coarse = {('B05',): bands['B05'][None], ('B09',): bands['B09'][None]}
+    found = one_grid({'native': coarse}, ['B05', 'B09'], 20)
+    torch.testing.assert_close(found[0], bands['B05'])
+    mean = one_grid(sample, ['B05'], None)
+    torch.testing.assert_close(mean.flatten(), bands['B05'].mean()[None])
 
 
 def test_a_configuration_names_the_data(tmp_path, conf):
     out = tmp_path / 'out'
-    asked = ['bands', '--out', str(out), '--first', 'B04', *QUICK]
+    options = ('--first', 'B04', '--second', 'B04', '--pixels', '1500')
+    asked = ['bands', '--out', str(out), *options]
     assert main([*asked, '--training', str(conf / 'finetune.yaml')]) == 0
-    assert set(pd.read_csv(out / 'bands.csv')['patches']) == {59}
+    row = pd.read_csv(out / 'bands.csv').iloc[0]
+    assert row['patches'] == 59
+    assert row['pearson'] == row['spearman'] == 1
 
 
 @pytest.mark.parametrize(
-    ('options', 'words'),
+    ('options', 'named'),
     [
-        (['--first', 'B99'], "'B99' is no band: give s2, s1 or rgb"),
-        (['--resolution', '0'], "resolution is '0': give metres from 10"),
-        (['--resolution', 'fine'], "resolution is 'fine'"),
-        (['--pixels', '0'], 'samples, pixels and neighbors are 2000, 0 and 3'),
-        (['--pixels', '50', '--samples', '5'], '50 pixels of 5 patches have data'),
-        (['--root', 'gone'], 'BigEarthNet root gone is not a folder'),
-        (['--training', 'gone.yaml'], 'gone.yaml is not a file'),
+        (['--first', 'B99'], 'B99'),
+        (['--pixels', '50', '--samples', '5'], '50 pixels'),
+        (['--resolution', 'patch'], '59 pixels'),
+        (['--root', 'gone'], 'gone'),
+        (['--training', 'gone.yaml'], 'gone.yaml'),
     ],
 )
-def test_bad_requests_are_told_in_a_sentence(options, words, tmp_path, capsys):
+def test_a_mistake_is_named_and_writes_nothing(options, named, tmp_path, capsys):
     out = tmp_path / 'out'
-    assert main(['bands', '--out', str(out), *QUICK[2:], *options]) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert words in told
+    asked = ['bands', '--out', str(out), '--first', 'B04', '--second', 'VH', *options]
+    assert main(asked) == 1
+    assert named in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
-
-
-def test_nothing_is_overwritten(made, capsys):
-    before = (made / 'bands.csv').read_bytes()
-    assert main(['bands', '--out', str(made)]) == 1
-    assert 'exists: give another out' in capsys.readouterr().err
-    assert (made / 'bands.csv').read_bytes() == before

@@ -2,14 +2,13 @@
 
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
-from torchgeo_bench.datasets import get_bench_dataset_class, list_datasets
+from torchgeo_bench.datasets import get_bench_dataset_class
 from torchgeo_bench.datasets.base import BandSpec
 from torchgeo_bench.main import embed_split, evaluate_knn, evaluate_logistic
 from torchgeo_bench.models import BenchModel
@@ -76,20 +75,10 @@ def test_it_is_evaluated_by_the_harness_from_raw_pixels_to_scores(weights):
     (x, y), (val, val_y), (test, test_y) = parts.values()
     assert x.shape == (23, 192)
     shared = {'seed': 0, 'n_bootstrap': 5}
-    score, low, high, *_ = evaluate_knn(x, y, test, test_y, **shared)
-    assert 0.1 < low <= score <= high + 0.2
-    score, *_ = evaluate_logistic(
-        x,
-        y,
-        val,
-        val_y,
-        test,
-        test_y,
-        [0.01, 1],
-        merge_val=True,
-        device='cpu',
-        **shared,
-    )
+    score, *_ = evaluate_knn(x, y, test, test_y, **shared)
+    assert 0.1 < score < 1
+    parts = (x, y, val, val_y, test, test_y, [0.01, 1])
+    score, *_ = evaluate_logistic(*parts, merge_val=True, device='cpu', **shared)
     assert 0.1 < score < 1
 
 
@@ -102,16 +91,6 @@ def test_features_are_those_of_the_encoder_on_normalised_bands(weights):
     std = torch.tensor([band.std for band in bands])[:, None, None]
     with torch.no_grad():
         torch.testing.assert_close(bench(raw), model((raw - mean) / std))
-
-
-def test_bands_are_found_by_name_wherever_a_dataset_has_them(weights):
-    path, _ = weights
-    one = ChannelMAEBench(specs('B04', 'VV'), str(path), **TINY)
-    other = ChannelMAEBench(specs('VV', 'B04'), str(path), **TINY)
-    image = torch.randn(2, 2, 32, 32)
-    with torch.no_grad():
-        same = other._forward_patch_features(image.flip(1))
-        torch.testing.assert_close(one._forward_patch_features(image), same)
 
 
 def test_the_shipped_configuration_is_found_by_the_harness(conf, weights):
@@ -152,12 +131,6 @@ def test_maps_for_segmentation_are_the_mean_over_bands_of_each_cell(weights):
     torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
 
 
-def test_images_that_patches_do_not_tile_are_resized(weights):
-    bench = ChannelMAEBench(specs('B04', 'VV'), str(weights[0]), **TINY)
-    with torch.no_grad():
-        assert bench(torch.randn(1, 2, 61, 10)).shape == (1, 192)
-
-
 @pytest.mark.parametrize(
     ('name', 'expected'),
     [
@@ -176,22 +149,12 @@ def test_bands_of_the_harness_have_our_names(name, expected):
         assert band_names(bands, {}) == expected
 
 
-def test_names_are_unique_and_make_an_encoder_for_every_dataset_of_the_harness():
-    for name in list_datasets():
-        bands = get_bench_dataset_class(name)().bands
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            found = band_names(bands, {})
-        assert len(set(found)) == len(bands), name
-        sensors.check_names(found)
-
-
-def test_radar_whose_names_are_swapped_is_told_and_can_be_renamed():
+def test_swapped_names_of_radar_are_warned_of_and_can_be_renamed():
     swapped = [
         BandSpec('s1', 'vv', 'VV', mean=-19.4, std=5.6, min=-60, max=20),
         BandSpec('s1', 'vh', 'VH', mean=-12.6, std=5.1, min=-60, max=20),
     ]
-    with pytest.warns(UserWarning, match='give rename {vv: VH, vh: VV}'):
+    with pytest.warns(UserWarning, match='{vv: VH, vh: VV}'):
         assert band_names(swapped, {}) == ('VV', 'VH')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -199,38 +162,22 @@ def test_radar_whose_names_are_swapped_is_told_and_can_be_renamed():
         assert band_names(specs('VV', 'VH'), {}) == ('VV', 'VH')
 
 
-def test_an_untrained_encoder_is_the_same_each_time_and_draws_nothing_else():
-    torch.manual_seed(4)
-    expected = torch.rand(2)
-    torch.manual_seed(4)
-    first = ChannelMAEBench(specs('B04'), **TINY)
-    assert torch.equal(torch.rand(2), expected)
-    second, other = (ChannelMAEBench(specs('B04'), seed=s, **TINY) for s in (0, 1))
-    one, two, three = (
-        m.encoder.patch_embed.proj.weight for m in (first, second, other)
-    )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, three)
-    assert not any(p.requires_grad for p in first.parameters())
-
-
 @pytest.mark.parametrize(
-    ('changes', 'words'),
+    ('changes', 'named'),
     [
-        ({'rename': {'b99': 'B04'}}, "rename has 'b99', which the dataset has not"),
-        ({'pool': 'max'}, "pool is 'max'"),
-        ({'fresh_bands': 'any'}, "fresh_bands is 'any'"),
-        ({'weights': 'gone.ckpt'}, "weights 'gone.ckpt' is neither a file"),
+        ({'rename': {'b99': 'B04'}}, 'b99'),
+        ({'pool': 'max'}, 'max'),
+        ({'weights': 'gone.ckpt'}, 'gone.ckpt'),
     ],
 )
-def test_what_cannot_work_is_told(changes, words):
-    with pytest.raises((ValueError, FileNotFoundError), match=words):
+def test_a_mistake_is_named(changes, named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         ChannelMAEBench(specs('B04', 'VV'), **TINY | changes)
 
 
-def test_features_are_numbers():
+def test_images_of_any_size_are_pooled_per_band():
     bench = ChannelMAEBench(specs('VV', 'VH'), pool='bands', **TINY)
     with torch.no_grad():
-        found = bench(torch.randn(2, 2, 32, 32)).numpy()
-    assert found.shape == (2, 2 * 192)
-    assert np.isfinite(found).all()
+        found = bench(torch.randn(1, 2, 61, 10))
+    assert found.shape == (1, 2 * 192)
+    assert found.isfinite().all()

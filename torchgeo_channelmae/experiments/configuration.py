@@ -1,8 +1,9 @@
-"""The datamodule and the task of a configuration, as ``torchgeo fit`` builds them."""
+"""Datamodules and tasks from configurations, built and run as ``torchgeo fit`` does."""
 
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonargparse
@@ -15,19 +16,21 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchgeo.datamodules import BaseDataModule
 
-_SECTIONS = ('data', 'model', 'seed_everything')
+STAGES = {'train': 'fit', 'val': 'validate', 'test': 'test'}
+"""Stage of the trainer by split."""
+
 _LAYERS = ('init_args', 'dict_kwargs', 'class_path')
 
 
 def read_datamodule(
     configs: Sequence[str | Path], changes: Mapping[str, Any] | None = None
 ) -> tuple[BaseDataModule, int]:
-    """Build the datamodule that configurations describe.
+    """Build the datamodule of one or several configurations.
 
     Args:
-        configs: Configurations of ``torchgeo fit``, each laid over those before it.
-            Only ``data`` and ``seed_everything`` are looked at.
-        changes: Arguments of the datamodule to replace, nested ones with dots:
+        configs: Configurations of ``torchgeo fit``; later ones override earlier ones.
+            Only ``data`` and ``seed_everything`` are read.
+        changes: Arguments of the datamodule to override, nested ones with dots:
             ``{'dataset.init_args.root': FOLDER}``.
 
     Returns:
@@ -35,118 +38,132 @@ def read_datamodule(
 
     Raises:
         FileNotFoundError: If a configuration is missing.
-        ValueError: If it can't be read, or does not describe a datamodule.
+        ValueError: If it is not YAML or does not describe a datamodule.
     """
-    return _build(configs, changes, 'data', BaseDataModule, 'datamodule')
+    return _build(configs, changes or {}, 'data', BaseDataModule)
 
 
 def read_task(
     configs: Sequence[str | Path], changes: Mapping[str, Any] | None = None
 ) -> tuple[LightningModule, int]:
-    """Build the task that configurations describe, untrained, from their seed.
+    """Build the task of one or several configurations, untrained, from their seed.
 
     Args:
         configs: As for :func:`read_datamodule`; only ``model`` and ``seed_everything``
-            are looked at.
-        changes: Arguments of the task to replace. Its ``weights``, which some tasks
-            read at once, are null unless they are given here.
+            are read.
+        changes: Arguments of the task to override. Its ``weights`` are null unless
+            they are given here.
 
     Returns:
-        The task and the seed. Draws made elsewhere are not disturbed.
+        The task and the seed. The global random states stay as they are.
 
     Raises:
         FileNotFoundError: If a configuration is missing.
-        ValueError: If it can't be read, or does not describe a task.
+        ValueError: If it is not YAML or does not describe a task.
     """
-    return _build(configs, changes or {}, 'model', LightningModule, 'task')
+    if configured(configs, 'model', 'weights') is not None:
+        changes = {'weights': None, **(changes or {})}
+    return _build(configs, changes or {}, 'model', LightningModule)
 
 
 def configured(configs: Sequence[str | Path], section: str, argument: str) -> Any:
-    """Return an argument as configurations give it, None where none does.
+    """Return an argument of the ``data`` or ``model`` section, None if not set."""
+    value = None
+    for content in map(_read, configs):
+        arguments = content.get(section, {}).get('init_args') or {}
+        value = arguments.get(argument, value)
+    return value
+
+
+def process_batch(
+    datamodule: BaseDataModule,
+    batch: dict[str, Any],
+    split: str,
+    device: torch.device | str = 'cpu',
+) -> dict[str, Any]:
+    """Move a batch to a device and process it as a trainer does for this split.
 
     Args:
-        configs: Configurations of ``torchgeo fit``, each laid over those before it.
-        section: ``data`` or ``model``.
-        argument: Name of the argument.
-
-    Raises:
-        FileNotFoundError: If a configuration is missing.
-        ValueError: If it can't be read.
+        datamodule: Its own trainer, if any, is left as it is.
+        batch: A collated batch.
+        split: 'train', 'val' or 'test'; only 'train' augments.
+        device: The device.
     """
-    value = None
-    for content in (_read(Path(config)) for config in configs):
-        part = content.get(section)
-        arguments = part.get('init_args') if isinstance(part, Mapping) else None
-        if isinstance(arguments, Mapping) and argument in arguments:
-            value = arguments[argument]
-    return value
+    trainer = SimpleNamespace(
+        training=split == 'train',
+        validating=split == 'val',
+        testing=split == 'test',
+        sanity_checking=False,
+        predicting=False,
+        current_epoch=0,
+    )
+    kept, datamodule.trainer = datamodule.trainer, trainer  # type: ignore[assignment]
+    try:
+        batch = datamodule.transfer_batch_to_device(batch, torch.device(device), 0)
+        processed: dict[str, Any] = datamodule.on_after_batch_transfer(batch, 0)
+    finally:
+        datamodule.trainer = kept
+    return processed
 
 
 def _build(
     configs: Sequence[str | Path],
-    changes: Mapping[str, Any] | None,
+    changes: Mapping[str, Any],
     section: str,
     kind: type,
-    what: str,
 ) -> tuple[Any, int]:
     """Build what a section describes; return it with the seed."""
+    where = ', '.join(map(str, configs))
+    contents = [_read(config) for config in configs]
+    if not any(section in content for content in contents):
+        raise ValueError(
+            f'{where} has no {section} section. Give a configuration of torchgeo fit, '
+            f'such as conf/pretrain.yaml.'
+        )
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, section, required=True, fail_untyped=False)
     parser.add_argument('--seed_everything', type=bool | int, default=0)
-    values = None
-    kept = (section, 'seed_everything')
-    sections = [
-        {name: value for name, value in _read(Path(config)).items() if name in kept}
-        for config in configs
-    ]
-    where = ', '.join(map(str, configs))
-    if not any(section in content for content in sections):
-        raise ValueError(
-            f'{where or "No configuration"} has no {section} section: give a '
-            f'configuration of torchgeo fit, such as conf/pretrain.yaml.'
-        )
+    values: Any = None
     try:
-        for content in sections:
-            if content:
-                values = parser.parse_object(content, cfg_base=values)
-        assert values is not None
-        if changes is not None and section == 'model':
-            changes = _without_weights(values.as_dict()[section]) | dict(changes)
+        for content in contents:
+            kept = {
+                k: v for k, v in content.items() if k in (section, 'seed_everything')
+            }
+            if kept:
+                values = parser.parse_object(kept, cfg_base=values)
         if changes:
-            changed = _changed(values.as_dict(), changes, section)
-            values = parser.parse_object(changed)
-        seed = values.seed_everything
-        seed = 0 if isinstance(seed, bool) else int(seed)
-        with isolate_rng():
-            if section == 'model':  # as seed_everything does before torchgeo fit
-                random.seed(seed)
-                np.random.seed(seed)  # noqa: NPY002
-                torch.manual_seed(seed)
-            built = parser.instantiate(values)
-    except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            values = parser.parse_object(_changed(values.as_dict(), changes, section))
+    except jsonargparse.ArgumentError as error:
         raise ValueError(
-            f'The {section} section of {where} makes no {what}: {_reason(error)}'
+            f'The {section} section of {where} is not valid: {_reason(error)}'
         ) from None
-    return built[section], seed
+    seed = 0 if isinstance(values.seed_everything, bool) else values.seed_everything
+    with isolate_rng():
+        if section == 'model':  # as torchgeo fit seeds before it builds
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+        return parser.instantiate(values)[section], seed
 
 
-def _without_weights(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {'weights': None} if 'weights' in (section.get('init_args') or {}) else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'Configuration {path} is not a file: give that of torchgeo fit, such as '
+            f'Configuration {path} does not exist. Give one of torchgeo fit, such as '
             f'conf/pretrain.yaml.'
         )
     try:
         content = jsonargparse.get_loader('yaml')(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} is not YAML: {_reason(error)}') from None
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} has no sections: give a configuration in YAML.')
-    return {name: content[name] for name in _SECTIONS if name in content}
+    sections = content if isinstance(content, dict) else {'data': None}
+    if not all(isinstance(sections.get(s, {}), dict) for s in ('data', 'model')):
+        raise ValueError(
+            f'{path} is not a configuration of torchgeo fit. Give one with data and '
+            f'model sections, such as conf/pretrain.yaml.'
+        )
+    return sections
 
 
 def _changed(
@@ -167,7 +184,6 @@ def _changed(
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in one line and without jsonargparse's other guesses."""
+    """Return an error in one line, without jsonargparse's other guesses."""
     text = str(error).split('Errors:')[-1].split("- Expected a <class 'NoneType'>")[0]
-    reason = ' '.join(text.split()).removeprefix('- ').rstrip('.')
-    return f'{reason or type(error).__name__}.'
+    return ' '.join(text.split()).removeprefix('- ').rstrip('.') + '.'

@@ -78,8 +78,8 @@ def landcover(
     opened = _open(dataset, source)
     facts = find_facts(type(opened))
     known = None if facts.bands is None else Source(opened, facts)
-    rows = np.arange(len(opened)) if known is None else known.rows()
-    names = None if known is None else known.names(rows)
+    rows = np.arange(len(opened)) if known is None else known.rows
+    names = None if known is None else known.column('names', rows)
     if source == 'labels':
         values, titles = read_labels(opened, rows.tolist(), workers)
     elif source == 'raster':

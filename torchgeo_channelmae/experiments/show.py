@@ -1,15 +1,18 @@
-"""``channelmae show``: a page of the samples that training sees, before and after."""
+"""``channelmae show``: a page of samples, as stored and as the model gets them."""
 
-import io
 import itertools
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.seed import isolate_rng
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Subset
@@ -17,23 +20,27 @@ from torchgeo.datamodules import BaseDataModule
 from torchgeo.datasets import GeoDataset
 from torchgeo.samplers import BatchGeoSampler
 
-from ..datamodules.base import ChannelDataModule
 from ..datasets.resample import resample
-from ..randomness import derive_seed, generator
-from .configuration import read_datamodule
-from .page import Card, draw_page
+from ..facts import data_facts
+from ..files import refuse_existing, whole
+from ..plotting import composites, show_pixels, wrap
+from ..randomness import generator
+from .configuration import STAGES, process_batch, read_datamodule
 
-_STAGES = {'train': 'fit', 'val': 'validate', 'test': 'test'}  # of a split
-_SAID = {'train': 'training', 'val': 'validation', 'test': 'test'}
-_MOST = 200  # samples of a page
-_DPI = 150
+Split = Literal['train', 'val', 'test']
+
+_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
+_RADAR = ('VV', 'VH', 'HH', 'HV')
+_WIDTH = 14.0  # of a page at most, inches
+_PANEL = 1.3  # of a picture
+_SIDE = 0.6  # of the text beside it
 
 
 def show(
     config: Sequence[str | Path],
-    out: str | Path,
-    n: int = 12,
-    split: str = 'train',
+    out: Path,
+    n: PositiveInt = 12,
+    split: Split = 'train',
     data: dict[str, Any] | None = None,
 ) -> None:
     """Draw a page of samples before and after normalisation and augmentation.
@@ -43,40 +50,35 @@ def show(
     training, augmented.
 
     Args:
-        config: Configuration of `torchgeo fit`; give the option again for each that is
-            laid over it.
+        config: Configuration of `torchgeo fit`; repeat the option to override it with
+            others.
         out: The picture to write, such as page.png or page.pdf.
-        n: Samples to draw.
-        split: Which samples: train, val or test.
-        data: Arguments of the datamodule to change, such as --data.root FOLDER.
+        n: Number of samples to draw.
+        split: Split of the samples: train, val or test.
+        data: Arguments of the datamodule to override, such as --data.root FOLDER.
 
     Raises:
         FileExistsError: If the picture exists.
-        FileNotFoundError: If a configuration, the data or the folder of the picture is
-            missing.
-        ValueError: If an argument makes no sense, the configuration has no data, or
-            there are fewer samples.
+        FileNotFoundError: If a configuration or the data are missing.
+        ValueError: If an option does not fit, the configuration has no data, or there
+            are too few samples.
     """
-    target = Path(out)
-    _check_out(target)
-    if split not in _STAGES:
-        raise ValueError(f'Unknown split {split!r}: use one of {", ".join(_STAGES)}.')
-    if not 1 <= n <= _MOST:
-        raise ValueError(f'n is {n}: a page has 1 to {_MOST} samples.')
+    refuse_existing(out)
     datamodule, seed = read_datamodule(config, data)
-    figure, said = page_of(datamodule, n, split, seed)
-    _save(figure, target)
-    print(f'{target}: {said}')
+    figure, counted = page_of(datamodule, n, split, seed)
+    with whole(out) as path:
+        figure.savefig(path, dpi=150, format=out.suffix[1:] or 'png')
+    print(f'{out}: {counted}')
 
 
 def page_of(
-    datamodule: BaseDataModule, n: int = 12, split: str = 'train', seed: int = 0
+    datamodule: BaseDataModule, n: int = 12, split: Split = 'train', seed: int = 0
 ) -> tuple[Figure, str]:
     """Draw samples of a datamodule before and after what it does to a batch.
 
     Args:
         datamodule: TorchGeo's or one of ours, not set up.
-        n: Samples to draw.
+        n: Number of samples.
         split: 'train', 'val' or 'test'.
         seed: Seed of the choice and of the augmentation.
 
@@ -84,62 +86,65 @@ def page_of(
         The page, and how many of which samples it shows.
 
     Raises:
-        ValueError: If there are fewer samples, or they have no image.
+        ValueError: If there are too few samples, or they have no image.
     """
-    with _seeded(seed):
+    with isolate_rng():
+        seed_everything(seed, verbose=False)
         datamodule.prepare_data()
-        datamodule.setup(_STAGES[split])
+        datamodule.setup(STAGES[split])
         dataset, keys = _samples_of(datamodule, split)
         samples = [dataset[keys[i]] for i in choose(len(keys), n, split, seed)]
-        skipped = [sample for sample in samples if 'skipped' in sample]
+        skipped = [sample['skipped'] for sample in samples if 'skipped' in sample]
         samples = [sample for sample in samples if 'skipped' not in sample]
         if not samples:
-            raise ValueError(f'No sample could be read: {skipped[0]["skipped"]}')
-        bands = _bands(datamodule, dataset, _channels(samples[0]))
-        images = [_image(sample, bands) for sample in samples]
-        after = _processed(datamodule, split, samples)['image']
+            raise ValueError(f'No sample could be read: {skipped[0]}')
+        bands = _bands(datamodule, dataset, samples[0])
+        before = [_image(sample, bands) for sample in samples]
+        batch = datamodule.collate_fn(samples)
+        after = process_batch(datamodule, batch, split)['image']
+    facts = data_facts(datamodule)
+    known: Any = facts.class_names if facts else None
+    classes: Sequence[str] = known or getattr(_base(dataset), 'classes', ())
     cards = [
-        Card(
-            name=_name(sample, keys, number),
-            labels=_labels(datamodule, dataset, sample),
-            before=image,
-            after=_flat(result),
-        )
+        Card(_name(sample, number), _labels(sample, classes), image, _flat(result))
         for number, (sample, image, result) in enumerate(
-            zip(samples, images, after, strict=True)
+            zip(samples, before, after, strict=True)
         )
     ]
-    counted = f'{len(cards)} of {len(keys):,} {_SAID[split]} samples'
+    counted = f'{len(cards)} of {len(keys):,} {_NAMES[split]} samples'
     if skipped:
         counted += f' ({len(skipped)} more could not be read)'
-    figure = draw_page(
-        cards,
-        bands,
-        title=f'{type(datamodule).__name__}: {counted}',
-        notes=_notes(datamodule, split, bands),
-    )
-    return figure, counted
+    done = 'normalised, sized and augmented' if split == 'train' else 'normalised'
+    notes = [
+        f'before: as stored, in physical units. after: {done}, as the model gets it. '
+        f'Numbers: 2nd to 98th percentile over the bands; each picture is stretched '
+        f'between those of its own bands. Bands: {", ".join(bands)}.'
+    ]
+    if facts and facts.note:
+        notes.append(facts.note)
+    title = f'{type(datamodule).__name__}: {counted}'
+    return draw_page(cards, bands, title, notes), counted
 
 
 def choose(length: int, n: int, split: str, seed: int) -> list[int]:
-    """Choose samples that are spread over a dataset: one of each n-th part of it.
+    """Choose n samples that are spread over a dataset: one from each n-th part of it.
 
     Args:
-        length: Samples of the dataset.
-        n: Samples to choose.
+        length: Number of samples of the dataset.
+        n: Number of samples to choose.
         split: Name of the split, part of the address of the draw.
         seed: Seed of the draw.
 
     Returns:
-        n indices, rising.
+        n increasing indices.
 
     Raises:
-        ValueError: If there are fewer.
+        ValueError: If there are fewer than n samples.
     """
     if n > length:
         raise ValueError(
-            f'n is {n}, but there are {length} {_SAID[split]} samples: give '
-            f'{f"at most {length}" if length else "data that have some"}.'
+            f'n is {n}, but there are {length} {_NAMES[split]} samples. Use a smaller '
+            f'n or another split.'
         )
     draw = generator(seed, 'show', split)
     bounds = [part * length // n for part in range(n + 1)]
@@ -149,57 +154,140 @@ def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     ]
 
 
+@dataclass(frozen=True)
+class Card:
+    """A sample on the page.
+
+    Attributes:
+        name: Name of the sample.
+        labels: Its classes, '' without labels.
+        before: (C, H, W) as stored.
+        after: (C, H', W') as the model gets it.
+    """
+
+    name: str
+    labels: str
+    before: Tensor
+    after: Tensor
+
+
+def draw_page(
+    cards: Sequence[Card], bands: Sequence[str], title: str, notes: Sequence[str] = ()
+) -> Figure:
+    """Draw samples in a grid, each with its pictures before above those after.
+
+    Args:
+        cards: The samples.
+        bands: Names of their channels.
+        title: Title of the page.
+        notes: Notes below the title.
+    """
+    width = max(_PANEL * len(composites(cards[0].before, bands)), 2.2)  # of a card
+    rows = math.ceil(len(cards) / max(1, int(_WIDTH / (width + _SIDE))))
+    columns = math.ceil(len(cards) / rows)  # as many cards in each row
+    page = max(columns * (width + _SIDE), 7.5)
+    names = [wrap(card.name, width, 7) for card in cards]
+    labels = [wrap(card.labels, width, 7) for card in cards]
+    head = [title, *(line for note in notes for line in wrap(note, page - 0.3, 8))]
+    lines = sum(
+        max(map(len, texts))
+        for kind in (names, labels)
+        for texts in itertools.batched(kind, columns)
+    )
+    height = rows * (2 * _PANEL + 0.6) + 0.13 * lines + 0.16 * len(head)
+    figure = Figure(figsize=(page, height), layout='constrained')
+    style: dict[str, Any] = {'ha': 'left', 'parse_math': False}
+    figure.suptitle('\n'.join(head), x=0.1 / page, fontsize=8, **style)
+    panels = figure.subplots(2 * rows, columns, squeeze=False)
+    style['fontsize'] = 7
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for number, card in enumerate(cards):
+        row, column = divmod(number, columns)
+        before, after = panels[2 * row : 2 * row + 2, column]
+        titles = _draw(before, card.before, bands, 'before')
+        _draw(after, card.after, bands, 'after')
+        before.set_xticks(*titles, fontsize=7)
+        before.tick_params(labeltop=True, labelbottom=False, length=0)
+        before.set_title('\n'.join(names[number]), x=0, **style)
+        after.set_xlabel('\n'.join([*labels[number], '']), x=0, **style)
+        before.set_anchor('S')  # what is left of the height goes between samples
+        after.set_anchor('N')
+    return figure
+
+
+def _draw(
+    panel: Axes, image: Tensor, bands: Sequence[str], label: str
+) -> tuple[list[float], list[str]]:
+    """Draw the composites of an image side by side; return their centres and titles."""
+    made = composites(image, bands)
+    height, side = made[0][1].shape[:2]
+    gap = max(1, side // 25)
+    white = np.ones((height, gap, 3))
+    pictures = [np.atleast_3d(picture) * np.ones(3) for _, picture in made]
+    spaced = [part for picture in pictures for part in (picture, white)][:-1]
+    panel.set_axis_on()
+    panel.set_frame_on(False)
+    show_pixels(panel, np.concatenate(spaced, axis=1))
+    panel.set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
+    centres = [number * (side + gap) + side / 2 for number in range(len(made))]
+    return centres, [title for title, _ in made]
+
+
+def _ranges(image: Tensor, bands: Sequence[str]) -> list[str]:
+    """Return the 2nd to 98th percentile of optical and radar bands."""
+    radar = torch.tensor([band in _RADAR for band in bands])
+    texts = []
+    for kind, chosen in (('', ~radar), ('' if radar.all() else 'radar ', radar)):
+        known = image[chosen][image[chosen].isfinite()]
+        if len(known):
+            low, high = np.percentile(known.cpu().numpy(), [2, 98])
+            digits = 0 if max(abs(low), abs(high)) >= 100 else 1
+            texts.append(f'{kind}{low:z,.{digits}f} to {high:z,.{digits}f}')
+    return texts or ['no data']
+
+
+def _base(dataset: Any) -> Any:
+    return dataset.dataset if isinstance(dataset, Subset) else dataset
+
+
 def _samples_of(datamodule: BaseDataModule, split: str) -> tuple[Any, Sequence[Any]]:
-    """Return a dataset and what its samples are asked for with."""
+    """Return a dataset and the keys of its samples."""
     dataset: Any = getattr(datamodule, f'{split}_dataset', None)
-    if dataset is None and not isinstance(datamodule, ChannelDataModule):
-        dataset = datamodule.dataset  # TorchGeo's for all splits
+    if dataset is None:  # some of TorchGeo's have one for all splits
+        dataset = datamodule.dataset
     if dataset is None:
         raise ValueError(
-            f'{type(datamodule).__name__} has no {_SAID[split]} samples: choose '
+            f'{type(datamodule).__name__} has no {_NAMES[split]} samples. Choose '
             f'another split.'
         )
-    base = dataset.dataset if isinstance(dataset, Subset) else dataset
-    if not isinstance(base, GeoDataset):
+    if not isinstance(_base(dataset), GeoDataset):
         return dataset, range(len(dataset))
     loader = getattr(datamodule, f'{split}_dataloader')()  # its sampler cuts patches
     if isinstance(loader.batch_sampler, BatchGeoSampler):
-        return dataset, [key for batch in loader.batch_sampler for key in batch]
+        return dataset, list(itertools.chain(*loader.batch_sampler))
     return dataset, list(loader.sampler)
 
 
-def _processed(
-    datamodule: BaseDataModule, split: str, samples: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Do to samples what a trainer would have done to their batch."""
-    trainer = SimpleNamespace(
-        training=split == 'train',
-        validating=split == 'val',
-        testing=split == 'test',
-        sanity_checking=False,
-        predicting=False,
-        current_epoch=0,
-    )
-    kept, datamodule.trainer = datamodule.trainer, trainer  # type: ignore[assignment]
-    try:
-        batch = datamodule.collate_fn(samples)
-        batch = datamodule.transfer_batch_to_device(batch, torch.device('cpu'), 0)
-        processed: dict[str, Any] = datamodule.on_after_batch_transfer(batch, 0)
-    finally:
-        datamodule.trainer = kept
-    return processed
-
-
-def _channels(sample: Mapping[str, Any]) -> int:
-    """Return the number of channels of a sample."""
-    if 'native' in sample:
-        return sum(len(names) for names in sample['native'])
+def _bands(datamodule: Any, dataset: Any, sample: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the channels, numbers if they have none."""
+    facts = data_facts(datamodule)
+    if facts is not None:
+        return facts.bands
     if 'image' not in sample:
         raise ValueError(
-            f'Samples have no image to draw, only {", ".join(sample)}: choose a '
+            f'Samples have no image to draw, only {", ".join(sample)}. Choose a '
             f'datamodule of images.'
         )
-    return len(_flat(sample['image']))
+    channels = len(_flat(sample['image']))
+    for owner in (datamodule, _base(dataset)):
+        for attribute in ('bands', 'all_bands', 'all_band_names'):
+            names = getattr(owner, attribute, ())
+            if isinstance(names, list | tuple) and len(names) == channels:
+                return tuple(names)
+    if channels == 3:
+        return ('red', 'green', 'blue')
+    return tuple(f'channel {number + 1}' for number in range(channels))
 
 
 def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
@@ -215,97 +303,24 @@ def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
 
 
 def _flat(image: Tensor) -> Tensor:
-    """Return (C, H, W), the first image where there are several."""
+    """Return (C, H, W), the first image of several."""
     while image.ndim > 3:
         image = image[0]
     return image
 
 
-def _bands(datamodule: Any, dataset: Any, channels: int) -> tuple[str, ...]:
-    """Return the names of the channels, or numbers where nobody knows them."""
-    base = dataset.dataset if isinstance(dataset, Subset) else dataset
-    for owner in (datamodule, base):
-        for attribute in ('bands', 'all_bands', 'all_band_names'):
-            names = getattr(owner, attribute, None)
-            if isinstance(names, str) or not isinstance(names, Sequence):
-                continue
-            if len(names) == channels and all(isinstance(name, str) for name in names):
-                return tuple(names)
-    if channels == 3:
-        return ('red', 'green', 'blue')
-    return tuple(f'channel {number + 1}' for number in range(channels))
-
-
-def _labels(
-    datamodule: Any, dataset: Any, sample: Mapping[str, Any]
-) -> list[str] | None:
-    """Return the names of a sample's classes, None if it has no labels."""
+def _labels(sample: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Return the names of a sample's classes, '' if it has no labels."""
     if 'label' not in sample:
-        return None
-    base = dataset.dataset if isinstance(dataset, Subset) else dataset
-    names: Sequence[str] = getattr(datamodule, 'class_names', ())
-    names = names or getattr(base, 'classes', ())
+        return ''
     label = torch.as_tensor(sample['label'])
     if label.is_floating_point() and label.ndim == 0:
-        return [f'{float(label):.4g}']  # a regression's
+        return f'{float(label):.4g}'  # of a regression
     several = label.ndim > 0 and len(label) > 1
-    numbers = label.nonzero().flatten() if several else label.flatten()
-    return [
-        names[number] if number < len(names) else f'class {number}'
-        for number in numbers.tolist()
-    ]
+    numbers = (label.nonzero() if several else label).flatten().tolist()
+    known = dict(enumerate(classes))
+    return '; '.join(known.get(i, f'class {i}') for i in numbers) or 'no class'
 
 
-def _name(sample: Mapping[str, Any], keys: Sequence[Any], number: int) -> str:
-    name = sample.get('patch_id')
-    if name is not None:
-        return str(name)
-    return f'sample {sample["index"]}' if 'index' in sample else f'sample {number}'
-
-
-def _notes(datamodule: Any, split: str, bands: Sequence[str]) -> list[str]:
-    done = 'normalised, sized and augmented' if split == 'train' else 'normalised'
-    notes = [
-        f'before: as stored, in physical units. after: {done}, as the model gets it. '
-        f'Small numbers: 2nd to 98th percentile over the bands; every picture is '
-        f'stretched between those of its own bands. Bands: {", ".join(bands)}.'
-    ]
-    note = getattr(datamodule, 'note', None)
-    return [*notes, note] if note else notes
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed, as after ``seed_everything``, and leave no trace of it."""
-    before = os.environ.get('PL_GLOBAL_SEED')
-    os.environ['PL_GLOBAL_SEED'] = str(seed)
-    try:
-        with torch.random.fork_rng(devices=[]):  # TorchGeo's augmentations draw there
-            torch.default_generator.manual_seed(derive_seed(seed, 'show'))
-            yield
-    finally:
-        if before is None:
-            del os.environ['PL_GLOBAL_SEED']
-        else:
-            os.environ['PL_GLOBAL_SEED'] = before
-
-
-def _check_out(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(f'{out} exists: give another name, or remove it.')
-    if not out.parent.is_dir():
-        raise FileNotFoundError(
-            f'{out.parent}, the folder of the picture, does not exist: make it first.'
-        )
-    kinds = sorted(Figure().canvas.get_supported_filetypes())
-    if out.suffix.removeprefix('.').lower() not in kinds:
-        raise ValueError(
-            f'{out} does not end like a picture: give one of .{", .".join(kinds)}.'
-        )
-
-
-def _save(figure: Figure, out: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format=out.suffix.removeprefix('.').lower(), dpi=_DPI)
-    with out.open('xb') as file:
-        file.write(content.getvalue())
+def _name(sample: Mapping[str, Any], number: int) -> str:
+    return str(sample.get('patch_id', f'sample {sample.get("index", number)}'))

@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from ..config import ClassSpec
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.common import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
+from ..datamodules.named_bands import NamedBands
 from ..datamodules.pretraining import PretrainingDataModule
+from ..datamodules.source_datamodule import SourceDataModule
 from ..datamodules.statistics import (
     BandStatistics,
     missing_pixels,
     write_statistics,
 )
-from ..datamodules.visits import NamedBands
 from ..datasets import BigEarthNetLMDB
 from ..files import refuse_existing
 from ..randomness import generator

@@ -4,7 +4,7 @@ https://github.com/torchgeo/torchgeo-bench; it comes with the extra ``bench``.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, override
 
 import timm
@@ -19,19 +19,19 @@ from ..models import ChannelViT
 from ..models.checkpoints import read_checkpoint
 from ..models.weights import FreshBands, load_encoder
 from ..randomness import derive_seed
-from .probes.encoders import check_policy
 from .probes.features import Pool, check_pool, pooled_depths
 
 _TOLERANCE = 0.02  # of a wavelength
+_RADAR = ('VV', 'VH', 'HH', 'HV')
 _COLOURS = {'red': 'B04', 'green': 'B03', 'blue': 'B02', 'nir': 'B08'}
 
 
 class ChannelMAEBench(BenchModel):
-    """A channel-token encoder, frozen, as torchgeo-bench builds it for each dataset.
+    """A frozen channel-token encoder, as torchgeo-bench builds it for each dataset.
 
     Classification reads the pooled tokens after the last norm. Segmentation reads maps:
     ``maps.0`` to ``maps.11`` in ``eval.segmentation.layers`` are the outputs of the
-    blocks, (B, D, h, w), the mean over the bands of each grid cell.
+    blocks, (B, D, h, w), averaged over the bands of each grid cell.
     """
 
     def __init__(
@@ -48,29 +48,28 @@ class ChannelMAEBench(BenchModel):
         normalization: str = 'bandspec_zscore',
         **kwargs: Any,
     ) -> None:
-        """Initialize a new ChannelMAEBench instance.
+        """Initialise the encoder.
 
         Args:
-            bands: The dataset's bands, which torchgeo-bench gives.
+            bands: The dataset's bands, passed by torchgeo-bench.
             weights: Checkpoint or .safetensors file; None for an untrained encoder,
                 the baseline.
             model: Name of the encoder in timm, as pretrained.
-            img_size: Side in pixels that its positions were learned for.
+            img_size: Image side in pixels of the pretraining.
             pool: How tokens become a feature: mean, bands or token.
             fresh_bands: How bands start that the weights do not know.
             rename: Our names by the dataset's, for bands that it names wrongly.
-            embed_std: Start of positions and band embeddings without weights.
-            seed: Seed of what is not in the weights.
-            normalization: As torchgeo-bench; by the dataset's own statistics, as in
-                pretraining, unless chosen otherwise.
-            **kwargs: What else the harness has in its configuration, such as ``name``.
+            embed_std: Initial standard deviation of positions and band embeddings.
+            seed: Seed of everything that is not in the weights.
+            normalization: Of torchgeo-bench; the default uses the dataset's own
+                statistics, as in pretraining.
+            **kwargs: Other entries of the harness's configuration, such as ``name``.
 
         Raises:
             FileNotFoundError: If the weights are missing.
-            ValueError: If an argument makes no sense or weights are of another model.
+            ValueError: If an argument does not fit or weights are of another model.
         """
         super().__init__(bands=list(bands), normalization=normalization)
-        check_policy(fresh_bands)
         names = band_names(bands, rename or {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, 'torchgeo-bench'))
@@ -79,8 +78,9 @@ class ChannelMAEBench(BenchModel):
             )
         check_pool(encoder, pool)
         if weights is not None:
-            tensors = read_checkpoint(weights).tensors
-            report = load_encoder(encoder, tensors, fresh_bands)
+            report = load_encoder(
+                encoder, read_checkpoint(weights).tensors, fresh_bands
+            )
             print(f'{weights} for {", ".join(names)}: {report}')
         self.encoder = encoder.requires_grad_(False).eval()
         self.maps = nn.ModuleList(nn.Identity() for _ in encoder.blocks)
@@ -91,8 +91,8 @@ class ChannelMAEBench(BenchModel):
         """Encode images.
 
         Args:
-            images: (B, C, H, W), normalised; of any size, which is brought to the
-                nearest that patches tile.
+            images: (B, C, H, W), normalised. Any size is resized to the nearest
+                multiple of the patch size.
 
         Returns:
             (B, F) features.
@@ -114,71 +114,67 @@ class ChannelMAEBench(BenchModel):
 def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[str, ...]:
     """Name a dataset's bands as this package does.
 
-    Sentinel-2's own bands first, by their wavelengths; then the colours of other
-    sensors, by their names, then their other bands by wavelengths (within 2 %), where
-    the name is free; radar bands by their polarisation. Others keep the dataset's name,
-    and start as bands that weights do not know.
+    Sentinel-2's own bands are matched first, by wavelength; then the colours of other
+    sensors by name, then their other bands by wavelength (within 2 %), if the name is
+    free; radar bands by polarisation. Others keep the dataset's name, and start as
+    bands that weights do not know.
 
     Args:
         bands: The dataset's bands.
-        rename: Names by the dataset's, which come first.
+        rename: Names by the dataset's, which take precedence.
 
     Returns:
-        A name a band.
+        One name per band.
 
     Raises:
-        ValueError: If `rename` names a band that the dataset has not.
+        ValueError: If `rename` names a band that the dataset does not have.
     """
     own = [band.name for band in bands]
-    unknown = [name for name in rename if name not in own]
+    unknown = set(rename) - set(own)
     if unknown:
         raise ValueError(
-            f'rename has {unknown[0]!r}, which the dataset has not: its bands are '
-            f'{", ".join(own)}.'
+            f'rename has {min(unknown)!r}, but the bands of the dataset are '
+            f'{", ".join(own)}. Use one of these.'
         )
-    result: dict[int, str] = {
-        i: rename[name] for i, name in enumerate(own) if name in rename
-    }
-    optical = [i for i, band in enumerate(bands) if band.sensor == 's2']
-    groups = [
-        _by_wavelength(bands, optical),
-        [(i, _COLOURS[name]) for i, name in enumerate(own) if name in _COLOURS],
-        _by_wavelength(bands, range(len(own))),
+    result = {i: rename[name] for i, name in enumerate(own) if name in rename}
+    candidates = [
+        *_by_wavelength({i: b for i, b in enumerate(bands) if b.sensor == 's2'}),
+        *((i, _COLOURS[name]) for i, name in enumerate(own) if name in _COLOURS),
+        *_by_wavelength(dict(enumerate(bands))),
+        *(
+            (i, name.upper())
+            for i, name in enumerate(own)
+            if bands[i].wavelength_um is None and name.upper() in _RADAR
+        ),
+        *((i, name.replace('.', '_')) for i, name in enumerate(own)),
     ]
-    for i, name in (pair for group in groups for pair in group):
+    for i, name in candidates:
         if i not in result and name not in result.values():
             result[i] = name
-    polarisations = ('VV', 'VH', 'HH', 'HV')
-    for i, name in enumerate(own):
-        if i not in result:
-            radar = bands[i].wavelength_um is None and name.upper() in polarisations
-            result[i] = name.upper() if radar else name.replace('.', '_')
     _check_radar({result[i]: band for i, band in enumerate(bands)})
     return tuple(result[i] for i in range(len(own)))
 
 
-def _by_wavelength(
-    bands: Sequence[BandSpec], numbers: Iterable[int]
-) -> list[tuple[int, str]]:
+def _by_wavelength(bands: Mapping[int, BandSpec]) -> list[tuple[int, str]]:
     """Pair bands with Sentinel-2's of about their wavelength, the nearest first."""
     pairs = [
-        (abs(1000 * wavelength / known.wavelength - 1), i, known.name)
-        for i in numbers
-        if (wavelength := bands[i].wavelength_um) is not None
+        (abs(1000 * band.wavelength_um / known.wavelength - 1), i, known.name)
+        for i, band in bands.items()
         for known in sensors.SENTINEL2_L1C
-        if known.wavelength is not None
+        if band.wavelength_um is not None and known.wavelength is not None
     ]
     return [(i, name) for distance, i, name in sorted(pairs) if distance <= _TOLERANCE]
 
 
 def _check_radar(bands: Mapping[str, BandSpec]) -> None:
-    """Warn where VV is darker than VH in decibels: land sends most back as it came."""
+    """Warn if VV is darker than VH in decibels: land mostly keeps the polarisation."""
     for co, cross in (('VV', 'VH'), ('HH', 'HV')):
         if {co, cross} <= bands.keys() and bands[co].mean < bands[cross].mean < 0:
+            one, other = bands[co], bands[cross]
             warnings.warn(
-                f'The dataset says that {co} has mean {bands[co].mean:g}, below that '
-                f'of {cross} ({bands[cross].mean:g}): its names or its statistics are '
-                f'swapped; if it is the names, give rename {{{bands[co].name}: '
-                f'{cross}, {bands[cross].name}: {co}}}.',
+                f'The mean of {co}, {one.mean:g}, is below that of {cross}, '
+                f'{other.mean:g}: the names or the statistics of the dataset are '
+                f'swapped. If it is the names, set rename to {{{one.name}: {cross}, '
+                f'{other.name}: {co}}}.',
                 stacklevel=4,
             )

@@ -1,102 +1,92 @@
-"""Classifiers on frozen features, and their scores.
+"""Probes: classifiers on frozen features, and their scores.
 
-``n`` samples, ``K`` classes. Labels are (n,) class numbers or (n, K) 0 or 1.
+``n`` samples, ``F`` features, ``K`` classes. Labels are (n,) class numbers or
+(n, K) 0 or 1.
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor
 
 from ...evaluation.metrics import evaluate, multilabel_scores, tune_thresholds
-
-Floats = npt.NDArray[np.floating]
+from .features import Floats
 
 PROBES = ('knn', 'linear')
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse strengths of regularisation (scikit-learn's C) that are tried."""
+"""Inverse regularisation strengths (scikit-learn's C) to choose from."""
+
+ONE_GROUP = (1, (0,))
+"""Number of random groups and their seeds for scores without a deviation."""
 
 _TEMPERATURE = 0.07
-_MOST_STEPS = 500
 
 
-def check_labels(labels: Tensor | None, whose: str) -> Tensor:
-    """Return labels that are classes, one or several a sample.
+def check_labels(labels: Tensor | None, owner: str) -> Tensor:
+    """Return labels as int64 class numbers (n,), or 0 or 1 per class (n, K).
 
     Args:
-        labels: What the samples hold, None where they hold nothing.
-        whose: Name of the data.
-
-    Returns:
-        int64 (n,) class numbers or (n, K) 0 or 1.
+        labels: The labels of the samples, None if they have none.
+        owner: Name of the data, for the error.
 
     Raises:
-        ValueError: If they are something else.
+        ValueError: If they are missing or something else.
     """
     if labels is None:
         raise ValueError(
-            f'The samples of {whose} have no label to probe: give a datamodule whose '
-            f'batches have label (B,) or (B, K).'
+            f'The samples of {owner} have no label to probe. Use a datamodule whose '
+            f'batches have a label (B,) or (B, K).'
         )
-    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
-    several = labels.ndim == 2
-    if not whole or labels.ndim not in (1, 2) or bool((labels < 0).any()):
+    top = 1 if labels.ndim == 2 else torch.inf
+    fits = (labels == labels.round()) & (labels >= 0) & (labels <= top)
+    if labels.ndim not in (1, 2) or not bool(fits.all()):
         raise ValueError(
-            f'The labels of {whose} are {labels.dtype} {tuple(labels.shape)}, which '
-            f'are no classes: give class numbers (B,), or 0 or 1 for each class (B, K).'
-        )
-    if several and bool((labels > 1).any()):
-        raise ValueError(
-            f'Labels of {whose} reach {int(labels.max())}: give 0 or 1 for each class.'
+            f'The labels of {owner}, {labels.dtype} {tuple(labels.shape)}, are not '
+            f'classes. Use class numbers (B,), or 0 or 1 per class (B, K).'
         )
     return labels.long()
 
 
+def check_neighbors(neighbors: int, samples: int) -> None:
+    """Check that there are enough training samples for a k-nearest-neighbour vote.
+
+    Raises:
+        ValueError: If there are not.
+    """
+    if not 1 <= neighbors <= samples:
+        raise ValueError(
+            f'neighbors is {neighbors}, but {samples} training samples vote. Give 1 to '
+            f'{samples}.'
+        )
+
+
+def hold_out(count: int) -> npt.NDArray[np.bool_]:
+    """Mark every fifth sample, for tuning if there is no other split for it."""
+    return np.arange(count) % 5 == 4
+
+
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Return (n, K) 0 or 1, whichever kind the labels are of."""
+    """Return (n, K) 0 or 1 for either kind of labels."""
     if labels.ndim == 2:
         return labels
     return torch.nn.functional.one_hot(labels, num_classes)
 
 
-def count_classes(*labels: Tensor) -> int:
-    """Return K, over all splits."""
-    if labels[0].ndim == 2:
-        return labels[0].shape[1]
-    return max(int(part.max()) for part in labels) + 1
-
-
-def chance(train: Tensor, count: int, num_classes: int) -> Tensor:
-    """Predict the class frequencies of the training set, whatever the sample.
-
-    Args:
-        train: Labels of the training set.
-        count: Samples to predict.
-        num_classes: K.
-
-    Returns:
-        (count, K) probabilities.
-    """
-    return one_hot(train, num_classes).double().mean(0).expand(count, -1)
-
-
 def knn(
     train: Floats, labels: Tensor, test: Floats, num_classes: int, neighbors: int = 10
 ) -> Tensor:
-    """Predict from the nearest training samples.
+    """Predict from the k nearest training samples by cosine.
 
-    By cosine between features that are standardised on the training set; neighbours
-    weigh exp(cosine / 0.07), as is usual for such features (Wu et al., 2018,
-    https://arxiv.org/abs/1805.01978).
+    Features are standardised on the training set; votes weigh exp(cosine / 0.07), as
+    usual for such features (Wu et al., 2018, https://arxiv.org/abs/1805.01978).
 
     Args:
         train: (n, F) features of the training set.
@@ -106,38 +96,20 @@ def knn(
         neighbors: k.
 
     Returns:
-        (m, K) probabilities: the weighted mean of the neighbours' labels.
-
-    Raises:
-        ValueError: If there are fewer than k training samples.
+        (m, K) probabilities, the weighted mean of the neighbours' labels.
     """
-    check_neighbors(neighbors, len(train))
-    scale = make_pipeline(StandardScaler(), Normalizer()).fit(train)
-    index = NearestNeighbors(n_neighbors=neighbors, algorithm='brute')
-    index.fit(scale.transform(train))
-    distance, found = index.kneighbors(scale.transform(test))
-    cosine = torch.from_numpy(1 - distance.astype(np.float64) ** 2 / 2)  # unit vectors
-    weight = torch.softmax(cosine / _TEMPERATURE, dim=1)
-    truth = one_hot(labels, num_classes).double()[torch.from_numpy(found)]
-    return (weight[..., None] * truth).sum(1).clamp(0, 1)
+    model = make_pipeline(
+        StandardScaler(),
+        Normalizer(),
+        KNeighborsRegressor(neighbors, weights=_vote_weights, algorithm='brute'),
+    )
+    truth = one_hot(labels, num_classes).double().numpy()
+    return torch.from_numpy(model.fit(train, truth).predict(test)).clamp(0, 1)
 
 
-def check_neighbors(neighbors: int, samples: int) -> None:
-    """Check that there are as many training samples as neighbours asked for.
-
-    Raises:
-        ValueError: If there are not.
-    """
-    if not 1 <= neighbors <= samples:
-        raise ValueError(
-            f'neighbors is {neighbors}, but there are {samples} training samples: '
-            f'give 1 to {samples}.'
-        )
-
-
-def hold_out(count: int) -> npt.NDArray[np.bool_]:
-    """Choose every fifth of some samples, to tune on where no others are there."""
-    return np.arange(count) % 5 == 4
+def _vote_weights(distance: Floats) -> Floats:
+    """Return exp(cosine / 0.07), but for a factor, from distances of unit vectors."""
+    return np.exp(-(distance.astype(np.float64) ** 2) / (2 * _TEMPERATURE))
 
 
 def linear(
@@ -150,115 +122,176 @@ def linear(
 ) -> tuple[list[Tensor], float]:
     """Predict with logistic regressions on standardised features.
 
-    One against the rest for each class where a sample may have several, else
-    multinomial. One C for all classes, that with the best micro mAP on other samples.
+    One against the rest per class for (n, K) labels, else multinomial. All classes
+    share the C with the best micro mAP on the tuning samples.
 
     Args:
         train: (n, F) features of the training set.
         labels: Their labels.
         tune: Features and labels of the samples that choose C.
-        tests: Sets of features to predict.
+        tests: Sets of (m, F) features to predict.
         num_classes: K.
-        grid: Values of C.
+        grid: Values of C to try.
 
     Returns:
-        (m, K) probabilities of each set, and C. A class that no training sample has,
-        or all have, gets its frequency.
+        (m, K) probabilities of each set, and C. A class that no or every training
+        sample has is predicted with its frequency.
     """
     scale = StandardScaler().fit(train)
-    x, held = scale.transform(train), scale.transform(tune[0])
-    wanted = [scale.transform(test) for test in tests]
-    truth = one_hot(tune[1], num_classes)
-    best: tuple[float, float, list[Tensor]] | None = None
-    models = _models(labels)
-    for c in sorted(grid):
-        predict = _fit(models, x, labels, num_classes, c)
-        score = multilabel_scores(predict(held), truth)['mAP_micro']
-        if best is None or score > best[0]:
-            best = score, c, [predict(test) for test in wanted]
-    assert best is not None
-    return best[2], best[1]
-
-
-def _models(labels: Tensor) -> list[LogisticRegression]:
-    count = labels.shape[1] if labels.ndim == 2 else 1
-    return [  # warm: the last C's solution starts the next
-        LogisticRegression(max_iter=_MOST_STEPS, tol=1e-3, warm_start=True)
-        for _ in range(count)
-    ]
-
-
-def _fit(
-    models: list[LogisticRegression],
-    x: Floats,
-    labels: Tensor,
-    num_classes: int,
-    c: float,
-) -> Any:
-    """Fit all classes with one C; return what predicts."""
+    x, held, *wanted = (scale.transform(part) for part in (train, tune[0], *tests))
     frequency = one_hot(labels, num_classes).double().mean(0)
-    several = labels.ndim == 2
-    targets = labels.T.numpy() if several else [labels.numpy()]
-    fitted: list[LogisticRegression | None] = []
-    for model, target in zip(models, targets, strict=True):
-        if len(np.unique(target)) < 2:
-            fitted.append(None)
-            continue
-        with warnings.catch_warnings():  # nearly there is good enough for a probe
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            fitted.append(model.set_params(C=c).fit(x, target))
+    columns = labels.T.numpy() if labels.ndim == 2 else [labels.numpy()]
+    fits = {  # a warm start from the last C's solution
+        k: LogisticRegression(max_iter=500, tol=1e-3, warm_start=True)
+        for k, column in enumerate(columns)
+        if len(np.unique(column)) > 1
+    }
 
-    def predict(test: Floats) -> Tensor:
-        result = frequency.repeat(len(test), 1)
-        for k, model in enumerate(fitted):
-            if model is None:
-                continue
-            found = torch.from_numpy(model.predict_proba(test)).double()
-            if several:
+    def predict(part: Floats) -> Tensor:
+        result = frequency.repeat(len(part), 1)
+        for k, model in fits.items():
+            found = torch.from_numpy(model.predict_proba(part)).double()
+            if labels.ndim == 2:
                 result[:, k] = found[:, 1]
-            else:  # classes without a training sample keep 0
+            else:  # a class without training samples keeps 0
                 result[:, torch.from_numpy(model.classes_)] = found
         return result.clamp(0, 1)
 
-    return predict
+    truth = one_hot(tune[1], num_classes)
+    best, chosen = -1.0, grid[0]
+    predicted: list[Tensor] = []
+    for c in sorted(grid):
+        with warnings.catch_warnings():  # nearly converged is good enough for a probe
+            warnings.simplefilter('ignore', ConvergenceWarning)
+            for k, model in fits.items():
+                model.set_params(C=c).fit(x, columns[k])
+        score = multilabel_scores(predict(held), truth)['mAP_micro']
+        if score > best or not predicted:
+            best, chosen, predicted = score, c, [predict(part) for part in wanted]
+    return predicted, chosen
 
 
 def scores(
     probabilities: Tensor,
     labels: Tensor,
-    tune: tuple[Tensor, Tensor] | None = None,
-    groups: tuple[int, Sequence[int]] | None = None,
+    tune: tuple[Tensor, Tensor],
+    groups: tuple[int, Sequence[int]] = ONE_GROUP,
 ) -> dict[str, float]:
-    """Score predictions, micro and macro, as :mod:`torchgeo_channelmae.evaluation.metrics` does.
+    """Score predictions with :func:`torchgeo_channelmae.evaluation.metrics.evaluate`.
 
-    Where a sample has one class, F1 is of the most probable class (its micro mean is
-    the accuracy); else of each class at 0.5, and at thresholds tuned elsewhere.
+    F1 of (n,) labels is of the most probable class, so its micro mean is the accuracy;
+    F1 of (n, K) labels is of each class at 0.5, and at tuned thresholds.
 
     Args:
         probabilities: (n, K).
-        labels: (n,) or (n, K).
+        labels: The true labels.
         tune: Probabilities and labels of the samples that tune thresholds.
-        groups: Number of random groups and seeds, for a mean and std over them.
-
-    Returns:
-        ``mAP_micro`` and the others, and with groups each with ``_mean``, ``_std``.
+        groups: Number of random groups and their seeds, for a mean and std over them.
     """
     truth = one_hot(labels, probabilities.shape[1])
-
-    def score(values: Tensor, thresholds: Tensor | None) -> dict[str, float]:
-        if groups is None:
-            return multilabel_scores(
-                values, truth, 0.5 if thresholds is None else thresholds
-            )
-        return evaluate(values, truth, thresholds, groups[0], groups[1])
-
     if labels.ndim == 2:
-        thresholds = None if tune is None else tune_thresholds(*tune)
-        return score(probabilities, thresholds)
-    chosen = torch.zeros_like(probabilities)
-    chosen.scatter_(1, probabilities.argmax(1, keepdim=True), 1)
-    decided = score(chosen, None)
-    return {
-        name: decided[name] if name.startswith('F1') else value
-        for name, value in score(probabilities, None).items()
-    }
+        return evaluate(probabilities, truth, tune_thresholds(*tune), *groups)
+    decided = one_hot(probabilities.argmax(1), probabilities.shape[1])
+    ranked, found = (
+        evaluate(values.to(probabilities), truth, None, *groups)
+        for values in (probabilities, decided)
+    )
+    return {name: (found if 'F1' in name else ranked)[name] for name in ranked}
+
+
+class Protocol:
+    """Which samples probes learn from, are tuned on and are scored on.
+
+    They learn on ``train``, are tuned on ``val`` and scored on ``test``. If ``val`` is
+    scored, or there is none, every fifth sample of ``train`` tunes and does not learn.
+
+    Attributes:
+        num_classes: Number of classes among the scored samples.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, Tensor | None],
+        scored: str,
+        owner: str,
+        neighbors: int = 10,
+        groups: tuple[int, Sequence[int]] = ONE_GROUP,
+    ) -> None:
+        """Split the samples into the three roles.
+
+        Args:
+            labels: Labels by split.
+            scored: The split to score.
+            owner: Name of the data, for errors.
+            neighbors: k of the k-nearest-neighbour vote.
+            groups: Number of random groups and their seeds; ignored if there are fewer
+                samples than groups.
+
+        Raises:
+            ValueError: If labels are not classes, or there are too few samples.
+        """
+        known = {part: check_labels(value, owner) for part, value in labels.items()}
+        self._scored, self._neighbors = scored, neighbors
+        self._train, self._test = known['train'], known[scored]
+        self._held: Tensor | None = None
+        if scored == 'val' or 'val' not in known:
+            self._held = torch.from_numpy(hold_out(len(self._train)))
+            self._tune = self._train[self._held]
+            self._train = self._train[~self._held]
+        else:
+            self._tune = known['val']
+        self._classes = (
+            self._test.shape[1]
+            if self._test.ndim == 2
+            else max(int(part.max()) for part in known.values()) + 1
+        )
+        self._groups = groups if groups[0] <= len(self._test) else ONE_GROUP
+        self.num_classes = int(one_hot(self._test, self._classes).any(0).sum())
+        check_neighbors(neighbors, len(self._train))
+        if not len(self._tune):
+            raise ValueError(
+                f'{len(self._train)} training samples are too few to tune on some of '
+                f'them. Use at least 5.'
+            )
+
+    def chance(self) -> dict[str, float]:
+        """Score the class frequencies of the training samples as a prediction."""
+        frequency = one_hot(self._train, self._classes).double().mean(0)
+        guess, tune = (
+            frequency.expand(len(part), -1) for part in (self._test, self._tune)
+        )
+        return scores(guess, self._test, (tune, self._tune), self._groups)
+
+    def scores(
+        self, features: Mapping[str, Floats], probes: Sequence[str] = PROBES
+    ) -> dict[str, dict[str, float]]:
+        """Score features.
+
+        Args:
+            features: (n, F) by split.
+            probes: ``knn``, ``linear`` or both.
+
+        Returns:
+            Scores by probe, see :func:`scores`; ``linear`` also has ``C``.
+        """
+        x, test = features['train'], features[self._scored]
+        if self._held is None:
+            tune = features['val']
+        else:
+            held = self._held.numpy()
+            x, tune = x[~held], x[held]
+        found: dict[str, dict[str, float]] = {}
+        for probe in probes:
+            chosen: dict[str, float] = {}
+            if probe == 'knn':
+                made = [
+                    knn(x, self._train, part, self._classes, self._neighbors)
+                    for part in (test, tune)
+                ]
+            else:
+                made, chosen['C'] = linear(
+                    x, self._train, (tune, self._tune), [test, tune], self._classes
+                )
+            tuning = made[1], self._tune
+            found[probe] = chosen | scores(made[0], self._test, tuning, self._groups)
+        return found

@@ -1,147 +1,137 @@
-"""The encoders to compare: of a configuration, with weights and without any."""
+"""The encoders to compare: that of a configuration, untrained and with weights."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torchgeo.datamodules import BaseDataModule
 
+from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
-from ...models.plain import load_plain
+from ...models.controls import load_plain
 from ...models.tokens import spectral_parameters
 from ...models.weights import FreshBands, LoadReport, load_encoder
 from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'
 
-_POLICIES = get_args(FreshBands)
 _SPECTRAL = 'spectral_embed.'
 
 
 def build_encoder(
     config: Sequence[str | Path], bands: Sequence[str] | None = None
 ) -> tuple[nn.Module, int]:
-    """Build the untrained encoder of a configuration, from its seed.
+    """Build the untrained encoder of a configuration from its seed.
 
     Args:
-        config: Configurations of ``torchgeo fit``; of a task with its encoder at
-            ``model``, which ours and TorchGeo's have.
-        bands: Names of other bands. None is those of the configuration.
+        config: Configurations of ``torchgeo fit`` of a task with its encoder at
+            ``model``.
+        bands: Names of the bands. None for those of the configuration.
 
     Returns:
-        The encoder and the seed.
+        The frozen encoder and the seed.
 
     Raises:
         FileNotFoundError: If a configuration is missing.
-        ValueError: If there is no such task, or its arguments do not fit.
+        ValueError: If it describes no such task.
     """
     changes: dict[str, Any] = {}
     if bands is not None:
         changes = {'bands': list(bands), 'in_channels': len(bands)}
     task, seed = read_task(config, changes)
-    error = getattr(task, 'argument_error', None)
-    if error is not None:
-        raise error
     model = getattr(task, 'model', None)
     if not isinstance(model, nn.Module) or not hasattr(model, 'forward_features'):
         raise ValueError(
-            f'{type(task).__name__} has no encoder of timm at model: give a '
+            f'{type(task).__name__} has no timm encoder as its model. Give a '
             f'configuration of ChannelMAE, CrossModalClassification or Classification.'
         )
     return model.requires_grad_(False).eval(), seed
 
 
-def weights_to_probe(
-    config: Sequence[str | Path], weights: Sequence[str] | None
-) -> list[str]:
-    """Return the weights to probe: those given, else that of the configuration."""
-    if weights is not None:
-        given = list(weights)
-    else:
-        found = configured(config, 'model', 'weights')
-        given = [found] if isinstance(found, str) else []
-    if len(set(given)) < len(given):
-        raise ValueError(f'weights names {", ".join(given)}: give each once.')
-    return given
+def build_encoders(
+    config: Sequence[str | Path], paths: Sequence[str], policy: FreshBands
+) -> tuple[dict[str, nn.Module], int]:
+    """Build the untrained encoder of a configuration, and a copy with each weights.
 
+    Args:
+        config: Configurations of ``torchgeo fit``.
+        paths: Weights.
+        policy: How bands start that weights do not know.
 
-def short_names(weights: Sequence[str]) -> list[str]:
-    """Name weights by the ends of their paths, as short as tells them apart."""
-    parts = [Path(path).parts for path in weights]
-    for length in range(2, max(map(len, parts), default=0) + 1):
-        names = ['/'.join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(weights)
-
-
-def check_policy(policy: str) -> None:
-    """Check the name of a policy.
+    Returns:
+        Encoders by path (``untrained`` for the first), and the seed.
 
     Raises:
-        ValueError: If there is none of that name.
+        FileNotFoundError: If a configuration or weights are missing.
+        ValueError: If there is no encoder, or weights are of another model.
     """
-    if policy not in _POLICIES:
+    untrained, seed = build_encoder(config)
+    models = {UNTRAINED: untrained}
+    for path in paths:
+        models[path] = model = copy.deepcopy(untrained)
+        checkpoint = read_checkpoint(path)
+        if isinstance(model, ChannelViT):
+            report = load_encoder(model, checkpoint.tensors, policy)
+        else:
+            bands = (checkpoint.normalization or {}).get('bands')
+            report = load_plain(model, checkpoint.tensors, bands)
+        print(f'{path}: {report}')
+    return models, seed
+
+
+def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
+    """Check that an encoder and the data name the same bands, if both name any.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    own: Any = getattr(model, 'bands', None)
+    facts = data_facts(datamodule)
+    if own and facts and tuple(own) != facts.bands:
         raise ValueError(
-            f'fresh_bands is {policy!r}: use one of {", ".join(_POLICIES)}.'
+            f'The model has the bands {", ".join(own)}, but the data have '
+            f'{", ".join(facts.bands)}. Set the same model.init_args.bands and '
+            f'data.init_args.bands.'
         )
 
 
-def load(
-    model: nn.Module, tensors: Mapping[str, Tensor], policy: FreshBands, path: str
-) -> LoadReport:
-    """Load weights into an encoder, in place.
-
-    Raises:
-        ValueError: If they are of another model.
-    """
-    try:
-        if isinstance(model, ChannelViT):
-            return load_encoder(model, tensors, policy)
-        return load_plain(model, tensors)
-    except ValueError as error:
-        raise ValueError(f'weights {path}: {error}') from None
+def weights_to_probe(
+    config: Sequence[str | Path], weights: Sequence[str] | None
+) -> list[str]:
+    """Return the given weights, each once, else those of the configuration."""
+    if weights is None:
+        found = configured(config, 'model', 'weights')
+        return [found] if isinstance(found, str) else []
+    return list(dict.fromkeys(weights))
 
 
 def with_known_bands(
     paths: Sequence[str],
 ) -> list[tuple[dict[str, Tensor], dict[str, str]]]:
-    """Read weights, each with the band embeddings of those before it that it lacks.
+    """Read weights, adding to each the missing band embeddings of earlier ones.
 
-    A fine-tuning on other bands leaves the embeddings of the pretraining's bands out,
-    which it does not change. So given in the order in which they were trained, weights
-    know all bands that they have ever seen.
+    Fine-tuning on other bands does not change the embeddings of the pretraining's bands
+    and leaves them out. So with weights in the order of training, each knows all bands
+    that it ever trained on.
 
     Args:
         paths: Weights, the pretrained first.
 
     Returns:
-        Of each, tensors by name, and by band the weights whose embedding was added.
+        For each, tensors by name, and by added band the weights that it is from.
     """
     known: dict[str, tuple[Tensor, str]] = {}
     results = []
     for path in paths:
         tensors = read_checkpoint(path).tensors
-        own = {k: v for k, v in tensors.items() if k.startswith(_SPECTRAL)}
-        width = {value.shape for value in own.values()}
-        added = {
-            name: (value, source)
-            for name, (value, source) in known.items()
-            if name not in own and value.shape in width
-        }
-        known |= {name: (value, path) for name, value in own.items()}
-        results.append(
-            (
-                tensors | {name: value for name, (value, _) in added.items()},
-                {
-                    name.removeprefix(_SPECTRAL): source
-                    for name, (_, source) in added.items()
-                },
-            )
-        )
+        added = {k: known[k] for k in known if k not in tensors}
+        sources = {k.removeprefix(_SPECTRAL): path for k, (_, path) in added.items()}
+        results.append((tensors | {k: row for k, (row, _) in added.items()}, sources))
+        known |= {k: (v, path) for k, v in tensors.items() if k.startswith(_SPECTRAL)}
     return results
 
 
@@ -156,11 +146,11 @@ def with_bands(
     Args:
         model: The encoder, which stays as it is.
         bands: Names of the bands of the copy.
-        tensors: Weights of the copy. None is those of the encoder.
+        tensors: Weights of the copy. None for those of the encoder.
         policy: How bands start that the weights do not know.
 
     Returns:
-        The copy, in evaluation mode, and what was done.
+        The frozen copy in evaluation mode, and the report of loading the weights.
 
     Raises:
         ValueError: If the weights are of another model.

@@ -1,48 +1,53 @@
 """Features of a frozen encoder over a datamodule's samples, pooled, depth by depth."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import Precision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchgeo.datamodules import BaseDataModule
-from torchgeo.datasets import GeoDataset
 from tqdm import tqdm
 
 from ...evaluation.predictions import PredictionStore
 from ...models import ChannelViT
 from ...randomness import generator
+from ..configuration import process_batch
 
 OUT = 'out'
 """The depth after the last norm, which heads and decoders read."""
 
 Pool = Literal['mean', 'bands', 'token']
-"""How tokens become a feature: mean over tokens; mean over each band's tokens, one
-after the other; or the class token."""
+"""How tokens become a feature: the mean over all tokens, the means over each band's
+tokens side by side, or the class token."""
 
-POOLS = ('mean', 'bands', 'token')
+Floats = npt.NDArray[np.floating]
+
+Encoders = Mapping[str, tuple[nn.Module, Sequence[int] | None]]
+"""Encoders by name, each with the indices of its input channels (None for all)."""
+
+FULL = Precision()
 
 
+@dataclass(frozen=True)
 class Features:
-    """Features of the samples of a split.
+    """Features of the n samples of a split.
 
     Attributes:
-        depths: (n, F) float32 by the depth they are from.
-        labels: (n,) class numbers or (n, K) 0 or 1; None where samples have none.
+        depths: (n, F) float32 by depth.
+        labels: (n,) class numbers or (n, K) 0 or 1; None if the samples have none.
     """
 
-    def __init__(
-        self, depths: dict[str, npt.NDArray[np.float32]], labels: Tensor | None
-    ) -> None:
-        """Keep them."""
-        self.depths = depths
-        self.labels = labels
+    depths: dict[str, npt.NDArray[np.float32]]
+    labels: Tensor | None
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -50,23 +55,52 @@ class Features:
 
 
 def depths_of(model: nn.Module) -> list[str]:
-    """Name the depths that a model's features can be taken from.
+    """Name the depths at which a model has features.
 
     ``0`` is before the first block, ``1`` after it, and so on; ``out`` is after the
-    last norm. Models without blocks have ``out`` alone.
+    last norm. Models without blocks only have ``out``.
     """
     blocks: Any = getattr(model, 'blocks', None)
     count = len(blocks) + 1 if isinstance(blocks, nn.Sequential) else 0
     return [*map(str, range(count)), OUT]
 
 
+def choose_depths(model: nn.Module, asked: str) -> list[str]:
+    """Return the depths in ``asked``: ``all``, or names separated by commas.
+
+    Raises:
+        ValueError: If the encoder does not have one of them.
+    """
+    known = depths_of(model)
+    wanted = known if asked == 'all' else [part.strip() for part in asked.split(',')]
+    if not set(wanted) <= set(known):
+        raise ValueError(f'depth is {asked}. This encoder has {", ".join(known)}.')
+    return list(dict.fromkeys(wanted))
+
+
+def check_pool(model: nn.Module, pool: Pool) -> None:
+    """Check that a model's tokens can be pooled this way.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    known = ['mean']
+    if isinstance(model, ChannelViT):
+        known.append('bands')
+    if getattr(model, 'cls_token', None) is not None:
+        known.append('token')
+    if pool not in known:
+        kind = type(model).__name__
+        raise ValueError(f'pool is {pool}, but {kind} has {", ".join(known)}.')
+
+
 def pooled_depths(
     model: nn.Module, image: Tensor, depths: Sequence[str], pool: Pool = 'mean'
 ) -> dict[str, Tensor]:
-    """Compute pooled features; tokens are let go block by block.
+    """Compute pooled features; no block's tokens are kept.
 
     Args:
-        model: A model of timm, in evaluation mode.
+        model: A timm model in evaluation mode.
         image: (B, C, H, W), normalised.
         depths: Names from :func:`depths_of`.
         pool: How tokens become a feature.
@@ -76,65 +110,81 @@ def pooled_depths(
     """
     found: dict[str, Tensor] = {}
     prefix = int(getattr(model, 'num_prefix_tokens', 0))
+    encoder: Any = model
 
     def reduce(tokens: Tensor) -> Tensor:
         if pool == 'token':
             return tokens[:, 0].float()
         tokens = tokens[:, prefix:].float()
         if pool == 'bands':
-            bands = len(model.bands)  # type: ignore[arg-type]
-            return tokens.unflatten(1, (bands, -1)).mean(2).flatten(1)
+            return tokens.unflatten(1, (len(encoder.bands), -1)).mean(2).flatten(1)
         return tokens.mean(1)
 
-    def keep(depth: str) -> Callable[..., None]:
-        def hook(*args: Any) -> None:  # of a pre-hook (module, args), else + output
-            tokens = args[2] if len(args) == 3 else args[1][0]
-            found[depth] = reduce(tokens)
+    def keep(depth: str, _: nn.Module, inputs: Any, tokens: Tensor) -> None:
+        found[depth] = reduce(inputs[0] if depth == '0' else tokens)
 
-        return hook
-
-    handles = []
-    blocks: Any = getattr(model, 'blocks', ())
-    for depth in depths:
-        if depth == '0':
-            handles.append(blocks[0].register_forward_pre_hook(keep(depth)))
-        elif depth != OUT:
-            handles.append(blocks[int(depth) - 1].register_forward_hook(keep(depth)))
+    handles = [
+        encoder.blocks[max(int(depth) - 1, 0)].register_forward_hook(
+            partial(keep, depth)
+        )
+        for depth in depths
+        if depth != OUT
+    ]
     try:
-        last = model.forward_features(image)  # type: ignore[operator]
+        last = encoder.forward_features(image)
     finally:
         for handle in handles:
             handle.remove()
-    if OUT in depths:
-        if last.ndim == 3:
-            found[OUT] = reduce(last)
-        else:  # a residual network pools its own maps
-            pooled: Tensor = model.forward_head(last, pre_logits=True)  # type: ignore[operator]
-            found[OUT] = pooled.float()
+    if OUT in depths:  # a residual network pools its own maps
+        is_map = last.ndim != 3
+        pooled = encoder.forward_head(last, pre_logits=True) if is_map else reduce(last)
+        found[OUT] = pooled.float()
     return {depth: found[depth] for depth in depths}
 
 
-def check_pool(model: nn.Module, pool: str) -> None:
-    """Check that a model's tokens can be pooled so.
+def extract_splits(
+    models: Encoders,
+    datamodule: BaseDataModule,
+    splits: Sequence[str],
+    depth: str,
+    pool: Pool,
+    samples: int | None,
+    seed: int,
+    device: str,
+    precision: str,
+) -> dict[str, dict[str, Features]]:
+    """Compute the features of several splits as the options of a command ask for.
+
+    Args:
+        models: Encoders by name, each with the indices of its input channels (None for
+            all).
+        datamodule: Set up.
+        splits: Names of the splits.
+        depth: See :func:`choose_depths`.
+        pool: How tokens become a feature.
+        samples: Maximum number of samples of each split, drawn with the seed.
+        seed: Seed of that draw.
+        device: Accelerator of Lightning, such as cpu or cuda.
+        precision: 32 or bf16.
+
+    Returns:
+        Features by split and encoder.
 
     Raises:
-        ValueError: If they can not.
+        ValueError: If an option does not fit the encoders or the machine.
     """
-    if pool not in POOLS:
-        raise ValueError(f'pool is {pool!r}: use one of {", ".join(POOLS)}.')
-    if pool == 'bands' and not isinstance(model, ChannelViT):
-        raise ValueError(
-            f'pool is bands, but {type(model).__name__} has no tokens of its bands: '
-            f'use mean.'
-        )
-    if pool == 'token' and getattr(model, 'cls_token', None) is None:
-        raise ValueError(
-            f'pool is token, but {type(model).__name__} has no class token: use mean.'
-        )
+    base = next(iter(models.values()))[0]
+    check_pool(base, pool)
+    depths = choose_depths(base, depth)
+    kind: Any = 'bf16-mixed' if precision == 'bf16' else '32-true'
+    fabric = Fabric(accelerator=device, devices=1, precision=kind)
+    moved = {name: (model.to(fabric.device), c) for name, (model, c) in models.items()}
+    options = (depths, pool, samples, seed, fabric.device, fabric.strategy.precision)
+    return {split: extract(moved, datamodule, split, *options) for split in splits}
 
 
 def extract(
-    models: Mapping[str, tuple[nn.Module, Sequence[int] | None]],
+    models: Encoders,
     datamodule: BaseDataModule,
     split: str,
     depths: Sequence[str],
@@ -142,68 +192,55 @@ def extract(
     samples: int | None = None,
     seed: int = 0,
     device: torch.device | str = 'cpu',
-    precision: Callable[[], Any] = nullcontext,
-    convert: Callable[[Tensor], Tensor] = lambda image: image,
-    ranks: tuple[int, int] = (0, 1),
+    precision: Precision = FULL,
     quiet: bool = False,
 ) -> dict[str, Features]:
-    """Compute the features of a split with some encoders, reading each sample once.
+    """Compute the features of a split with several encoders, reading each sample once.
+
+    Distributed processes share the work, and all get the result.
 
     Args:
-        models: Encoders by name, on the device, each with the numbers of the channels
-            it sees (None is all).
+        models: Encoders by name, in evaluation mode on the device, each with the
+            indices of its input channels (None for all).
         datamodule: Set up; its batches are processed as in validation.
         split: 'train', 'val' or 'test'.
         depths: Names from :func:`depths_of`.
         pool: How tokens become a feature.
-        samples: Samples to use at most, drawn with the seed. None is all.
+        samples: Maximum number of samples, drawn with the seed. None for all.
         seed: Seed of that draw.
-        device: Where to compute.
-        precision: Makes a context to compute in, such as autocast.
-        convert: Puts an image into the type that the models take.
-        ranks: This process's rank and the number of processes; they share the work,
-            and all get the result.
-        quiet: Whether to show no progress bar.
+        device: Device to compute on.
+        precision: Lightning's precision plugin.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        Features by the encoder's name, samples in the order of the dataset.
+        Features by encoder, samples in the order of the dataset. Samples that could
+        not be read are left out.
 
     Raises:
-        ValueError: If there is no such split, no sample or no image.
+        ValueError: If the datamodule has no such split or no sample can be read.
     """
-    dataset, chosen = _chosen(datamodule, split, samples, seed)
     store = PredictionStore()
-    rows = _loader(dataset, chosen, datamodule, ranks)
-    device = torch.device(device)
-    modes = {m: m.training for model, _ in models.values() for m in model.modules()}
+    dataset, chosen = choose_samples(datamodule, split, samples, seed)
+    loader = _loader(dataset, chosen, datamodule)
     labelled = True
-    try:
-        for model, _ in models.values():
-            model.eval()
-        for numbers, batch in tqdm(
-            rows, desc=f'{split} features', disable=True if quiet else None
-        ):
-            with _validating(datamodule):
-                batch = datamodule.transfer_batch_to_device(batch, device, 0)
-                batch = datamodule.on_after_batch_transfer(batch, 0)
-            if 'image' not in batch:  # all samples were skipped
-                continue
-            columns: dict[str, Tensor] = {}
-            image = convert(batch['image'])
-            with torch.no_grad(), precision():
-                for name, (model, channels) in models.items():
-                    seen = image if channels is None else image[:, list(channels)]
-                    pooled = pooled_depths(model, seen, depths, pool)
-                    columns |= {f'{name}\n{d}': f for d, f in pooled.items()}
-            labelled = labelled and 'label' in batch
-            if labelled:
-                columns['label'] = batch['label']
-            store.update(numbers, **columns)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    if not len(store) and ranks[1] == 1:
-        raise ValueError(f'No {split} sample of the data could be read.')
+    for numbers, batch in tqdm(
+        loader, desc=f'{split} features', disable=True if quiet else None
+    ):
+        if not len(numbers):
+            warnings.warn(f'Skipped patches: {batch.get("skipped")}', stacklevel=2)
+            continue
+        batch = process_batch(datamodule, batch, 'val', device)
+        image = precision.convert_input(batch['image'])
+        columns: dict[str, Tensor] = {}
+        with torch.no_grad(), precision.forward_context():
+            for name, (model, channels) in models.items():
+                seen = image if channels is None else image[:, list(channels)]
+                pooled = pooled_depths(model, seen, depths, pool)
+                columns |= {f'{name}\n{d}': f for d, f in pooled.items()}
+        labelled = labelled and 'label' in batch
+        if labelled:
+            columns['label'] = batch['label']
+        store.update(numbers, **columns)
     gathered = store.gather()
     return {
         name: Features(
@@ -215,33 +252,32 @@ def extract(
 
 
 def split_size(datamodule: BaseDataModule, split: str) -> int:
-    """Return the number of samples of a split, 0 where there is none."""
-    dataset = _dataset(datamodule, split)
+    """Return the number of samples of a split, 0 if there is no such split."""
+    dataset = getattr(datamodule, f'{split}_dataset', None)
     return 0 if dataset is None else len(dataset)
 
 
-def _dataset(datamodule: Any, split: str) -> Any:
-    return getattr(datamodule, f'{split}_dataset', None)
-
-
-def _chosen(
-    datamodule: Any, split: str, samples: int | None, seed: int
+def choose_samples(
+    datamodule: BaseDataModule, split: str, samples: int | None = None, seed: int = 0
 ) -> tuple[Any, list[int]]:
-    """Return a split's dataset and the numbers of the samples to use, rising."""
-    dataset = _dataset(datamodule, split)
+    """Return a split's dataset and the sorted indices of the samples to use.
+
+    Args:
+        datamodule: Set up.
+        split: 'train', 'val' or 'test'.
+        samples: Maximum number of samples, drawn with the seed. None for all.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If the split has no samples.
+    """
     name = type(datamodule).__name__
-    if dataset is None or not len(dataset):
+    count = split_size(datamodule, split)
+    if not count:
         raise ValueError(
-            f'{name} has no {split} samples: give data that have them, or another '
-            f'split.'
+            f'{name} has no {split} samples. Use data that have them, or another split.'
         )
-    base = dataset.dataset if isinstance(dataset, Subset) else dataset
-    if isinstance(base, GeoDataset):
-        raise ValueError(
-            f'{name} cuts its samples out of scenes, which have no labels of their '
-            f'own: give a datamodule of labelled images.'
-        )
-    count = len(dataset)
+    dataset = getattr(datamodule, f'{split}_dataset')
     if samples is None or samples >= count:
         return dataset, list(range(count))
     order = torch.randperm(count, generator=generator(seed, 'probed samples', split))
@@ -249,27 +285,24 @@ def _chosen(
 
 
 def _loader(
-    dataset: Any, chosen: list[int], datamodule: Any, ranks: tuple[int, int]
-) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """Return a loader of batches with the numbers of their samples."""
-    rank, world_size = ranks
+    dataset: Any, chosen: list[int], datamodule: Any
+) -> DataLoader[tuple[Tensor, dict[str, Any]]]:
+    """Return a loader of batches with the indices of their samples."""
     part: Any = Subset(_Numbered(dataset), chosen)
-    sampler: DistributedSampler[Any] | None = None
-    if world_size > 1:  # all processes have as many batches: some samples come twice
-        sampler = DistributedSampler(part, world_size, rank, shuffle=False)
-    loader: Any = DataLoader(
+    shared = dist.is_available() and dist.is_initialized()
+    return DataLoader(
         part,
         batch_size=datamodule.batch_size or 64,
-        sampler=sampler,
+        # as many samples per process, so that sharded encoders stay in step
+        sampler=DistributedSampler(part, shuffle=False) if shared else None,
         num_workers=datamodule.num_workers,
         collate_fn=partial(_collate, datamodule.collate_fn),
         pin_memory=torch.cuda.is_available(),
     )
-    return loader
 
 
 class _Numbered(Dataset[tuple[int, Any]]):
-    """A dataset whose samples come with their numbers."""
+    """A dataset that returns each sample with its index."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -286,22 +319,3 @@ def _collate(
 ) -> tuple[Tensor, dict[str, Any]]:
     numbers = [number for number, sample in rows if 'skipped' not in sample]
     return torch.tensor(numbers), collate([sample for _, sample in rows])
-
-
-@contextmanager
-def _validating(datamodule: Any) -> Iterator[None]:
-    """Let a datamodule process batches as in validation, whoever trains with it."""
-    trainer = SimpleNamespace(
-        training=False,
-        validating=True,
-        testing=False,
-        sanity_checking=False,
-        predicting=False,
-        current_epoch=0,
-        lightning_module=SimpleNamespace(takes_empty_batches=True),
-    )
-    kept, datamodule.trainer = datamodule.trainer, trainer
-    try:
-        yield
-    finally:
-        datamodule.trainer = kept
