@@ -4,11 +4,15 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, override
 
 import torchgeo.datasets
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from torchgeo.datasets import DatasetNotFoundError, GeoDataset
 
@@ -235,3 +239,27 @@ def raise_deferred(owner: Any) -> None:
     """Raise the error that :func:`deferred_errors` kept, if there is one."""
     if owner.argument_error is not None:
         raise owner.argument_error
+
+
+def requested_checkpoint(trainer: Trainer) -> str | None:
+    """Return the checkpoint that a command resumes or evaluates, also inside ``setup``.
+
+    On the command line it is ``--ckpt_path``, or what an ``OnExceptionCheckpoint`` of
+    an earlier run left. In Python it is ``trainer.ckpt_path``, which Lightning sets
+    between the ``setup`` hooks and ``on_fit_start``.
+
+    Args:
+        trainer: The trainer.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, SaveConfigCallback):
+            requested = callback.config.get('ckpt_path')
+            break
+    else:
+        requested = trainer.ckpt_path
+    if requested is None and trainer.state.fn == 'fit':
+        for callback in trainer.callbacks:
+            if isinstance(callback, OnExceptionCheckpoint):
+                left = Path(callback.ckpt_path)
+                requested = left if left.is_file() else None
+    return None if requested is None else str(requested)

@@ -6,12 +6,12 @@ from typing import Any, override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from ..config import requested_checkpoint
 from ..models import ChannelViT, register_weights
 from ..models.fresh import FreshBands
 from ..models.registry import register_variant
 from ..models.smp import PyramidEncoder
 from ..models.weights import load_encoder, read_weights
-from .run_folder import checkpoint_of
 
 _HUB = 'hf-hub:'
 
@@ -153,7 +153,7 @@ class LoadWeights(Callback):
                 model's, or the policy is unknown.
             FileNotFoundError: If `weights` is neither a file nor a name.
         """
-        if stage != 'fit' or checkpoint_of(trainer)[1] is not None:
+        if stage != 'fit' or requested_checkpoint(trainer) is not None:
             return
         encoders = [m for m in pl_module.modules() if isinstance(m, ChannelViT)]
         if not encoders:

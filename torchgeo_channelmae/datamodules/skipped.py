@@ -1,30 +1,24 @@
-"""The list of the patches of a run that could not be read."""
+"""The list of a run's patches that could not be read."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-_COLUMNS = ('stage', 'patch_id', 'reason')
+import pandas as pd
 
 
 def list_skipped(folder: str | Path, stage: str, skipped: Mapping[str, str]) -> Path:
-    """Add patches to ``skipped.csv`` of a folder; what it has already stays.
+    """Add patches to ``skipped.csv`` in a folder, and return that file.
 
     Args:
-        folder: The folder, made where it is missing.
+        folder: The folder, created if missing.
         stage: The stage that skipped them.
-        skipped: Names of patches: the reason.
-
-    Returns:
-        The file: a row a stage and patch.
+        skipped: Reason for each patch name.
     """
     path = Path(folder) / 'skipped.csv'
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, ...]] = [_COLUMNS]
+    rows = [(stage, name, reason) for name, reason in skipped.items()]
+    table = pd.DataFrame(rows, columns=['stage', 'patch_id', 'reason'])
     if path.is_file():
-        with path.open(newline='') as file:
-            rows = [tuple(row) for row in csv.reader(file)]
-    rows += [(stage, name, reason) for name, reason in skipped.items()]
-    with path.open('w', newline='') as file:
-        csv.writer(file).writerows(dict.fromkeys(rows))
+        table = pd.concat([pd.read_csv(path, dtype=str), table]).drop_duplicates()
+    table.to_csv(path, index=False)
     return path

@@ -134,17 +134,17 @@ class EpochNumbers(DistributedSampler[Any]):
     """Makes the numbers of a sampler differ from epoch to epoch as well.
 
     A dataset that draws needs an address that is new in each epoch, which its workers
-    don't know. Number n of epoch e becomes ``n + e * 2**20 * len(dataset)``, the same
+    do not know. Number n of epoch e becomes ``n + e * 2**20 * len(dataset)``, the same
     sample under :class:`NamedBands`.
 
     Attributes:
-        start: How many numbers an iteration leaves out at first.
+        start: Number of samples that an iteration skips.
     """
 
     start: int = 0
 
     def __init__(self, sampler: DistributedSampler[Any], size: int) -> None:
-        """Initialise the sampler.
+        """Initialize a new EpochNumbers instance.
 
         Args:
             sampler: Gives the numbers ``pass * size + i`` of each epoch.
@@ -154,11 +154,6 @@ class EpochNumbers(DistributedSampler[Any]):
         self.sampler = sampler
         self.size = size
 
-    @property
-    def takes_turns(self) -> bool:
-        """Whether the ranks take turns along the order of the epoch, where known."""
-        return bool(getattr(self.sampler, 'takes_turns', False))
-
     @override
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of both."""
@@ -166,7 +161,7 @@ class EpochNumbers(DistributedSampler[Any]):
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Return this rank's samples of an epoch."""
+        """Return the number of this rank's samples per epoch."""
         return len(self.sampler)
 
     @override

@@ -1,5 +1,5 @@
 """Samplers of training epochs."""
 
-from .epoch import EpochSampler, LandCoverBalancedSampler, Visits
+from .epoch import EpochSampler, LandCoverBalancedSampler, RepeatedDataset
 
-__all__ = ['EpochSampler', 'LandCoverBalancedSampler', 'Visits']
+__all__ = ['EpochSampler', 'LandCoverBalancedSampler', 'RepeatedDataset']

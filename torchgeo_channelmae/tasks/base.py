@@ -2,18 +2,17 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ..callbacks.resume import ResumeInsideEpoch
-from ..callbacks.run_folder import checkpoint_of
+from ..config import requested_checkpoint
 from ..models.channelvit import ChannelViT
 from ..models.fresh import FreshBands
 from ..models.peers import Peer, check_published
@@ -112,10 +111,6 @@ class ChannelTaskMixin(LightningModule):
         except ValueError as error:
             self.argument_error = error
 
-    def configure_callbacks(self) -> Sequence[Callback] | Callback:
-        """Bring what makes a resume inside an epoch exact."""
-        return [ResumeInsideEpoch()]
-
     def setup(self, stage: str) -> None:
         """Check the arguments against each other and the data, then load weights.
 
@@ -146,7 +141,7 @@ class ChannelTaskMixin(LightningModule):
                 self.model.check_image(size)
             else:
                 check_image(self.model, size)
-        starts = stage == 'fit' and checkpoint_of(self.trainer)[1] is None
+        starts = stage == 'fit' and requested_checkpoint(self.trainer) is None
         if starts:
             if self.weights:
                 self.load_weights(self.weights)

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ..callbacks.run_folder import checkpoint_of
+from ..config import requested_checkpoint
 from ..models.fresh import FreshBands
 from ..models.weights import load_encoder, read_weights
 from ..provenance.normalization import (
@@ -109,7 +109,7 @@ class UnchangedHead(CrossModalClassification):
                 'UnchangedHead tests a head as it is and never trains: use torchgeo '
                 'test, or fit CrossModalClassification.'
             )
-        if checkpoint_of(self.trainer)[1] is not None:
+        if requested_checkpoint(self.trainer) is not None:
             raise ValueError(
                 'UnchangedHead brings its weights and takes no --ckpt_path: name the '
                 'fine-tuned checkpoint in model.init_args.weights.'
