@@ -83,3 +83,11 @@ class SpoilShard(Callback):
         if trainer.global_step == 4 and trainer.global_rank == 1:
             share = next(p for p in task.parameters() if p.requires_grad and p.numel())
             share.data.view(-1)[0] = math.inf
+
+
+class FailInStep(Callback):
+    """Raises in the second step."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if trainer.global_step == 2:
+            raise RuntimeError('failed in step 2')

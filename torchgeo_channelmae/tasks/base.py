@@ -41,6 +41,7 @@ from ..provenance.record import (
     read_provenance,
 )
 from ..randomness import derive_seed, global_seed
+from .optim import apply_tuning
 
 
 class ChannelTaskMixin(LightningModule):
@@ -195,6 +196,11 @@ class ChannelTaskMixin(LightningModule):
         """What training on the present data reads; None where they don't tell."""
         record = getattr(getattr(self.trainer, 'datamodule', None), 'record', None)
         return record if isinstance(record, DataRecord) else None
+
+    def on_fit_start(self) -> None:
+        """Use what a tuning callback found."""
+        super().on_fit_start()
+        apply_tuning(self)
 
     def on_train_start(self) -> None:
         """Note what this training reads, beside what a resumed one has read."""
