@@ -182,6 +182,6 @@ def test_a_batch_size_that_is_found_has_its_own_rate_and_schedule():
 
 def test_a_learning_rate_that_is_found_is_that_of_training():
     found = callback('LearningRateFinder', attr_name='base_lr', num_training_steps=30)
-    fit(*found, TUNED)
+    fit(*found, TUNED, '--trainer.max_epochs=10')
     assert Tuned.found is not None
     assert max(Tuned.rates) == pytest.approx(Tuned.found)

@@ -59,7 +59,6 @@ class RunFolder(Callback):
         self._created: list[Path] = []
         self._moved: tuple[Path, Path] | None = None
         self._loggers: list[Logger] = []
-        self._checkpoints: list[ModelCheckpoint] = []
         self._start_step: int | None = None
 
     @override
@@ -74,7 +73,13 @@ class RunFolder(Callback):
         self._check_task(pl_module, requested_checkpoint(trainer))
         if trainer.fast_dev_run:  # with the logger that Lightning uses then
             trainer.loggers = trainer.loggers or [DummyLogger()]
-        elif any(isinstance(c, SaveConfigCallback) for c in trainer.callbacks):
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self._root(trainer))
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if any(isinstance(c, SaveConfigCallback) for c in trainer.callbacks):
             self._check_checkpoint(trainer, pl_module)
             self._open(trainer)
 
@@ -173,7 +178,7 @@ class RunFolder(Callback):
         return root
 
     def _open(self, trainer: Trainer) -> None:
-        """Create the command's folder and direct loggers and checkpoints to the run."""
+        """Create the command's folder and its loggers."""
         if self._folder is not None or trainer.fast_dev_run:
             return
         command, root = _command(trainer), self._root(trainer)
@@ -224,14 +229,6 @@ class RunFolder(Callback):
         # TorchGeo's tasks draw pictures with the first logger.
         self._loggers = [board, csv]
         trainer.loggers = [*self._loggers, *others]
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                if callback.dirpath is None:
-                    self._checkpoints.append(callback)
-                if callback in self._checkpoints:
-                    callback.dirpath = str(run)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def _has_trained(self, trainer: Trainer) -> bool:
         return self._start_step not in (None, trainer.global_step)
