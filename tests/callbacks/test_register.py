@@ -17,7 +17,7 @@ from torchgeo_channelmae.callbacks.register import LoadWeights, RegisterModels
 from torchgeo_channelmae.sensors import default_names
 from torchgeo_channelmae.tasks import ChannelMAE
 
-CONF = Path(__file__).with_name('conf') / 'stock'
+CONF = Path(__file__).parents[1] / 'conf' / 'stock'
 READ = ('pyramid.1', 'pyramid.4')  # maps that DeepLabV3+ reads
 TASKS = sorted(path.stem for path in CONF.glob('*.yaml') if path.stem != 'base')
 
@@ -147,7 +147,7 @@ def test_a_stock_task_warns_of_bands_that_the_weights_do_not_know(fit, folder):
 
 # What docs/torchgeo.md says can be done as it says
 
-PAGE = Path(__file__).parents[1] / 'docs' / 'torchgeo.md'
+PAGE = Path(__file__).parents[2] / 'docs' / 'torchgeo.md'
 
 
 def blocks(language):

@@ -165,7 +165,7 @@ def test_a_run_to_max_steps_is_resumed_exactly(whole, tmp_path):
 
 
 def test_a_run_stopped_by_max_steps_goes_on_with_the_next_batch(whole, tmp_path):
-    folder, seen, _ = whole(pretraining, max_steps=8)
+    folder, _, _ = whole(pretraining, max_steps=8)
     _, all_seen, _ = whole(pretraining)
     rest, ended = fit(tmp_path, pretraining(), folder / 'last.ckpt')
     assert_rest_of(rest, all_seen, 8)

@@ -231,7 +231,7 @@ def test_a_checkpoint_of_another_task_is_refused():
 
 
 def test_another_task_than_that_of_the_configuration_is_refused():
-    with pytest.raises(ValueError, match='Finetuning.*class_path'):
+    with pytest.raises(ValueError, match=r'Finetuning.*class_path'):
         torchgeo('fit', task='Pretraining')
     assert not Path('runs').exists()
 

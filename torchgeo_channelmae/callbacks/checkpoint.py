@@ -11,7 +11,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from ..files import whole
 
@@ -71,12 +70,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     @override
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Save if it is time to, or if training stops here."""
         batches = trainer.fit_loop.epoch_loop.batch_progress
@@ -87,7 +81,7 @@ class RunCheckpoint(ModelCheckpoint):
                 return
             trainer.should_stop |= self._stop
             self._stop = False
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if self.monitor is None and _stops_inside_epoch(trainer):
             super().on_train_epoch_end(trainer, pl_module)
 
@@ -106,12 +100,10 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def _stops_inside_epoch(trainer: Trainer) -> bool:
-    reached = 0 <= trainer.max_steps <= trainer.global_step
-    may_stop = trainer.current_epoch >= (
-        trainer.min_epochs or 0
-    ) and trainer.global_step >= (trainer.min_steps or 0)
-    inside = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    return inside and (reached or (trainer.should_stop and may_stop))
+    epoch, step = trainer.current_epoch, trainer.global_step
+    may_stop = epoch >= (trainer.min_epochs or 0) and step >= (trainer.min_steps or 0)
+    stops = (trainer.should_stop and may_stop) or 0 <= trainer.max_steps <= step
+    return stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -136,12 +128,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-
-
-def step_of(path: _PATH) -> int | None:
-    """Return the number of steps of a checkpoint, None if it cannot be read."""
-    try:
-        saved = torch.load(path, map_location='meta', weights_only=True, mmap=True)
-        return int(saved['global_step'])
-    except Exception:  # whatever is wrong with it, it is no checkpoint to go on from
-        return None

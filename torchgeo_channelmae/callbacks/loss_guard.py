@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,19 +11,15 @@ from typing import Any, NamedTuple, override
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from .checkpoint import step_of
-
 
 class Batch(NamedTuple):
-    """A batch that was trained on; steps count from 1, epochs and batches from 0."""
+    """A batch that was trained on, with its loss left on the device."""
 
-    step: int
-    epoch: int
-    number: int
+    time: float
+    where: str
     samples: Any
     loss: Tensor
 
@@ -74,7 +71,6 @@ class LossGuard(Callback):
         self._losses: deque[float] = deque(maxlen=window)
         self._above: list[tuple[Batch, Tensor]] = []
         self._unread: list[Batch] = []
-        self._step = 0
         self._problem: str | None = None
 
     @override
@@ -82,13 +78,6 @@ class LossGuard(Callback):
         """Forget an earlier training."""
         self._losses.clear()
         self._above, self._unread, self._problem = [], [], None
-
-    @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Note the step that the batch belongs to."""
-        self._step = trainer.global_step + 1
 
     @override
     def on_train_batch_end(
@@ -108,8 +97,11 @@ class LossGuard(Callback):
         if not torch.is_tensor(loss):
             return
         loss = loss.detach() * trainer.accumulate_grad_batches  # Lightning divided it
-        epoch, samples = trainer.current_epoch, _samples(batch)
-        self._unread.append(Batch(self._step, epoch, batch_idx, samples, loss))
+        known: Mapping[str, Any] = batch if isinstance(batch, Mapping) else {}
+        names = known.get('patch_id', known.get('visit', known.get('index', ())))
+        step, epoch = trainer.global_step, trainer.current_epoch
+        where = f'step {step} (batch {batch_idx} of epoch {epoch})'
+        self._unread.append(Batch(time.time(), where, names, loss))
         if len(self._unread) >= self.every_n_batches:
             self._read(trainer, pl_module)
 
@@ -138,7 +130,6 @@ class LossGuard(Callback):
                 trainer,
                 f'Training stopped before step {trainer.global_step} was saved: '
                 f'weights or optimizer states are not finite, though the losses were.',
-                trainer.global_step - 1,
             )
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,37 +170,27 @@ class LossGuard(Callback):
         if trainer.is_global_zero:
             path.write_text('\n'.join([*names, '']))
         shown = ', '.join(names[:4]) + (' and others' if len(names) > 4 else '')
-        process = f' of process {worst}' if trainer.world_size > 1 else ''
         self._stop(
             trainer,
-            f'Training stopped: the loss {losses[worst]:.4g} of step {batch.step} '
-            f'(batch {batch.number} of epoch {batch.epoch}{process}) {reason}. Its '
-            f'patches are {shown or "unknown"} (all in {os.path.relpath(path)}).',
-            batch.step - 1,
+            f'Training stopped: the loss {losses[worst]:.4g} of {batch.where} {reason}.'
+            f' Its patches are {shown or "unknown"} (all in {os.path.relpath(path)}).',
+            batch.time,
         )
 
-    def _stop(self, trainer: Trainer, problem: str, step: int) -> None:
-        good = trainer.strategy.broadcast(_last_before(trainer, step))
+    def _stop(self, trainer: Trainer, problem: str, before: float = math.inf) -> None:
+        good = trainer.strategy.broadcast(_newest_checkpoint(trainer, before))
         advice = (
             'There is no checkpoint from before. Start again with a lower '
             '--model.init_args.base_lr, or --trainer.gradient_clip_val 1.'
         )
         if good is not None:
             advice = (
-                f'The last good checkpoint is {good[1]} (step {good[0]}). Resume from '
-                f'it with --ckpt_path and --trainer.gradient_clip_val 1, or start '
-                f'again from its weights with --model.init_args.weights and a lower '
-                f'--model.init_args.base_lr.'
+                f'The last good checkpoint is {good}. Resume from it with --ckpt_path '
+                f'and --trainer.gradient_clip_val 1, or start again from its weights '
+                f'with --model.init_args.weights and a lower --model.init_args.base_lr.'
             )
         self._problem = f'{problem} {advice}'
         raise RuntimeError(self._problem)
-
-
-def _samples(batch: Any) -> Any:
-    """Return what names the samples of a batch, without waiting for the device."""
-    if not isinstance(batch, Mapping):
-        return ()
-    return batch.get('patch_id', batch.get('visit', batch.get('index', ())))
 
 
 def _all_finite(values: list[Any]) -> bool:
@@ -219,12 +200,12 @@ def _all_finite(values: list[Any]) -> bool:
     return not flags or bool(torch.stack([f.to(flags[0].device) for f in flags]).all())
 
 
-def _last_before(trainer: Trainer, step: int) -> tuple[int, str] | None:
-    """Return step and path of this run's newest checkpoint up to a step."""
-    paths = {Path(trainer.ckpt_path)} if trainer.ckpt_path else set()
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-            paths |= set(Path(callback.dirpath).glob('*.ckpt'))
-    found = [(step_of(path), os.path.relpath(path)) for path in paths]
-    good = [(n, path) for n, path in found if n is not None and n <= step]
-    return max(good, default=None)
+def _newest_checkpoint(trainer: Trainer, before: float) -> str | None:
+    """Return the run's newest checkpoint from before a time; each was found good."""
+    folders = {getattr(each, 'dirpath', None) for each in trainer.checkpoint_callbacks}
+    paths = {
+        path for folder in folders if folder for path in Path(folder).glob('*.ckpt')
+    }
+    paths |= {Path(trainer.ckpt_path)} if trainer.ckpt_path else set()
+    ages = [(path.stat().st_mtime, os.path.relpath(path)) for path in paths]
+    return max((age for age in ages if age[0] < before), default=(0, None))[1]

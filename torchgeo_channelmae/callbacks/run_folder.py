@@ -70,7 +70,7 @@ class RunFolder(Callback):
                 missing, or the folder cannot be written to.
         """
         self._folder = self._start_step = None
-        self._check_task(pl_module, requested_checkpoint(trainer))
+        self._check(trainer, pl_module)
         if trainer.fast_dev_run:  # with the logger that Lightning uses then
             trainer.loggers = trainer.loggers or [DummyLogger()]
             return
@@ -79,8 +79,7 @@ class RunFolder(Callback):
                 callback.dirpath = str(self._root(trainer))
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        if any(isinstance(c, SaveConfigCallback) for c in trainer.callbacks):
-            self._check_checkpoint(trainer, pl_module)
+        if _is_command_line(trainer):
             self._open(trainer)
 
     # In Python, the checkpoint is known only after setup, and none writes in it.
@@ -90,20 +89,7 @@ class RunFolder(Callback):
         """Open the folder."""
         self._open(trainer)
 
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder."""
-        self._open(trainer)
-
-    @override
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder."""
-        self._open(trainer)
-
-    @override
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder."""
-        self._open(trainer)
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,46 +113,35 @@ class RunFolder(Callback):
         folder = self._folder
         if folder is None:
             return
-        where = os.path.relpath(folder)
         if folder.name == 'fit' and not self._has_trained(trainer):
             self._restore(trainer)
-            rank_zero_info(
-                f'Nothing was trained: the run had reached its last epoch or step. '
-                f'The files in {where} are from before.'
-            )
+            rank_zero_info('Nothing was trained: the run had reached its end before.')
         else:
-            rank_zero_info(f'Results are in {where}')
+            rank_zero_info(f'Results are in {os.path.relpath(folder)}')
         self._folder = None
 
-    def _check_task(self, pl_module: LightningModule, checkpoint: str | None) -> None:
-        if self.task is None or isinstance(pl_module, self.task):
-            return
-        found, expected = type(pl_module).__name__, self.task.__name__
-        if checkpoint is None:
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        checkpoint = requested_checkpoint(trainer)
+        if self.task is not None and not isinstance(pl_module, self.task):
+            what = f'Checkpoint {checkpoint}' if checkpoint else 'The model'
             raise ValueError(
-                f'This configuration is for the task {expected}, but its model is '
-                f'{found}. Change model.class_path, or task of RunFolder.'
+                f'{what} is of the task {type(pl_module).__name__}, but this '
+                f'configuration is for {self.task.__name__}. Change model.class_path '
+                f'or, for pretrained weights, use --model.init_args.weights PATH: '
+                f'--ckpt_path only resumes or evaluates the same task.'
             )
-        raise ValueError(
-            f'Checkpoint {checkpoint} is of the task {found}, but this configuration '
-            f'is for {expected}. --ckpt_path only resumes or evaluates the same task; '
-            f'to start from pretrained weights, use --model.init_args.weights PATH.'
-        )
-
-    def _check_checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        checkpoint, command = requested_checkpoint(trainer), _command(trainer)
+        if trainer.fast_dev_run or not _is_command_line(trainer):
+            return
         example = os.path.relpath(self._root(trainer) / 'last.ckpt')
         if checkpoint is not None:
-            if '://' not in checkpoint and not Path(checkpoint).is_file():
-                raise ValueError(
-                    f'Checkpoint {checkpoint!r} is not a file. Give its path, such as '
-                    f'--ckpt_path {example}.'
-                )
-        elif command != 'fit' and not getattr(pl_module, 'brings_weights', False):
-            raise ValueError(
-                f'Without a checkpoint, {command} would run an untrained model. Give '
-                f'--ckpt_path, such as {example}.'
-            )
+            problem = f'Checkpoint {checkpoint!r} is not a file.'
+            is_wrong = '://' not in checkpoint and not Path(checkpoint).is_file()
+        else:
+            problem = 'Without a checkpoint, the model is untrained.'
+            is_trained = getattr(pl_module, 'brings_weights', False)
+            is_wrong = trainer.state.fn != 'fit' and not is_trained
+        if is_wrong:
+            raise ValueError(f'{problem} Give --ckpt_path PATH, such as {example}.')
 
     def _root(self, trainer: Trainer) -> Path:
         root = Path(self.root or trainer.default_root_dir).expanduser().resolve()
@@ -181,7 +156,8 @@ class RunFolder(Callback):
         """Create the command's folder and its loggers."""
         if self._folder is not None or trainer.fast_dev_run:
             return
-        command, root = _command(trainer), self._root(trainer)
+        assert trainer.state.fn is not None
+        command, root = trainer.state.fn.value, self._root(trainer)
         home = _run_of(requested_checkpoint(trainer), root)
         continues = home == root or _is_requeued(trainer)
         run = root if command == 'fit' or home is None else home
@@ -200,7 +176,13 @@ class RunFolder(Callback):
         if error := trainer.strategy.broadcast(error):
             raise ValueError(error)
         self._folder = folder
-        self._attach(trainer, run, command)
+        others = [logger for logger in trainer.loggers if logger not in self._loggers]
+        where: dict[str, Any] = {'save_dir': run, 'name': '', 'version': command}
+        csv = CSVLogger(**where, flush_logs_every_n_steps=1)
+        _ = csv.experiment  # while the folder is empty, or it warns of other files
+        # TorchGeo's tasks draw pictures with the first logger.
+        self._loggers = [TensorBoardLogger(**where, default_hp_metric=False), csv]
+        trainer.loggers = [*self._loggers, *others]
 
     def _create(self, folder: Path, trainer: Trainer) -> None:
         """Create a folder and move an earlier one aside, but for logs of this run.
@@ -219,16 +201,6 @@ class RunFolder(Callback):
                 log.parent.mkdir(parents=True)
                 (moved / log.relative_to(folder)).rename(log)
         folder.mkdir(parents=True, exist_ok=True)
-
-    def _attach(self, trainer: Trainer, run: Path, command: str) -> None:
-        others = [logger for logger in trainer.loggers if logger not in self._loggers]
-        where: dict[str, Any] = {'save_dir': run, 'name': '', 'version': command}
-        csv = CSVLogger(**where, flush_logs_every_n_steps=1)
-        board = TensorBoardLogger(**where, default_hp_metric=False)
-        _ = csv.experiment  # while the folder is empty, or it warns of other files
-        # TorchGeo's tasks draw pictures with the first logger.
-        self._loggers = [board, csv]
-        trainer.loggers = [*self._loggers, *others]
 
     def _has_trained(self, trainer: Trainer) -> bool:
         return self._start_step not in (None, trainer.global_step)
@@ -258,9 +230,8 @@ def _logs_in(folder: Path, loggers: list[Logger]) -> dict[Logger, Path]:
     return {log: path for log, path in paths.items() if folder in path.parents}
 
 
-def _command(trainer: Trainer) -> str:
-    assert trainer.state.fn is not None
-    return trainer.state.fn.value
+def _is_command_line(trainer: Trainer) -> bool:
+    return any(isinstance(each, SaveConfigCallback) for each in trainer.callbacks)
 
 
 def _run_of(checkpoint: str | None, root: Path) -> Path | None:
