@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from torchgeo_channelmae.callbacks.folders import move_aside
+from torchgeo_channelmae.files import move_aside
 
 from . import arguments, memory, peak, report
 from .cases import PARTS, Case, default_cases, product_cases, quick_cases

@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from torchgeo_channelmae.samplers import EpochSampler, LandCoverBalancedSampler, Visits
+from torchgeo_channelmae.samplers import (
+    EpochSampler,
+    LandCoverBalancedSampler,
+    RepeatedDataset,
+)
 from torchgeo_channelmae.samplers.balancing import entropy
 from torchgeo_channelmae.samplers.shares import ClassShares, label_shares, write_shares
 
@@ -94,7 +98,7 @@ def test_passes_of_an_epoch_are_in_different_orders():
 
 def test_every_visit_of_an_epoch_has_a_number_that_leads_to_its_sample():
     dataset = [{'index': index, 'name': str(index)} for index in range(5)]
-    visits = Visits(dataset)
+    visits = RepeatedDataset(dataset)
     drawn = [visits[number] for number in indices(5, samples_per_epoch=12)]
     assert len({sample['index'] for sample in drawn}) == 12
     assert all(int(sample['name']) == sample['index'] % 5 for sample in drawn)
@@ -381,7 +385,7 @@ def test_lightning_and_loaders_take_a_balanced_sampler_as_they_do_the_other():
     shares = label_shares(np.repeat(np.eye(2), [9, 1], axis=0))
     sampler = balanced(shares, 2)
     assert isinstance(sampler, EpochSampler)
-    visits = Visits([{'index': index, 'name': index} for index in range(10)])
+    visits = RepeatedDataset([{'index': index, 'name': index} for index in range(10)])
     loaded = list(DataLoader(visits, batch_size=None, sampler=sampler))
     assert [sample['index'] for sample in loaded] == sampler.order()
     assert all(sample['name'] == sample['index'] % 10 for sample in loaded)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,41 +330,6 @@ def test_a_balanced_sampler_can_choose_and_the_record_says_so(uses_labels, euros
     assert len(numbers) == 8
     sea = sum(number % 6 == 5 for number in numbers)
     assert sea > 8 / 6  # its share of the samples
-
-
-@pytest.mark.parametrize('replacement', [True, False])
-def test_where_ranks_do_not_take_turns_their_number_must_stay_inside_an_epoch(
-    eurosat, replacement
-):
-    values = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 0, 1]]
-    shares = ClassShares(values, ('forest', 'sea'), 'made up', 'EuroSAT', True)
-    write_shares(eurosat / 'shares.parquet', shares)
-    options = {'shares': str(eurosat / 'shares.parquet'), 'replacement': replacement}
-    sampler = {'class_path': 'LandCoverBalancedSampler', 'init_args': options}
-
-    def of(processes):
-        datamodule = module(
-            'EuroSAT',
-            eurosat,
-            val_fraction=0,
-            sampler=sampler,
-            samples_per_epoch=4,
-            batch_size=2 // processes,
-        )
-        datamodule.trainer = SimpleNamespace(
-            global_rank=0, world_size=processes, train_dataloader=None
-        )
-        datamodule.trainer.train_dataloader = datamodule.train_dataloader()
-        return datamodule
-
-    one, two = of(1), of(2)
-    one.load_state_dict(two.state_dict())
-    one.check_resume(0)  # at the end of an epoch
-    if replacement:
-        with pytest.raises(ValueError, match=r'batch 1 .* processes 2, but .* 1:'):
-            one.check_resume(1)
-    else:
-        one.check_resume(1)
 
 
 def test_an_epoch_visits_as_the_epoch_sampler_says_under_numbers_of_its_own(eurosat):
