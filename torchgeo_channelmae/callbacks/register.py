@@ -143,6 +143,7 @@ class LoadWeights(Callback):
         super().__init__()
         self.weights = weights
         self.fresh_bands = fresh_bands
+        self._missing: FileNotFoundError | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -151,8 +152,8 @@ class LoadWeights(Callback):
         Raises:
             ValueError: If the task has no such encoder, the weights are another
                 model's, or the policy is unknown.
-            FileNotFoundError: If `weights` is neither a file nor a name.
         """
+        self._missing = None
         if stage != 'fit' or requested_checkpoint(trainer) is not None:
             return
         encoders = [m for m in pl_module.modules() if isinstance(m, ChannelViT)]
@@ -162,7 +163,21 @@ class LoadWeights(Callback):
                 f'{self.weights!r} into: name a channelmae_* model, or leave '
                 f'LoadWeights out.'
             )
-        tensors = read_weights(self.weights)
+        try:
+            tensors = read_weights(self.weights)
+        except FileNotFoundError as error:  # a resume in Python is not known here yet
+            self._missing = error
+            return
         for encoder in encoders:
             report = load_encoder(encoder, tensors, self.fresh_bands, takes_grid=True)
         rank_zero_info(f'Weights {self.weights}: {report}')
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise if the weights are missing, unless a checkpoint was loaded.
+
+        Raises:
+            FileNotFoundError: If `weights` is neither a file nor a name.
+        """
+        if self._missing is not None and trainer.ckpt_path is None:
+            raise self._missing
