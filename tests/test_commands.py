@@ -200,31 +200,6 @@ def test_another_number_of_groups_is_the_testers_choice(project, torchgeo, conf)
     assert (copied / 'runs/finetune/test.1/scores.md').is_file()
 
 
-def test_a_second_fit_moves_the_first_aside_and_is_what_a_test_scores(
-    project, torchgeo, conf
-):
-    folder, _ = project
-    copied = folder.with_name('twice')
-    shutil.copytree(folder, copied)
-    first = files_of(copied / 'runs/finetune')
-    again = quick(conf / 'finetune.yaml', 1, 32)
-    succeed(torchgeo('fit', *again, '--seed_everything=1', folder=copied))
-    assert files_of(copied / 'runs/finetune.1') == first
-    args = (
-        '--config',
-        conf / 'finetune.yaml',
-        '--ckpt_path',
-        'runs/finetune/last.ckpt',
-    )
-    succeed(torchgeo('test', *args, folder=copied))
-    second = scores_of(copied)
-    assert second['test_loss'] != scores_of(folder)['test_loss']
-    succeed(torchgeo('test', *args[:3], 'runs/finetune.1/last.ckpt', folder=copied))
-    scored = pd.read_csv(copied / 'runs/finetune.1/test/metrics.csv').iloc[-1]
-    assert scored['test_loss'] == scores_of(folder)['test_loss']
-    assert scores_of(copied)['test_loss'] == second['test_loss']
-
-
 @pytest.mark.parametrize('task', ['pretrain', 'finetune'])
 def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
     for name in ('one', 'other'):
