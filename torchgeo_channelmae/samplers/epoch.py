@@ -70,7 +70,7 @@ class EpochSampler(DistributedSampler[Any]):
             raise ValueError('The dataset to sample from is empty.')
         if samples_per_epoch is not None and samples_per_epoch < 1:
             raise ValueError(
-                f'samples_per_epoch is {samples_per_epoch}. Use at least 1, or null '
+                f'samples_per_epoch is {samples_per_epoch}: give at least 1, or null '
                 f'for each sample once.'
             )
         super().__init__(
