@@ -251,14 +251,15 @@ def requested_checkpoint(trainer: Trainer) -> str | None:
     Args:
         trainer: The trainer.
     """
-    for callback in trainer.callbacks:
+    callbacks = getattr(trainer, 'callbacks', ())
+    for callback in callbacks:
         if isinstance(callback, SaveConfigCallback):
             requested = callback.config.get('ckpt_path')
             break
     else:
         requested = trainer.ckpt_path
     if requested is None and trainer.state.fn == 'fit':
-        for callback in trainer.callbacks:
+        for callback in callbacks:
             if isinstance(callback, OnExceptionCheckpoint):
                 left = Path(callback.ckpt_path)
                 requested = left if left.is_file() else None

@@ -138,8 +138,9 @@ class LossGuard(Callback):
         batches, self._unread = self._unread, []
         if not batches:
             return
-        kept: Any = torch.stack([batch.loss.float() for batch in batches])
-        losses = pl_module.all_gather(kept).reshape(-1, len(batches)).cpu()
+        kept = torch.stack([batch.loss.float() for batch in batches])
+        gathered: Any = pl_module.all_gather(kept)
+        losses = gathered.reshape(-1, len(batches)).cpu()
         for batch, of_ranks in zip(batches, losses.unbind(1), strict=True):
             loss = of_ranks.mean().item()
             if not math.isfinite(loss):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, override
 
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
 from ..config import requested_checkpoint
@@ -71,7 +71,7 @@ class RunFolder(Callback):
         """
         self._folder = self._start_step = None
         self._check(trainer, pl_module)
-        if trainer.fast_dev_run:  # with the logger that Lightning uses then
+        if _is_dev_run(trainer):  # with the logger that Lightning uses then
             trainer.loggers = trainer.loggers or [DummyLogger()]
             return
         for callback in trainer.checkpoint_callbacks:
@@ -130,7 +130,7 @@ class RunFolder(Callback):
                 f'or, for pretrained weights, use --model.init_args.weights PATH: '
                 f'--ckpt_path only resumes or evaluates the same task.'
             )
-        if trainer.fast_dev_run or not _is_command_line(trainer):
+        if _is_dev_run(trainer) or not _is_command_line(trainer):
             return
         example = os.path.relpath(self._root(trainer) / 'last.ckpt')
         if checkpoint is not None:
@@ -154,7 +154,7 @@ class RunFolder(Callback):
 
     def _open(self, trainer: Trainer) -> None:
         """Create the command's folder and its loggers."""
-        if self._folder is not None or trainer.fast_dev_run:
+        if self._folder is not None or _is_dev_run(trainer):
             return
         assert trainer.state.fn is not None
         command, root = trainer.state.fn.value, self._root(trainer)
@@ -231,7 +231,12 @@ def _logs_in(folder: Path, loggers: list[Logger]) -> dict[Logger, Path]:
 
 
 def _is_command_line(trainer: Trainer) -> bool:
-    return any(isinstance(each, SaveConfigCallback) for each in trainer.callbacks)
+    callbacks = getattr(trainer, 'callbacks', ())
+    return any(isinstance(each, SaveConfigCallback) for each in callbacks)
+
+
+def _is_dev_run(trainer: Trainer) -> bool:
+    return bool(getattr(trainer, 'fast_dev_run', False))
 
 
 def _run_of(checkpoint: str | None, root: Path) -> Path | None:
