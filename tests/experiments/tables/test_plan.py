@@ -131,11 +131,6 @@ def test_only_rows_and_cells_that_are_asked_for_are_run():
         planned(only=['s3-p16'])
 
 
-def test_a_train_fraction_outside_of_0_to_1_is_refused():
-    with pytest.raises(ValueError, match='train_fraction is 0'):
-        planned(train_fraction=0.0)
-
-
 # Zero-shot tests
 
 

@@ -46,14 +46,16 @@ PRINTED = {
 def test_the_papers_rows_come_first_with_its_numbers(name):
     table = read_table(name)
     printed = [
-        tuple(map(float, re.findall(r'\d+\.\d+', line)))
+        list(map(float, re.findall(r'\d+\.\d+', line)))
         for line in PRINTED[name].strip().splitlines()
     ]
     rows = list(table.rows)[: len(printed)]
     assert table.printed == rows
     for row, numbers in zip(rows, printed, strict=True):
-        cells = [table.cells[f'{row}:{target}'] for target in table.targets]
-        assert sum((cell.paper for cell in cells), ()) == numbers
+        papers = [table.cells[f'{row}:{target}'].paper for target in table.targets]
+        assert [
+            x for paper in papers for pair in paper.values() for x in pair
+        ] == numbers
 
 
 @pytest.mark.parametrize('name', NAMES)
