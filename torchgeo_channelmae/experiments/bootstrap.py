@@ -49,14 +49,14 @@ class Bootstrap:
     Attributes:
         whole: For each model and score (T,), one value per training run.
         replicates: For each model and score (T, R).
-        drawn: For each number of training runs T, the (R, T - 1) runs that are drawn.
+        drawn: (R, T - 1), the training runs that are drawn.
         clusters: Number of clusters of patches.
         unit: What a cluster is: acquisitions, or patches if acquisitions are unknown.
     """
 
     whole: Mapping[str, Mapping[str, Floats]]
     replicates: Mapping[str, Mapping[str, Floats]]
-    drawn: Mapping[int, npt.NDArray[np.integer]]
+    drawn: npt.NDArray[np.integer]
     clusters: int
     unit: str
 
@@ -86,7 +86,7 @@ class Bootstrap:
 
     def describe(self) -> str:
         """Return which variance the intervals contain."""
-        runs = max(self.drawn)
+        runs = len(next(iter(self.whole.values()))[SCORES[0]])
         training = f'and of the {runs} training runs'
         if runs == 1:
             training = 'only: one training run has no variance of training'
@@ -109,25 +109,22 @@ class Bootstrap:
         crossed = all_runs = np.zeros(())
         for model, sign in models.items():
             values = self.replicates[model][score]  # (T, R)
-            drawn = self.drawn[len(values)]
-            picked = np.take_along_axis(values.T, drawn, axis=1)  # (R, T - 1)
+            picked = np.take_along_axis(values.T, self.drawn, axis=1)  # (R, T - 1)
             crossed = crossed + sign * picked.mean(axis=1)
             all_runs = all_runs + sign * values.mean(axis=0)
         return crossed, all_runs
 
     def _widening(self, models: Mapping[str, float], score: str) -> float:
         """Ratio of Student's quantile to the normal one."""
-        runs = [sign * self.whole[model][score] for model, sign in models.items()]
-        if len({len(values) for values in runs}) == 1:
-            runs = [np.sum(runs, axis=0)]  # paired: run k of each model has seed k
         _, all_runs = self._draws(models, score)
         total = float(np.nanvar(all_runs, ddof=1))
         squares = total**2 / (self.clusters - 1)
-        for values in runs:
-            if len(values) > 1:
-                variance = float(values.var(ddof=1)) / len(values)
-                total += variance
-                squares += variance**2 / (len(values) - 1)
+        # Paired: run k of each model has seed k.
+        runs = sum(sign * self.whole[model][score] for model, sign in models.items())
+        if (count := np.size(runs)) > 1:
+            variance = float(np.var(runs, ddof=1)) / count
+            total += variance
+            squares += variance**2 / (count - 1)
         if squares == 0:
             return 1.0
         quantile = (1 + _LEVEL) / 2
@@ -141,7 +138,7 @@ def bootstrap(
     """Resample the test set and training runs, the same for all models.
 
     Args:
-        models: For each model its training runs, in the order of their seeds.
+        models: For each model its T training runs, in the order of their seeds.
         resamples: R, number of replicates.
         seed: Seed of all draws.
 
@@ -164,14 +161,11 @@ def bootstrap(
         )
     rng = np.random.default_rng(derive_seed(seed, 'bootstrap', resamples))
     drawn = rng.integers(count, size=(resamples, count - 1))
-    counted = [np.bincount(row, minlength=count) for row in drawn]
-    counts = np.stack([np.ones(count), *counted], axis=1)  # first, the whole test set
-    picked = {
-        length: np.random.default_rng(derive_seed(seed, 'runs', length)).integers(
-            length, size=(resamples, max(length - 1, 1))
-        )
-        for length in {len(model) for model in models.values()}
-    }
+    counts = np.ones((count, 1 + resamples))  # first, the whole test set
+    counts[:, 1:] = np.stack([np.bincount(row, minlength=count) for row in drawn], 1)
+    length = len(next(iter(models.values())))
+    rng = np.random.default_rng(derive_seed(seed, 'runs', length))
+    picked = rng.integers(length, size=(resamples, max(length - 1, 1)))
     whole, replicates = {}, {}
     for name, model in models.items():
         scored = [replicate_scores(run, clusters, counts) for run in model]

@@ -43,13 +43,16 @@ class Cost:
     seconds: float
     memory: int
 
+    @override
+    def __str__(self) -> str:
+        return (
+            f'{self.samples:,} samples per epoch, {self.steps:,} optimizer steps, '
+            f'about {self.seconds / 3600:.3f} hours, {self.memory / 2**30:.2f} GiB'
+        )
+
 
 class Meter(pl.Callback):
-    """Time a few steps, write a :class:`Cost` as JSON and end the process.
-
-    Args:
-        path: File to write.
-    """
+    """Time a few steps, write a :class:`Cost` to ``path`` and end the process."""
 
     @override
     def __init__(self, path: str) -> None:
@@ -116,7 +119,7 @@ def _measure(run: Run) -> Cost | str:
         torchgeo([*command, f'--trainer.callbacks.path={path}'], log)
         if path.exists():
             return Cost(**json.loads(path.read_text()))
-        return last_line(log)
+        return f'not measured: {last_line(log)}'
 
 
 def _peak() -> int:

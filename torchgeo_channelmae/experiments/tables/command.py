@@ -131,15 +131,13 @@ def _check_data(preset: Preset, *given: str | None) -> Data:
 
 def _run(plan: Plan, runs: Path, jobs: int) -> Outcome:
     outcome = {}
-    with tqdm(total=len(plan.runs), desc='runs', unit='run') as bar:
-        for run, failure, seconds in run_all(plan, runs, jobs):
-            outcome[run.name] = failure
-            bar.update()
-            if failure:
-                bar.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
-            else:
-                was = f'done   {run.name} ({seconds:.0f} s)'
-                bar.write(was if seconds else f'was    {run.name}')
+    ended = run_all(plan, runs, jobs)
+    for run, failure, seconds in tqdm(ended, 'runs', len(plan.runs), unit='run'):
+        outcome[run.name] = failure
+        if failure:
+            tqdm.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
+        else:
+            tqdm.write(f'done   {run.name} ({seconds:.0f} s)')
     return outcome
 
 
@@ -149,7 +147,7 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
     left = [r for r in planned if commands_done(runs, r) < len(r.commands(runs))]
     costs = calibrate(left)
     for name, run in plan.runs.items():
-        print(f'\n{name}: {_describe(costs[name]) if name in costs else "done"}')
+        print(f'\n{name}: {costs.get(name, "done")}')
         for command in run.commands(runs):
             print(f'  torchgeo {" ".join(command)}')
         if run.candidates:
@@ -163,13 +161,4 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
         f'{len(known)} measured ones: {sum(cost.steps for cost in known):,} optimizer '
         f'steps, about {hours:.2f} hours on this machine with {jobs} at a time (from '
         f'{STEPS} steps of each kind; start-up comes on top).'
-    )
-
-
-def _describe(cost: Cost | str) -> str:
-    if isinstance(cost, str):
-        return f'not measured: {cost}'
-    return (
-        f'{cost.samples:,} samples per epoch, {cost.steps:,} optimizer steps, about '
-        f'{cost.seconds / 3600:.3f} hours, {cost.memory / 2**30:.2f} GiB'
     )

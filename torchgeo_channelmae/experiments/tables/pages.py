@@ -173,8 +173,9 @@ def _tex(text: str) -> str:
 
 def _interval(record: Record | None, key: str = 'whole', sign: str = '') -> str:
     """Format a value with its interval, '-' if there is none."""
-    value, low, high = _ends(record, key, sign)
-    return '-' if value == '-' else f'{value} [{low}, {high}]'
+    keys = (key, f'{key}_low', f'{key}_high')
+    ends = [_number(record[each] if record else math.nan, sign) for each in keys]
+    return '-' if ends[0] == '-' else '{} [{}, {}]'.format(*ends)
 
 
 def _difference(record: Record | None) -> str:
@@ -183,11 +184,6 @@ def _difference(record: Record | None) -> str:
     if record and (record['difference_low'] > 0 or record['difference_high'] < 0):
         return f'**{text}**'
     return text
-
-
-def _ends(record: Record | None, key: str, sign: str = '') -> list[str]:
-    keys = (key, f'{key}_low', f'{key}_high')
-    return [_number(record[each] if record else math.nan, sign) for each in keys]
 
 
 def _number(value: float, sign: str = '') -> str:

@@ -68,11 +68,7 @@ class Run:
         return (*self._sources().values(), *(self.candidates or ()))
 
     def commands(self, runs: Path) -> list[list[str]]:
-        """Return the arguments of ``torchgeo``, command by command.
-
-        Args:
-            runs: Folder of all runs.
-        """
+        """Return the arguments of each ``torchgeo`` command, for a folder of runs."""
         folder = runs / self.name
         options = self._options()
         for key, source in self._sources().items():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from .zero_shot import ZeroShotTest
 
 Record = dict[str, Any]
 Runs = Sequence[Predictions]
-
-_UNKNOWN = math.nan, math.nan
 
 
 @dataclass(frozen=True)
@@ -155,12 +153,8 @@ def read_results(
 def _score_records(results: Results) -> Iterator[Record]:
     done = results.runs
     for name, cell in results.table.cells.items():
-        shared = {
-            'table': results.table.name,
-            'row': cell.row,
-            'target': cell.target,
-            'fraction': cell.fraction,
-        }
+        names = {'table': results.table.name, 'row': cell.row, 'target': cell.target}
+        shared = {**names, 'fraction': cell.fraction}
         if name not in done:
             yield {**shared, 'missing': results.missing[name]}
             continue
@@ -169,16 +163,15 @@ def _score_records(results: Results) -> Iterator[Record]:
             cell.scratch,
             cell.ceiling,
         )
-        subsets = pd.DataFrame(
-            [evaluate(*_tensors(run), *results.groups) for run in done[name]]
-        ).mean()
+        tests = [evaluate(*_tensors(run), *results.groups) for run in done[name]]
+        subsets = pd.DataFrame(tests).mean()
         for score in SCORES:
             gain = share = None
-            if base in done:
+            if base and base in done:
                 gain = compared.difference(name, base, score)
-                if ceiling in done:
+                if ceiling and ceiling in done:
                     share = compared.recovered(name, base, ceiling, score)
-            paper, paper_std = cell.paper.get(score, _UNKNOWN)
+            paper, paper_std = cell.paper.get(score, (math.nan, math.nan))
             yield {
                 **shared,
                 'missing': '',
@@ -201,14 +194,9 @@ def _score_records(results: Results) -> Iterator[Record]:
 def _zero_shot_records(results: Results) -> Iterator[Record]:
     for test in results.tests:
         name, cell = test.name, test.cell
-        shared = {
-            'row': cell.row,
-            'trained_on': cell.target.lower(),
-            'tested_on': test.tested,
-            'bands': len(test.bands),
-            'known_of_other': test.known,
-            'missing': '',
-        }
+        sensors = {'trained_on': cell.target.lower(), 'tested_on': test.tested}
+        bands = {'bands': len(test.bands), 'known_of_other': test.known}
+        shared = {'row': cell.row, **sensors, **bands, 'missing': ''}
         if name not in results.runs:
             of_cell = f'its fine-tuning: {results.missing.get(cell.name)}'
             yield {**shared, 'missing': results.missing.get(name, of_cell)}
@@ -243,8 +231,9 @@ def _class_records(results: Results) -> Iterator[Record]:
         means = (
             100 * pd.concat(tables).groupby(level=0)[['AP', 'F1', 'F1_tuned']].mean()
         )
-        frame = tables[0][['support']].join(means).reset_index()
-        yield from frame.assign(cell=name)[['cell', *frame]].to_dict('records')
+        for label, support in tables[0]['support'].items():
+            shared = {'cell': name, 'class': label, 'support': int(support)}
+            yield {**shared, **means.loc[str(label)]}
 
 
 def _country_records(results: Results) -> Iterator[Record]:
@@ -266,9 +255,6 @@ def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _ends(name: str, interval: Interval | None, scale: float = 100) -> Record:
-    found = interval or Interval(math.nan, math.nan, math.nan)
-    return {
-        name: scale * found.estimate,
-        f'{name}_low': scale * found.low,
-        f'{name}_high': scale * found.high,
-    }
+    keys = (name, f'{name}_low', f'{name}_high')
+    values = astuple(interval) if interval else (math.nan,) * 3
+    return {key: scale * value for key, value in zip(keys, values, strict=True)}

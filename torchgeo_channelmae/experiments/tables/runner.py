@@ -32,11 +32,7 @@ _CHOSEN = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
 
 
 def check_settings(plan: Plan, folder: Path) -> None:
-    """Check that earlier runs of the same names had the same settings.
-
-    Args:
-        plan: The runs.
-        folder: Folder of all runs.
+    """Check that earlier runs of a plan, in the folder of runs, had the same settings.
 
     Raises:
         ValueError: If settings differ.

@@ -146,14 +146,14 @@ def _read_cells(
 ) -> Iterator[Cell]:
     paper = values.get('paper', {})
     for target in values.pop('targets', targets):
-        compared = {
+        compared: dict[str, Any] = {
             key: f'{values[key].format(target=target.lower())}:{target}'
             for key in ('scratch', 'ceiling')
             if key in values
         }
         printed = dict(zip(PRINTED, batched(paper.get(target, ()), 2), strict=False))
         own = {'row': row, 'target': target, 'paper': printed}
-        yield Cell(**{**values, **compared, **own})
+        yield Cell(**(values | compared | own))
 
 
 def title_of(sensor: str) -> str:
@@ -162,11 +162,7 @@ def title_of(sensor: str) -> str:
 
 
 def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
-    """Return the names of a sensor's bands.
-
-    Args:
-        sensor: Name of an overlay in the folder ``bands``.
-        overlays: The folder that contains it.
+    """Return the names of a sensor's bands, from ``overlays/bands/SENSOR.yaml``.
 
     Raises:
         ValueError: If there is no such overlay, or it names no bands.
@@ -238,11 +234,7 @@ class Preset:
 
 
 def read_preset(name: str, conf: Path) -> Preset:
-    """Read ``tables/NAME.yaml``.
-
-    Args:
-        name: Name of the preset.
-        conf: Folder of the configurations.
+    """Read ``tables/NAME.yaml`` in the folder of the configurations.
 
     Raises:
         ValueError: If there is no such preset, or keys are missing or unknown.

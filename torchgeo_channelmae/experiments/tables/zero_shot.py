@@ -70,13 +70,7 @@ def zero_shot_tests(
 
 
 def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) -> Plan:
-    """Add zero-shot tests to a plan.
-
-    Args:
-        plan: The plan with the fine-tunings; cells outside it are not tested.
-        tests: The tests.
-        preset: How large the table is run.
-    """
+    """Add the zero-shot tests of the cells in a plan to the plan."""
     runs, by_cell, left_out = dict(plan.runs), dict(plan.by_cell), dict(plan.left_out)
     for test in tests:
         cell = test.cell
@@ -106,12 +100,11 @@ def _run(test: ZeroShotTest, tuned: Run, preset: Preset) -> Run:
         'model.init_args.bands': bands,
         'data.init_args.bands': bands,
     }
-    return Run(
-        kind='unchanged',
-        label=f'{tuned.label}-on-{test.tested}',
-        seed=tuned.seed,
-        configs=(*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
-        options=options,
-        start=tuned.name,
-        embeddings=tuned.start,
+    run = Run(
+        'unchanged',
+        f'{tuned.label}-on-{test.tested}',
+        tuned.seed,
+        (*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
+        options,
     )
+    return replace(run, start=tuned.name, embeddings=tuned.start)
