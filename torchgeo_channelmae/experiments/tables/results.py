@@ -127,10 +127,8 @@ def read_results(
     settings: dict[str, Mapping[str, Any]] = {}
     tried: dict[str, dict[float, float]] = {}
     targets: dict[str, dict[str, Runs]] = {target: {} for target in table.targets}
-    for name, cell in {
-        **table.cells,
-        **{test.name: test.cell for test in tests},
-    }.items():
+    cells = {**table.cells, **{test.name: test.cell for test in tests}}
+    for name, cell in cells.items():
         if name in missing or (name != cell.name and cell.name not in found):
             continue
         rates = plan.tried.get(name, {})
