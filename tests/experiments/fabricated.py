@@ -1,4 +1,4 @@
-"""Test folders as ``torchgeo test`` leaves them, with predictions made up."""
+"""Folders as ``torchgeo test`` writes them, with fabricated predictions."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CLASSES = ('Forest', 'Water, inland', 'Fields')
 def predictions(
     skill=1.0, patches=60, scenes=8, seed=0, data_seed=0, classes=CLASSES, digits=3
 ):
-    """Predictions that tell the truth the better the greater their skill."""
+    """Return predictions that are the better the greater their skill."""
     data = np.random.default_rng(data_seed)
     scene = data.integers(scenes, size=patches)
     tendency = data.normal(size=(scenes, len(classes)))
@@ -37,28 +37,24 @@ def predictions(
 
 
 def write(folder: Path, run: Predictions, val: float = 0.5) -> Predictions:
-    """Write predictions as a test does, in ``folder/test``, and read them again."""
+    """Write predictions to ``folder/test``, as a test does, and read them back."""
     test, fit = folder / 'test', folder / 'fit'
     test.mkdir(parents=True)
     fit.mkdir()
-    names, ids = list(run.classes), pd.Series(run.patch_ids, name='patch_id')
-    predicted = pd.DataFrame(run.probabilities, columns=names)
-    predicted = predicted.set_index(ids).reset_index()
+    names, ids = list(run.classes), {'patch_id': run.patch_ids}
+    columns = dict(zip(names, run.probabilities.T, strict=True))
+    predicted = pd.DataFrame(ids | columns)
     predicted.to_csv(test / 'predictions.csv', index=False, float_format='%.9g')
-    patches = pd.DataFrame(
-        {'patch_id': ids, 'acquisition': run.acquisitions, 'country': run.countries}
-    )
-    labelled = pd.DataFrame(run.labels.astype(int), columns=names)
-    patches.join(labelled).to_csv(test / 'patches.csv', index=False)
+    places = {'acquisition': run.acquisitions, 'country': run.countries}
+    columns = dict(zip(names, run.labels.T.astype(int), strict=True))
+    pd.DataFrame(ids | places | columns).to_csv(test / 'patches.csv', index=False)
     probabilities = torch.from_numpy(run.probabilities).float()
     labels = torch.from_numpy(run.labels).long()
     thresholds = torch.tensor(run.thresholds).float()
     per_class(probabilities, labels, thresholds, names).to_csv(test / 'per_class.csv')
-    scores = evaluate(
-        probabilities, labels, thresholds, class_frequencies=labels.float().mean(0)
-    )
-    pd.DataFrame([{f'test_{k}': v for k, v in scores.items()}]).to_csv(
-        test / 'metrics.csv', index=False
-    )
+    frequencies = labels.float().mean(0)
+    scores = evaluate(probabilities, labels, class_frequencies=frequencies)
+    metrics = pd.DataFrame([scores]).add_prefix('test_')
+    metrics.to_csv(test / 'metrics.csv', index=False)
     (fit / 'metrics.csv').write_text(f'epoch,val_mAP_micro\n0,{val}\n')
     return read_predictions(test)

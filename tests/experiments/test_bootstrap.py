@@ -31,12 +31,10 @@ def test_an_estimate_is_the_mean_over_runs_on_the_whole_test_set(found):
     assert interval.low < interval.estimate < interval.high
 
 
-def test_a_clear_difference_is_one_and_its_sign_is_right(found):
+def test_a_clear_difference_is_found_and_its_sign_is_right(found):
     up = found.difference('better', 'scratch', 'mAP_micro')
     down = found.difference('scratch', 'better', 'mAP_micro')
     assert up.low > 0
-    assert up.excludes_zero
-    assert down.excludes_zero
     assert (down.low, down.high) == pytest.approx((-up.high, -up.low))
 
 
@@ -69,13 +67,10 @@ def test_no_gain_is_recovered_where_the_ceiling_is_not_above_the_base(found):
 
 def test_draws_are_decided_by_the_seed_whatever_else_is_compared():
     models = {'a': runs(0.5), 'b': runs(1.0), 'c': runs(1.5)}
-    first = bootstrap(models, 100)
-    again = bootstrap(dict(reversed(models.items())), 100)
-    single = bootstrap({'c': models['c']}, 100)
-    assert first.interval('c', 'mAP_micro') == again.interval('c', 'mAP_micro')
-    assert first.interval('c', 'mAP_micro') == single.interval('c', 'mAP_micro')
-    other = bootstrap(models, 100, seed=1)
-    assert first.interval('c', 'mAP_micro') != other.interval('c', 'mAP_micro')
+    first = bootstrap(models, 100).interval('c', 'mAP_micro')
+    single = bootstrap({'c': models['c']}, 100).interval('c', 'mAP_micro')
+    assert first == single
+    assert first != bootstrap(models, 100, seed=1).interval('c', 'mAP_micro')
 
 
 def test_patches_of_one_acquisition_count_as_one_draw():
@@ -98,15 +93,14 @@ def test_patches_of_one_acquisition_count_as_one_draw():
 
 
 def test_the_description_says_what_was_drawn():
+    unknown = [replace(run, acquisitions=np.full(60, '')) for run in runs(1)]
     described = {
         'no variance of training': runs(1.0, 1),
-        'by its 8 acquisitions, and the 3 training runs': runs(1.0),
-        'by its 60 patches': [
-            replace(r, acquisitions=np.full(60, '')) for r in runs(1)
-        ],
+        '(its 8 acquisitions) and of the 3 training runs': runs(1.0),
+        '(its 60 patches)': unknown,
     }
     for words, model in described.items():
-        assert words in bootstrap({'model': model}, 100).describe('model')
+        assert words in bootstrap({'model': model}, 100).describe()
 
 
 @pytest.mark.parametrize('count', [2, 3, 5])
@@ -115,41 +109,32 @@ def test_the_interval_of_no_difference_holds_zero_about_as_often_as_it_says(coun
     held = 0
     for trial in range(80):
         rng = np.random.default_rng([count, trial])
-        pair = [
-            [
-                predictions(
-                    1.0 + 0.25 * rng.normal(),  # runs differ more than by the test set
-                    patches=80,
-                    scenes=20,
-                    seed=int(rng.integers(10**9)),
-                    data_seed=trial,
-                )
-                for _ in range(count)
-            ]
-            for _ in range(2)
+        test_set = {'patches': 80, 'scenes': 20, 'data_seed': trial}
+        made = [  # runs differ more than by the test set
+            predictions(
+                1 + 0.25 * rng.normal(), seed=int(rng.integers(10**9)), **test_set
+            )
+            for _ in range(2 * count)
         ]
-        found = bootstrap({'a': pair[0], 'b': pair[1]}, 100, seed=trial)
+        found = bootstrap({'a': made[:count], 'b': made[count:]}, 100, seed=trial)
         held += not found.difference('a', 'b', 'mAP_micro').excludes_zero
     assert 0.9 <= held / 80 <= 1.0
 
 
 @pytest.mark.parametrize(
-    ('other', 'words'),
-    [
-        ({'patches': 50}, r'b .*patch_ids .*\(50 and 60\)'),
-        ({'data_seed': 5}, 'b .*labels'),
-        ({'classes': ['x', 'y', 'z']}, 'b .*classes'),
-    ],
+    ('what', 'other'),
+    {
+        'patch_ids': {'patches': 50},
+        'labels': {'data_seed': 5},
+        'classes': {'classes': 'xyz'},
+    }.items(),
 )
-def test_models_of_other_test_sets_are_not_compared(other, words):
-    with pytest.raises(ValueError, match=words):
+def test_models_of_other_test_sets_are_not_compared(what, other):
+    with pytest.raises(ValueError, match=f'b .*{what}'):
         bootstrap({'a': runs(1.0, 1), 'b': runs(1.0, 1, **other)}, 100)
 
 
-def test_no_predictions_and_one_acquisition_are_refused():
-    for nothing in ({}, {'a': []}):
-        with pytest.raises(ValueError, match='no predictions'):
-            bootstrap(nothing, 100)
+def test_a_test_set_of_one_acquisition_is_refused():
     with pytest.raises(ValueError, match='one acquisition'):
         bootstrap({'a': runs(1.0, 1, scenes=1)}, 100)
 

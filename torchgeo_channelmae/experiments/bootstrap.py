@@ -1,8 +1,8 @@
-"""How sure a score or a difference of models is: a clustered, paired bootstrap.
+"""Confidence intervals of scores and differences: a clustered, paired bootstrap.
 
-Patches of one acquisition are alike, so whole acquisitions are drawn again, the same
-for all models; crossed with that, training runs are. Drawing one fewer than there are
-makes the variance of a mean unbiased (Rao and Wu, 1988,
+Patches of one acquisition are correlated, so whole acquisitions are resampled, the same
+for all models; training runs are resampled too, independently. Drawing one fewer than
+there are makes the variance of a mean unbiased (Rao and Wu, 1988,
 https://doi.org/10.1080/01621459.1988.10478591), and where few training runs carry much
 of the variance the interval is widened to Student's t, with degrees of freedom by
 Satterthwaite (https://doi.org/10.2307/3002019).
@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..randomness import derive_seed
 from .predictions import Predictions
-from .replicates import Floats, replicate_scores
+from .replicates import SCORES, Floats, replicate_scores
 
 _LEVEL = 0.95
 
@@ -49,17 +49,16 @@ class Bootstrap:
     Attributes:
         whole: For each model and score (T,), one value per training run.
         replicates: For each model and score (T, R).
-        drawn: For each number of training runs T, the (R, T - 1) runs that are drawn.
+        drawn: (R, T - 1), the training runs that are drawn.
         clusters: Number of clusters of patches.
-        by_acquisition: Whether clusters are acquisitions; else they are patches of
-            unknown acquisition.
+        unit: What a cluster is: acquisitions, or patches if acquisitions are unknown.
     """
 
     whole: Mapping[str, Mapping[str, Floats]]
     replicates: Mapping[str, Mapping[str, Floats]]
-    drawn: Mapping[int, npt.NDArray[np.integer]]
+    drawn: npt.NDArray[np.integer]
     clusters: int
-    by_acquisition: bool
+    unit: str
 
     def interval(self, model: str, score: str) -> Interval:
         """Return the score of a model."""
@@ -76,36 +75,28 @@ class Bootstrap:
             (model - base) / (ceiling - base); NaN at both ends of the interval where
             that of the denominator is not above zero, as there is then no way to go.
         """
-        gain = self.difference(model, base, score)
-        room = self.difference(ceiling, base, score)
-        estimate = gain.estimate / room.estimate if room.estimate else np.nan
-        if not room.low > 0:
+        gain, room = {model: 1.0, base: -1.0}, {ceiling: 1.0, base: -1.0}
+        above, below = (self._combined(each, score, -1) for each in (gain, room))
+        estimate = above.estimate / below.estimate if below.estimate else np.nan
+        if not below.low > 0:
             return Interval(estimate, np.nan, np.nan)
-        above, _ = self._draws({model: 1.0, base: -1.0}, score)
-        below, _ = self._draws({ceiling: 1.0, base: -1.0}, score)
-        widths = [self._widening({m: 1.0, base: -1.0}, score) for m in (model, ceiling)]
-        return _widened(estimate, above / below, max(widths))
+        draws = self._draws(gain, score)[0] / self._draws(room, score)[0]
+        width = max(self._widening(gain, score), self._widening(room, score))
+        return _widened(estimate, draws, width)
 
-    def describe(self, model: str) -> str:
-        """Return which variance an interval holds."""
-        runs = len(next(iter(self.whole[model].values())))
-        what = 'acquisitions' if self.by_acquisition else 'patches'
-        training = (
-            f'and the {runs} training runs'
-            if runs > 1
-            else 'only: one training run has no variance of training'
-        )
-        return (
-            f'variance of the test set, drawn by its {self.clusters} {what}, {training}'
-        )
+    def describe(self) -> str:
+        """Return which variance the intervals contain."""
+        runs = len(next(iter(self.whole.values()))[SCORES[0]])
+        training = f'and of the {runs} training runs'
+        if runs == 1:
+            training = 'only: one training run has no variance of training'
+        return f'variance of the test set (its {self.clusters} {self.unit}) {training}'
 
     def _combined(
         self, models: Mapping[str, float], score: str, least: float
     ) -> Interval:
-        estimate = sum(
-            sign * float(self.whole[model][score].mean())
-            for model, sign in models.items()
-        )
+        means = {model: float(self.whole[model][score].mean()) for model in models}
+        estimate = sum(sign * means[model] for model, sign in models.items())
         draws, _ = self._draws(models, score)
         if np.isfinite(draws).sum() < 2:
             return Interval(estimate, np.nan, np.nan)
@@ -114,40 +105,31 @@ class Bootstrap:
         return Interval(estimate, low, high)
 
     def _draws(self, models: Mapping[str, float], score: str) -> tuple[Floats, Floats]:
-        """A sum of scores in each replicate: with runs drawn too, and over all runs."""
+        """Signed sum of scores per replicate, over resampled runs and over all runs."""
         crossed = all_runs = np.zeros(())
         for model, sign in models.items():
             values = self.replicates[model][score]  # (T, R)
-            drawn = self.drawn[len(values)]
-            picked = np.take_along_axis(values.T, drawn, axis=1)  # (R, T - 1)
+            picked = np.take_along_axis(values.T, self.drawn, axis=1)  # (R, T - 1)
             crossed = crossed + sign * picked.mean(axis=1)
             all_runs = all_runs + sign * values.mean(axis=0)
         return crossed, all_runs
 
     def _widening(self, models: Mapping[str, float], score: str) -> float:
-        """Student's quantile over the normal one, 1 where training runs say little."""
-        runs = {model: self.whole[model][score] for model in models}
-        lengths = {len(values) for values in runs.values()}
+        """Ratio of Student's quantile to the normal one."""
         _, all_runs = self._draws(models, score)
-        of_test = float(np.nanvar(all_runs, ddof=1))
-        if lengths == {1}:
-            parts = []
-        elif len(lengths) == 1:  # run k of each model has seed k: they are paired
-            together = sum(sign * runs[model] for model, sign in models.items())
-            parts = [np.asarray(together)]
-        else:
-            parts = [values for values in runs.values() if len(values) > 1]
-        variances = [float(part.var(ddof=1)) / len(part) for part in parts]
-        total = of_test + sum(variances)
-        if total == 0:
+        total = float(np.nanvar(all_runs, ddof=1))
+        squares = total**2 / (self.clusters - 1)
+        # Paired: run k of each model has seed k.
+        runs = sum(sign * self.whole[model][score] for model, sign in models.items())
+        if (count := np.size(runs)) > 1:
+            variance = float(np.var(runs, ddof=1)) / count
+            total += variance
+            squares += variance**2 / (count - 1)
+        if squares == 0:
             return 1.0
-        squares = of_test**2 / max(self.clusters - 1, 1) + sum(
-            variance**2 / (len(part) - 1)
-            for variance, part in zip(variances, parts, strict=True)
-        )
         quantile = (1 + _LEVEL) / 2
-        freedom = total**2 / squares if squares else np.inf
-        return float(stats.t.ppf(quantile, freedom) / stats.norm.ppf(quantile))
+        t = stats.t.ppf(quantile, total**2 / squares)
+        return float(t / stats.norm.ppf(quantile))
 
 
 def bootstrap(
@@ -156,50 +138,41 @@ def bootstrap(
     """Resample the test set and training runs, the same for all models.
 
     Args:
-        models: For each model its training runs, in the order of their seeds.
+        models: For each model its T training runs, in the order of their seeds.
         resamples: R, number of replicates.
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If there is no model or run, the test sets differ, or there is only
-            one acquisition.
+        ValueError: If the test sets differ, or there is only one acquisition.
     """
-    runs = [run for model in models.values() for run in model]
-    if not runs or not all(models.values()):
-        raise ValueError('There are no predictions to compare. Train and test models.')
+    first = next(iter(models.values()))[0]
     for name, model in models.items():
         for run in model:
-            _check_same(run, runs[0], name)
-    first = runs[0]
-    by_acquisition = bool((first.acquisitions != '').all())
-    names = first.acquisitions if by_acquisition else first.patch_ids
+            _check_same(run, first, name)
+    unit, names = 'acquisitions', first.acquisitions
+    if (names == '').any():
+        unit, names = 'patches', first.patch_ids
     _, clusters = np.unique(names, return_inverse=True)
     count = int(clusters.max()) + 1
     if count < 2:
         raise ValueError(
-            'All test patches are of one acquisition, so there is nothing to resample. '
-            'Test on more acquisitions.'
+            'All test patches are from one acquisition, so there is nothing to '
+            'resample. Test on more acquisitions.'
         )
     rng = np.random.default_rng(derive_seed(seed, 'bootstrap', resamples))
     drawn = rng.integers(count, size=(resamples, count - 1))
-    counts = np.stack([np.bincount(row, minlength=count) for row in drawn], axis=1)
-    lengths = {len(model) for model in models.values()}
-    picked = {
-        length: np.random.default_rng(derive_seed(seed, 'runs', length)).integers(
-            length, size=(resamples, max(length - 1, 1))
-        )
-        for length in lengths
-    }
+    counts = np.ones((count, 1 + resamples))  # first, the whole test set
+    counts[:, 1:] = np.stack([np.bincount(row, minlength=count) for row in drawn], 1)
+    length = len(next(iter(models.values())))
+    rng = np.random.default_rng(derive_seed(seed, 'runs', length))
+    picked = rng.integers(length, size=(resamples, max(length - 1, 1)))
     whole, replicates = {}, {}
     for name, model in models.items():
-        once = [replicate_scores(run, clusters, np.ones((count, 1))) for run in model]
-        many = [replicate_scores(run, clusters, counts.astype(float)) for run in model]
-        shared = [key for key in once[0] if all(key in scores for scores in once)]
-        whole[name] = {
-            k: np.concatenate([scores[k] for scores in once]) for k in shared
-        }
-        replicates[name] = {k: np.stack([scores[k] for scores in many]) for k in shared}
-    return Bootstrap(whole, replicates, picked, count, by_acquisition)
+        scored = [replicate_scores(run, clusters, counts) for run in model]
+        stacked = {key: np.stack([each[key] for each in scored]) for key in SCORES}
+        whole[name] = {key: values[:, 0] for key, values in stacked.items()}
+        replicates[name] = {key: values[:, 1:] for key, values in stacked.items()}
+    return Bootstrap(whole, replicates, picked, count, unit)
 
 
 def _check_same(run: Predictions, other: Predictions, name: str) -> None:
@@ -207,13 +180,13 @@ def _check_same(run: Predictions, other: Predictions, name: str) -> None:
         one, two = getattr(run, what), getattr(other, what)
         if not np.array_equal(one, two):
             raise ValueError(
-                f'Model {name} was tested with other {what} than the first model '
-                f'({len(one)} and {len(two)}). Compare models on the same test set.'
+                f'{name} was tested on other {what} than the first model ({len(one)} '
+                f'and {len(two)}). Test all models on the same data.'
             )
 
 
 def _widened(estimate: float, draws: Floats, width: float) -> Interval:
-    """Return the interval of replicates, made wider around the estimate."""
+    """Return the percentile interval of the draws, widened around the estimate."""
     ends = np.nanquantile(draws, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     low, high = (estimate + width * (float(end) - estimate) for end in ends)
     return Interval(estimate, low, high)

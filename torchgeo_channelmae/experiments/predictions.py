@@ -19,7 +19,7 @@ class Predictions:
         labels: (S, K) bool.
         acquisitions: S names of scenes, '' where unknown.
         countries: S names, '' where unknown.
-        thresholds: (K,) tuned on validation; None if not tuned.
+        thresholds: (K,) float64, tuned on validation.
         floor: Scores of predicting the training set's class frequencies; empty if
             the test did not know them.
     """
@@ -30,7 +30,7 @@ class Predictions:
     labels: npt.NDArray[np.bool_]
     acquisitions: npt.NDArray[np.str_]
     countries: npt.NDArray[np.str_]
-    thresholds: npt.NDArray[np.float64] | None
+    thresholds: npt.NDArray[np.float64]
     floor: dict[str, float]
 
 
@@ -47,33 +47,26 @@ def read_predictions(folder: Path) -> Predictions:
     predictions = pd.read_csv(folder / 'predictions.csv', dtype={'patch_id': str})
     patches = pd.read_csv(folder / 'patches.csv', dtype=str, keep_default_na=False)
     classes = pd.read_csv(folder / 'per_class.csv', dtype={'class': str})
-    metrics = pd.read_csv(folder / 'metrics.csv')
-    names = tuple(predictions.columns[1:])
+    names = list(predictions.columns[1:])
     if (
-        names != tuple(patches.columns[3:])
-        or names != tuple(classes['class'])
+        names != list(patches.columns[3:])
+        or names != list(classes['class'])
         or not predictions['patch_id'].equals(patches['patch_id'])
     ):
         raise ValueError(
             f'The files in {folder} differ in patches or classes. Run that test again.'
         )
-    thresholds = classes['threshold'].to_numpy(dtype=np.float64)
-    tuned = 'test_F1_micro_tuned' in metrics
-    prefix = 'test_floor_'
+    metrics = pd.read_csv(folder / 'metrics.csv').ffill().iloc[-1].dropna()
+    floor = metrics[metrics.index.str.startswith('test_floor_')]
+    # The digits in the file give the task's float32 values exactly.
+    probabilities = predictions[names].to_numpy(dtype=np.float32)
     return Predictions(
-        classes=names,
+        classes=tuple(names),
         patch_ids=predictions['patch_id'].to_numpy(dtype=str),
-        # As the task had them: digits of the file give the same float32 again.
-        probabilities=predictions[list(names)]
-        .to_numpy(dtype=np.float32)
-        .astype(np.float64),
-        labels=patches[list(names)].to_numpy(dtype=int).astype(bool),
+        probabilities=probabilities.astype(np.float64),
+        labels=patches[names].to_numpy(dtype=int).astype(bool),
         acquisitions=patches['acquisition'].to_numpy(dtype=str),
         countries=patches['country'].to_numpy(dtype=str),
-        thresholds=thresholds if tuned else None,
-        floor={
-            str(name).removeprefix(prefix): float(metrics[name].dropna().iloc[-1])
-            for name in metrics
-            if str(name).startswith(prefix) and metrics[name].notna().any()
-        },
+        thresholds=classes['threshold'].to_numpy(dtype=np.float64),
+        floor={str(k).removeprefix('test_floor_'): float(v) for k, v in floor.items()},
     )

@@ -1,4 +1,4 @@
-"""What trainings would take, from a few steps of each kind on this machine."""
+"""Estimate the cost of trainings from a few steps of each kind on this machine."""
 
 import json
 import sys
@@ -24,17 +24,18 @@ except ImportError:  # Windows
 
 STEPS = 20
 _WARM = 5  # steps before the clock counts
+_FRESH = {'model.init_args.reinit': '[]', 'model.init_args.weights': 'null'}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training takes.
+    """Cost of a training.
 
     Attributes:
         samples: Samples per epoch.
         steps: Optimizer steps.
-        seconds: Time with evaluations, without start-up.
-        memory: Peak bytes of the GPU if there is one, else of the process.
+        seconds: Time of training and validation, without start-up.
+        memory: Peak bytes, of the GPU if there is one, else of the process.
     """
 
     samples: int
@@ -42,13 +43,16 @@ class Cost:
     seconds: float
     memory: int
 
+    @override
+    def __str__(self) -> str:
+        return (
+            f'{self.samples:,} samples per epoch, {self.steps:,} optimizer steps, '
+            f'about {self.seconds / 3600:.3f} hours, {self.memory / 2**30:.2f} GiB'
+        )
+
 
 class Meter(pl.Callback):
-    """Time a few steps, write a :class:`Cost` as JSON and end the command.
-
-    Args:
-        path: File to write.
-    """
+    """Time a few steps, write a :class:`Cost` to ``path`` and end the process."""
 
     @override
     def __init__(self, path: str) -> None:
@@ -87,10 +91,10 @@ class Meter(pl.Callback):
 
 
 def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
-    """Measure what trainings would take, once for those that take the same.
+    """Estimate the cost of trainings, measuring those that cost the same only once.
 
     Returns:
-        For each run its cost, or in words why there is none.
+        For each run its cost, or a string with the reason why it is unknown.
     """
     measured: dict[str, Cost | str] = {}
     found: dict[str, Cost | str] = {}
@@ -98,8 +102,7 @@ def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
         if run.kind == 'unchanged':
             found[run.name] = 'only a test'
             continue
-        fresh = {'model.init_args.reinit': '[]', 'model.init_args.weights': 'null'}
-        options = {key: fresh.get(key, value) for key, value in run.options.items()}
+        options = {key: _FRESH.get(key, value) for key, value in run.options.items()}
         short = replace(run, seed=0, options=options, start=None, base_lr=None)
         key = str((short.kind, short.configs, short.options))
         if key not in measured:
@@ -116,7 +119,7 @@ def _measure(run: Run) -> Cost | str:
         torchgeo([*command, f'--trainer.callbacks.path={path}'], log)
         if path.exists():
             return Cost(**json.loads(path.read_text()))
-        return last_line(log)
+        return f'not measured: {last_line(log)}'
 
 
 def _peak() -> int:

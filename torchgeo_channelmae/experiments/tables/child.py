@@ -1,18 +1,13 @@
-"""Run ``torchgeo`` in a process that ends with its parent.
-
-Arguments are the process id of the parent and those of ``torchgeo``.
-"""
+"""Run ``torchgeo`` in a process that ends with its parent."""
 
 import os
 import sys
 import threading
 import time
 
-from torchgeo.main import main
-
 
 def end_with(parent: int) -> None:
-    """End this process as soon as its parent is gone."""
+    """End this process as soon as the process ``parent`` is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -22,6 +17,14 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-if __name__ == '__main__':
-    end_with(int(sys.argv.pop(1)))
+def run(parent: str, *args: str) -> None:
+    """Run ``torchgeo ARGS``, watching the process ``parent`` from the first moment."""
+    end_with(int(parent))
+    from torchgeo.main import main  # takes seconds
+
+    sys.argv = ['torchgeo', *args]
     main()
+
+
+if __name__ == '__main__':
+    run(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Which ``torchgeo`` runs make a table, and with which settings."""
+"""The ``torchgeo`` runs that make a table, and their settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import yaml
 
-from .spec import Cell, Preset, Table, has_radar
+from .spec import Cell, Preset, Table, flat, has_radar
 
 _SHARES = 'data.init_args.sampler.init_args.shares'
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data that runs read, None for those of the configuration.
+    """The data that runs read; None for those of the configuration.
 
     Attributes:
         root: Folder of the data to fine-tune and test on.
@@ -32,17 +32,17 @@ class Run:
     """A pretraining, a fine-tuning with its test, or a zero-shot test of a head.
 
     Attributes:
-        kind: Which of them.
-        label: What it trains and on what; part of the name.
+        kind: Which of the three.
+        label: Model, weights and data; part of the name.
         seed: Training seed.
         configs: Configurations, each laid over those before it.
         options: Values of further options by name.
         base_lr: Learning rate; None for that of a configuration or of a candidate.
         is_tried: Whether the rate is one of several that are compared.
-        start: Name of the run that it starts from.
-        embeddings: Name of the run with the embeddings of bands that `start` lacks.
+        start: Name of the run with the weights to start from.
+        embeddings: Name of the run with the embeddings of bands missing in `start`.
         candidates: Learning rates by the name of the run that tries them. A
-            fine-tuning trains with the best one, a zero-shot test reads its weights.
+            fine-tuning trains at the best one, a zero-shot test reads its weights.
     """
 
     kind: Literal['pretrain', 'finetune', 'unchanged']
@@ -54,7 +54,7 @@ class Run:
     is_tried: bool = False
     start: str | None = None
     embeddings: str | None = None
-    candidates: Mapping[str, float] | None = None
+    candidates: Mapping[str, float | None] | None = None
 
     @property
     def name(self) -> str:
@@ -64,42 +64,34 @@ class Run:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the runs that have to be done before it."""
-        named = (name for name in (self.start, self.embeddings) if name)
-        return (*named, *(self.candidates or ()))
+        """Names of the runs that must be done before it."""
+        return (*self._sources().values(), *(self.candidates or ()))
 
     def commands(self, runs: Path) -> list[list[str]]:
-        """Return the arguments of ``torchgeo``, command by command.
-
-        Args:
-            runs: Folder of all runs.
-        """
+        """Return the arguments of each ``torchgeo`` command, for a folder of runs."""
         folder = runs / self.name
         options = self._options()
-        for key, source in (('weights', self.start), ('embeddings', self.embeddings)):
-            if source:
-                options[f'model.init_args.{key}'] = str(runs / source / 'last.ckpt')
+        for key, source in self._sources().items():
+            options[f'model.init_args.{key}'] = str(runs / source / 'last.ckpt')
         options['trainer.default_root_dir'] = str(folder)
         shared = [f'--config={path}' for path in self.configs]
         shared += [f'--{key}={value}' for key, value in options.items()]
-        if self.kind == 'unchanged':
-            return [['test', *shared]]
         fit, test = ['fit', *shared], ['test', *shared]
-        if self.kind == 'pretrain':
-            return [fit]
-        return [fit, [*test, f'--ckpt_path={folder / "last.ckpt"}']]
+        if self.kind == 'finetune':
+            return [fit, [*test, f'--ckpt_path={folder / "last.ckpt"}']]
+        return [fit if self.kind == 'pretrain' else test]
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides the result, as flat names and values."""
+        """Return everything that determines the result, by dotted names."""
         merged: dict[str, Any] = {}
         for path in self.configs:
             merged |= flat(yaml.safe_load(path.read_text()))
         merged |= {k: yaml.safe_load(value) for k, value in self._options().items()}
-        if self.start:
-            merged['weights of'] = self.start
-        if self.embeddings:
-            merged['embeddings of'] = self.embeddings
-        return merged
+        return merged | {f'{key} of': run for key, run in self._sources().items()}
+
+    def _sources(self) -> dict[str, str]:
+        sources = {'weights': self.start, 'embeddings': self.embeddings}
+        return {key: run for key, run in sources.items() if run}
 
     def _options(self) -> dict[str, str]:
         options = {'seed_everything': str(self.seed), **self.options}
@@ -113,12 +105,12 @@ class Plan:
     """The runs of a table.
 
     Attributes:
-        runs: All runs by name, each after those that it needs.
+        runs: All runs by name, each after the runs it needs.
         by_cell: Names of the runs of each cell and zero-shot test, one per seed. With
             several learning rates the fine-tunings of the first seed are in `tried`.
         tried: For each cell the learning rates by the name of the run of the first
             seed; empty if there is only one rate.
-        left_out: Why other cells and tests are not run.
+        left_out: Reasons why other cells and tests are not run.
     """
 
     runs: Mapping[str, Run]
@@ -146,19 +138,13 @@ def make_plan(
         only: Names of cells or rows to run; all if empty.
 
     Raises:
-        ValueError: If a name is no cell and no row, or the share is not one.
+        ValueError: If a name is neither a cell nor a row.
     """
-    if train_fraction is not None and not 0 < train_fraction <= 1:
+    if unknown := [name for name in only if name not in {*table.cells, *table.rows}]:
         raise ValueError(
-            f'train_fraction is {train_fraction}. Give a share above 0, up to 1.'
+            f'Table {table.name} has no cell or row {unknown[0]!r}. Choose from the '
+            f'rows {", ".join(table.rows)}, or cells such as {next(iter(table.cells))}.'
         )
-    for name in only:
-        if name not in {*table.cells, *table.rows}:
-            raise ValueError(
-                f'Table {table.name} has no cell or row {name!r}. Its rows are '
-                f'{", ".join(table.rows)}; a cell is a row and a target, such as '
-                f'{next(iter(table.cells))}.'
-            )
     runs: dict[str, Run] = {}
     by_cell: dict[str, list[str]] = {}
     tried: dict[str, dict[str, Any]] = {}
@@ -171,8 +157,7 @@ def make_plan(
             continue
         cell = replace(cell, fraction=cell.fraction or train_fraction)
         found = list(_trainings(cell, preset, seeds, data))
-        for run in found:
-            runs.setdefault(run.name, run)
+        runs |= {run.name: run for run in found}
         tuned = [run for run in found if run.kind == 'finetune']
         by_cell[cell.name] = [run.name for run in tuned if not run.is_tried]
         tried[cell.name] = {r.name: r.base_lr for r in tuned if r.is_tried}
@@ -183,7 +168,7 @@ def _trainings(
     cell: Cell, preset: Preset, seeds: Sequence[int], data: Data
 ) -> Iterator[Run]:
     """Yield the trainings of a cell: every rate at the first seed, then other seeds."""
-    candidates: dict[str, float] | None = None
+    tried: list[Run] = []
     for seed in seeds:
         start = None
         if cell.pretrain:
@@ -194,14 +179,12 @@ def _trainings(
         run = _finetuning(cell, preset, seed, start, data)
         if len(preset.base_lrs) == 1:
             yield replace(run, base_lr=preset.base_lrs[0])
-        elif candidates is None:
-            candidates = {}
-            for rate in preset.base_lrs:
-                attempt = replace(run, base_lr=rate, is_tried=True)
-                candidates[attempt.name] = rate
-                yield attempt
+        elif tried:
+            yield replace(run, candidates={r.name: r.base_lr for r in tried})
         else:
-            yield replace(run, candidates=candidates)
+            rates = preset.base_lrs
+            tried = [replace(run, base_lr=rate, is_tried=True) for rate in rates]
+            yield from tried
 
 
 def _finetuning(
@@ -214,7 +197,7 @@ def _finetuning(
         'model.init_args.trainable': cell.trainable,
         'model.init_args.reinit': f'[{", ".join(cell.reinit)}]',
     }
-    label = model.replace('_patch', '-p') if cell.model is None else model
+    label = model.replace('_patch', '-p')
     if cell.pretrain or cell.weights:
         weights = (cell.weights or '').replace('_Weights.', '-')
         label = f'from-{weights or _source(cell)}'
@@ -251,13 +234,3 @@ def _source(cell: Cell) -> str:
     """Label of a cell's pretraining, such as ``s2-p16-masking-s3``."""
     overlays = [overlay.replace('/', '-') for overlay in cell.overlays]
     return '-'.join([str(cell.pretrain), f'p{cell.patch}', *overlays])
-
-
-def flat(values: Any, prefix: str = '') -> dict[str, Any]:
-    """Flatten nested mappings to names with dots; lists are values."""
-    if not isinstance(values, Mapping):
-        return {prefix: values}
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f'{prefix}.{key}' if prefix else str(key))
-    return found

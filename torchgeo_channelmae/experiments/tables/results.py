@@ -1,13 +1,12 @@
-"""What the finished runs of a table say, as numbers."""
+"""The scores of the finished runs of a table, and their comparisons."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -15,7 +14,7 @@ import yaml
 from ...evaluation.metrics import evaluate, multilabel_scores, per_class
 from ..bootstrap import Bootstrap, Interval, bootstrap
 from ..predictions import Predictions, read_predictions
-from ..replicates import SCORES, TUNED
+from ..replicates import SCORES
 from .plan import Plan
 from .runner import Outcome, best_run, validation_score
 from .spec import Cell, Preset, Table
@@ -23,9 +22,6 @@ from .zero_shot import ZeroShotTest
 
 Record = dict[str, Any]
 Runs = Sequence[Predictions]
-
-PRINTED = {'mAP_micro': 0, 'F1_micro': 2}
-"""Scores that the paper prints, with the place of each in ``Cell.paper``."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +33,10 @@ class Results:
         preset: How large it was run.
         seeds: Training seeds.
         tests: Zero-shot tests.
-        missing: Why a cell or test is not there, by name.
+        missing: Reasons why cells and tests are missing, by name.
         runs: Test predictions by name of a cell or test, one per training seed.
         settings: Settings of the first run of each cell and test.
-        tried: For each cell the validation score of each learning rate, if several.
+        tried: For each cell the validation score per learning rate, if several.
         compared: For each target the bootstrap over its cells and tests.
     """
 
@@ -72,38 +68,32 @@ class Results:
     @cached_property
     def by_name(self) -> dict[tuple[str, str], Record]:
         """Records of the cells and tests that are done, by name and score."""
-        named = [(f'{r["row"]}:{r["target"]}', r) for r in self.scores]
+        found = {}
+        for r in self.scores:
+            found[f'{r["row"]}:{r["target"]}', r.get('score', '')] = r
         for r in self.zero_shot:
-            cell = f'{r["row"]}:{r["trained_on"].upper()}'
-            named.append((f'{cell} on {r["tested_on"]}', r))
-        return {(name, r['score']): r for name, r in named if not r['missing']}
+            name = f'{r["row"]}:{r["trained_on"].upper()} on {r["tested_on"]}'
+            found[name, r.get('score', '')] = r
+        return found
 
     @property
-    def protocols(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Different protocols of the cells that are done."""
-        return list(dict.fromkeys(map(self.protocol, self.done)))
-
-    def described(self, target: str) -> str:
-        """Return which variance the intervals of a target hold."""
-        return self.compared[target].describe(next(iter(self.compared[target].whole)))
-
-    def protocol(self, name: str) -> tuple[int, tuple[int, ...]]:
-        """Return the random groups of a cell's test set and the seeds of the cuts."""
-        values = self.settings[name]
+    def groups(self) -> tuple[int, tuple[int, ...]]:
+        """Number of random groups of the test set per split, and the split seeds."""
+        values = next(iter(self.settings.values()), {})
         seeds = values.get('data.init_args.test_group_seeds', (0, 1, 2))
         return int(values.get('data.init_args.test_groups', 5)), tuple(seeds)
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Return the contents of the CSV files by name."""
-        records: dict[str, Iterable[Record]] = {
-            'results.csv': self.scores,
-            'runs.csv': _run_records(self),
-            'per_class.csv': _class_records(self),
-            'per_country.csv': _country_records(self),
+        frames = {
+            'results.csv': pd.DataFrame(self.scores),
+            'runs.csv': pd.DataFrame(_run_records(self)),
+            'per_class.csv': pd.DataFrame(_class_records(self)),
+            'per_country.csv': pd.DataFrame(_country_records(self)),
         }
         if self.tests:
-            records['unchanged.csv'] = self.zero_shot
-        return {name: pd.DataFrame(found) for name, found in records.items()}
+            frames['unchanged.csv'] = pd.DataFrame(self.zero_shot)
+        return frames
 
 
 def read_results(
@@ -137,28 +127,20 @@ def read_results(
     settings: dict[str, Mapping[str, Any]] = {}
     tried: dict[str, dict[float, float]] = {}
     targets: dict[str, dict[str, Runs]] = {target: {} for target in table.targets}
-    cells = {test.name: test.cell for test in tests}
-    for name, cell in {**table.cells, **cells}.items():
-        if name in missing or (name in cells and cell.name not in found):
-            continue
-        if name not in plan.by_cell:
-            missing[name] = 'was not asked for'
+    cells = {**table.cells, **{test.name: test.cell for test in tests}}
+    for name, cell in cells.items():
+        if name in missing or (name != cell.name and cell.name not in found):
             continue
         rates = plan.tried.get(name, {})
-        names = [*rates, *plan.by_cell[name]]
-        if failed := [outcome[run] for run in names if outcome[run]]:
-            missing[name] = f'failed: {failed[0]}'
+        names = [*rates, *plan.by_cell.get(name, ())]
+        failed = [reason for run in names if (reason := outcome[run])]
+        if failed or not names:
+            missing[name] = f'failed: {failed[0]}' if failed else 'not selected'
             continue
         if rates:
             tried[name] = {lr: validation_score(folder / r) for r, lr in rates.items()}
             names = [best_run(rates, folder), *plan.by_cell[name]]
         runs = [read_predictions(folder / run / 'test') for run in names]
-        if name in cells and not _comparable(runs, found[cell.name]):
-            missing[name] = (
-                f'was tested on {len(runs[0].patch_ids)} patches, which are not those '
-                f'of {cell.name}: they cannot be compared'
-            )
-            continue
         found[name] = targets[cell.target][name] = runs
         settings[name] = yaml.safe_load((folder / f'{names[0]}.yaml').read_text())
     compared = {t: bootstrap(of, resamples) for t, of in targets.items() if of}
@@ -166,41 +148,28 @@ def read_results(
                    tried, compared)  # fmt: skip
 
 
-def _comparable(runs: Runs, others: Runs) -> bool:
-    return all(
-        np.array_equal(run.patch_ids, others[0].patch_ids)
-        and np.array_equal(run.labels, others[0].labels)
-        for run in runs
-    )
-
-
 def _score_records(results: Results) -> Iterator[Record]:
+    done = results.runs
     for name, cell in results.table.cells.items():
-        shared = {
-            'table': results.table.name,
-            'row': cell.row,
-            'target': cell.target,
-            'fraction': cell.fraction,
-        }
-        if name not in results.runs:
+        names = {'table': results.table.name, 'row': cell.row, 'target': cell.target}
+        shared = {**names, 'fraction': cell.fraction}
+        if name not in done:
             yield {**shared, 'missing': results.missing[name]}
             continue
-        compared, runs = results.compared[cell.target], results.runs[name]
-        cuts = results.protocol(name)
-        subsets = pd.DataFrame([evaluate(*_tensors(run), *cuts) for run in runs]).mean()
-        for score in (*SCORES, *TUNED):
-            if not _have(compared, score, name):
-                continue
-            values = compared.whole[name][score]
+        compared, base, ceiling = (
+            results.compared[cell.target],
+            cell.scratch,
+            cell.ceiling,
+        )
+        tests = [evaluate(*_tensors(run), *results.groups) for run in done[name]]
+        subsets = pd.DataFrame(tests).mean()
+        for score in SCORES:
             gain = share = None
-            base, ceiling = cell.scratch or '', cell.ceiling or ''
-            if _have(compared, score, base):
+            if base and base in done:
                 gain = compared.difference(name, base, score)
-                if _have(compared, score, ceiling):
+                if ceiling and ceiling in done:
                     share = compared.recovered(name, base, ceiling, score)
-            paper: tuple[float, ...] = (math.nan, math.nan)
-            if cell.paper and score in PRINTED:
-                paper = cell.paper[PRINTED[score] :][:2]
+            paper, paper_std = cell.paper.get(score, (math.nan, math.nan))
             yield {
                 **shared,
                 'missing': '',
@@ -208,45 +177,42 @@ def _score_records(results: Results) -> Iterator[Record]:
                 'seeds': ' '.join(map(str, results.seeds)),
                 'base_lr': float(results.settings[name]['model.init_args.base_lr']),
                 **_ends('whole', compared.interval(name, score)),
-                'training_std': 100 * float(pd.Series(values).std()),
+                'training_std': 100 * pd.Series(compared.whole[name][score]).std(),
                 'subsets_mean': 100 * subsets[f'{score}_mean'],
                 'subsets_std': 100 * subsets[f'{score}_std'],
                 **_ends('difference', gain),
                 'differs': gain.excludes_zero if gain else '',
                 **_ends('recovered', share, 1),
-                'floor': 100 * runs[0].floor.get(score, math.nan),
-                'paper': paper[0],
-                'paper_std': paper[1],
+                'floor': 100 * done[name][0].floor.get(score, math.nan),
+                'paper': paper,
+                'paper_std': paper_std,
             }
 
 
 def _zero_shot_records(results: Results) -> Iterator[Record]:
     for test in results.tests:
         name, cell = test.name, test.cell
-        shared = {
-            'row': cell.row,
-            'trained_on': cell.target.lower(),
-            'tested_on': test.tested,
-            'bands': len(test.bands),
-            'known_of_other': test.known,
-            'missing': '',
-        }
+        sensors = {'trained_on': cell.target.lower(), 'tested_on': test.tested}
+        bands = {'bands': len(test.bands), 'known_of_other': test.known}
+        shared = {'row': cell.row, **sensors, **bands, 'missing': ''}
         if name not in results.runs:
-            of_cell = f'its fine-tuning {results.missing.get(cell.name)}'
+            of_cell = f'its fine-tuning: {results.missing.get(cell.name)}'
             yield {**shared, 'missing': results.missing.get(name, of_cell)}
             continue
-        compared, runs = results.compared[cell.target], results.runs[cell.name]
-        for score in (*SCORES, *TUNED):
-            if _have(compared, score, name) and _have(compared, score, cell.name):
-                yield {
-                    **shared,
-                    'score': score,
-                    'seeds': ' '.join(map(str, results.seeds)),
-                    **_ends('whole', compared.interval(name, score)),
-                    **_ends('on_a', compared.interval(cell.name, score)),
-                    **_ends('difference', compared.difference(name, cell.name, score)),
-                    'floor': 100 * runs[0].floor.get(score, math.nan),
-                }
+        compared, floor = (
+            results.compared[cell.target],
+            results.runs[cell.name][0].floor,
+        )
+        for score in SCORES:
+            yield {
+                **shared,
+                'score': score,
+                'seeds': ' '.join(map(str, results.seeds)),
+                **_ends('whole', compared.interval(name, score)),
+                **_ends('on_a', compared.interval(cell.name, score)),
+                **_ends('difference', compared.difference(name, cell.name, score)),
+                'floor': 100 * floor.get(score, math.nan),
+            }
 
 
 def _run_records(results: Results) -> Iterator[Record]:
@@ -260,12 +226,9 @@ def _class_records(results: Results) -> Iterator[Record]:
     for name in results.done:
         runs = results.runs[name]
         tables = [per_class(*_tensors(run), list(run.classes)) for run in runs]
-        columns = [
-            'AP',
-            'F1',
-            *(['F1_tuned'] if _tensors(runs[0])[2] is not None else []),
-        ]
-        means = 100 * pd.concat(tables).groupby(level=0)[columns].mean()
+        means = (
+            100 * pd.concat(tables).groupby(level=0)[['AP', 'F1', 'F1_tuned']].mean()
+        )
         for label, support in tables[0]['support'].items():
             shared = {'cell': name, 'class': label, 'support': int(support)}
             yield {**shared, **means.loc[str(label)]}
@@ -279,24 +242,17 @@ def _country_records(results: Results) -> Iterator[Record]:
             found = []
             for run in runs:
                 scores, labels, cuts = _tensors(run)
-                cuts = 0.5 if cuts is None else cuts
                 found.append(multilabel_scores(scores[chosen], labels[chosen], cuts))
             shared = {'cell': name, 'country': country, 'patches': int(chosen.sum())}
             yield {**shared, **(100 * pd.DataFrame(found).mean())}
 
 
-def _have(compared: Bootstrap, score: str, name: str) -> bool:
-    return score in compared.whole.get(name, {})
-
-
-def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    labels = torch.from_numpy(run.labels.astype(np.int64))
-    cuts = None if run.thresholds is None else torch.tensor(run.thresholds)
-    return torch.from_numpy(run.probabilities), labels, cuts
+def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    labels = torch.from_numpy(run.labels).long()
+    return torch.from_numpy(run.probabilities), labels, torch.tensor(run.thresholds)
 
 
 def _ends(name: str, interval: Interval | None, scale: float = 100) -> Record:
-    found = interval or Interval(math.nan, math.nan, math.nan)
-    values = (found.estimate, found.low, found.high)
     keys = (name, f'{name}_low', f'{name}_high')
+    values = astuple(interval) if interval else (math.nan,) * 3
     return {key: scale * value for key, value in zip(keys, values, strict=True)}

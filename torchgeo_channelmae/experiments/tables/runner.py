@@ -1,8 +1,8 @@
-"""Run trainings as ``torchgeo`` commands, each once, in processes of their own.
+"""Run trainings as ``torchgeo`` commands, each once, in separate processes.
 
-A run is a folder ``NAME`` among the runs, and beside it ``NAME.yaml`` (its settings),
-``NAME.log`` (what it printed) and ``NAME.json`` (how many of its commands are done). So
-a finished run is skipped, and one that was killed continues from its last checkpoint.
+A run is a folder ``NAME`` with, beside it, ``NAME.yaml`` (its settings), ``NAME.log``
+(its output) and ``NAME.json`` (how many of its commands are done). A finished run is
+skipped, and one that was killed continues from its last checkpoint.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from graphlib import TopologicalSorter
@@ -24,30 +24,27 @@ from ...files import whole
 from .plan import Plan, Run
 
 Outcome = dict[str, str | None]
-"""Why each run failed, None if it is done."""
+"""Why each run failed, None if it succeeded."""
 
 _CHILD = [sys.executable, '-m', 'torchgeo_channelmae.experiments.tables.child']
-_OF_BEST = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
+_CHOSEN = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
+"""Setting that a run takes from the best of its candidates, by kind of run."""
 
 
 def check_settings(plan: Plan, folder: Path) -> None:
-    """Check that earlier runs of the same names had the same settings.
-
-    Args:
-        plan: The runs.
-        folder: Folder of all runs.
+    """Check that earlier runs of a plan, in the folder of runs, had the same settings.
 
     Raises:
-        ValueError: If one had others.
+        ValueError: If settings differ.
     """
     for run in plan.runs.values():
         path = folder / f'{run.name}.yaml'
         if not (path.exists() and (folder / run.name).exists()):
             continue  # not run yet, or it failed before training
-        earlier, now = yaml.safe_load(path.read_text()), _plain(run.settings())
+        earlier, now = yaml.safe_load(path.read_text()), run.settings()
         keys = {*earlier, *now}
-        if run.candidates:  # the best one is not yet known
-            keys.discard(_OF_BEST[run.kind])
+        if run.candidates:  # the best one is not known yet
+            keys -= {_CHOSEN[run.kind]}
         differ = [
             f'{key} was {earlier.get(key)}, is now {now.get(key)}'
             for key in sorted(keys)
@@ -56,14 +53,14 @@ def check_settings(plan: Plan, folder: Path) -> None:
         if differ:
             raise ValueError(
                 f'{folder / run.name} has results of other settings: '
-                f'{"; ".join(differ)}. Choose another --out, or restore them.'
+                f'{"; ".join(differ)}. Choose another --out, or restore the settings.'
             )
 
 
 def run_all(
     plan: Plan, folder: Path, jobs: int = 1
 ) -> Iterator[tuple[Run, str | None, float]]:
-    """Run what is not done yet, each run after those that it needs.
+    """Run what is not done yet, each run after the runs it needs.
 
     Args:
         plan: The runs.
@@ -71,8 +68,8 @@ def run_all(
         jobs: Runs at a time.
 
     Yields:
-        Each run when it ends, with why it failed (None if it did not), and its seconds
-        (0 if it was done before).
+        Each run when it ends, with why it failed (None if it succeeded), and its
+        seconds (0 if it was done before).
     """
     sorter = TopologicalSorter({run.name: run.needs for run in plan.runs.values()})
     sorter.prepare()
@@ -93,14 +90,14 @@ def run_all(
 
 
 def _run(run: Run, folder: Path, outcome: Outcome, jobs: int) -> float:
-    """Run the commands of a run that are not done and return the seconds."""
+    """Run the remaining commands of a run and return the seconds."""
     start = time.monotonic()
     done = commands_done(folder, run)
     if done == len(run.commands(folder)):
         return 0.0
     run = _with_best(run, folder, outcome)
     with whole(folder / f'{run.name}.yaml') as path:
-        path.write_text(yaml.safe_dump(_plain(run.settings())))
+        path.write_text(yaml.safe_dump(run.settings()))
     log, last = folder / f'{run.name}.log', folder / run.name / 'last.ckpt'
     for number, command in enumerate(run.commands(folder)[done:], done + 1):
         if command[0] == 'fit' and last.exists():  # it was killed
@@ -114,15 +111,12 @@ def _run(run: Run, folder: Path, outcome: Outcome, jobs: int) -> float:
 
 
 def torchgeo(command: list[str], log: Path, jobs: int = 1) -> int:
-    """Run ``torchgeo`` in a process that ends with this one.
+    """Run ``torchgeo`` in a process that ends with this one, and return its exit code.
 
     Args:
         command: Its arguments.
-        log: File to which its output is appended.
-        jobs: Processes that share the processor.
-
-    Returns:
-        The exit code.
+        log: File to append its output to.
+        jobs: Number of processes that share the CPU.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with log.open('a') as file:
@@ -137,12 +131,12 @@ def torchgeo(command: list[str], log: Path, jobs: int = 1) -> int:
 
 
 def _with_best(run: Run, folder: Path, outcome: Outcome) -> Run:
-    """Give a run the rate, or the weights, of the best of its candidates."""
+    """Return a run with the learning rate or weights of the best candidate."""
     candidates = run.candidates or {}
     done = {name: rate for name, rate in candidates.items() if not outcome[name]}
     for need in run.needs:
         if outcome[need] and (need not in candidates or not done):
-            raise ChildProcessError(f'{need}, which it needs, failed: {outcome[need]}')
+            raise ChildProcessError(f'it needs {need}, which failed: {outcome[need]}')
     if not candidates:
         return run
     best = best_run(done, folder)
@@ -151,7 +145,7 @@ def _with_best(run: Run, folder: Path, outcome: Outcome) -> Run:
     return replace(run, base_lr=done[best])
 
 
-def best_run(names: Mapping[str, float], folder: Path) -> str:
+def best_run(names: Iterable[str], folder: Path) -> str:
     """Return the run with the best last validation score, the first among equals."""
     scores = {name: validation_score(folder / name) for name in names}
     return max(scores, key=lambda name: (not math.isnan(scores[name]), scores[name]))
@@ -172,12 +166,6 @@ def commands_done(folder: Path, run: Run) -> int:
     """Count the commands of a run that are done."""
     path = folder / f'{run.name}.json'
     return int(json.loads(path.read_text())['commands']) if path.exists() else 0
-
-
-def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return settings as they come back from a file."""
-    plain: dict[str, object] = yaml.safe_load(yaml.safe_dump(dict(settings)))
-    return plain
 
 
 def last_line(log: Path) -> str:

@@ -1,13 +1,14 @@
-"""What tables consist of: their cells, their sensors, and how large they are run.
+"""What tables consist of: their cells, their sensors and their presets.
 
 Tables are data in ``specs/*.yaml`` beside this file, presets in ``conf/tables/*.yaml``.
 The paper is "Overlap-Free Modality Generalization in Remote Sensing Foundation Models"
-(Zhambulova et al., EurIPS 2025 workshop REO). Rows that it lacks are controls.
+(Zhambulova et al., EurIPS 2025 workshop REO). Rows that are not in it are controls.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import batched
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ import yaml
 from ...sensors import find
 
 NAMES = ('1', '2', '3', 'labels', 'matrix')
+PRINTED = ('mAP_micro', 'F1_micro')
+"""Scores that the paper prints."""
 SENSORS = ('s2', 'rgb', 's1')
 """Default sensors of the matrix."""
 
@@ -31,7 +34,7 @@ class Cell:
         row: Name of its row.
         title: Title of its row.
         target: Sensor of fine-tuning and test: an overlay of ``conf/paper/bands``, in
-            capitals.
+            upper case.
         pretrain: Overlay of ``conf/paper/bands`` that its pretraining reads, or None.
         overlays: Overlays of ``conf/paper`` over the pretraining, e.g. ``masking/s3``.
         model: Name of a timm model; None for a channel-token encoder.
@@ -40,26 +43,26 @@ class Cell:
         trainable: Parts that are trained.
         reinit: Parts that are reinitialized.
         fraction: Share of the training labels; None for that of the command.
-        scratch: Name of the cell without pretraining that it is compared with.
+        scratch: Name of the cell without pretraining to compare with.
         ceiling: Name of the cell pretrained on the target itself.
-        paper: mAP, its standard deviation, F1 and its standard deviation in percent, as
-            printed; None for a control.
+        paper: For each score of :data:`PRINTED` its value and standard deviation in
+            percent, as printed; empty for a control.
     """
 
     row: str
     title: str
     target: str
     pretrain: str | None = None
-    overlays: tuple[str, ...] = ()
+    overlays: Sequence[str] = ()
     model: str | None = None
     patch: int = 16
     weights: str | None = None
     trainable: str = 'all'
-    reinit: tuple[str, ...] = ()
+    reinit: Sequence[str] = ()
     fraction: float | None = None
     scratch: str | None = None
     ceiling: str | None = None
-    paper: tuple[float, ...] | None = None
+    paper: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -83,8 +86,8 @@ class Table:
 
     @property
     def printed(self) -> list[str]:
-        """Names of the rows that the paper has; the others are controls."""
-        return list({cell.row: 0 for cell in self.cells.values() if cell.paper})
+        """Names of the rows in the paper; the others are controls."""
+        return list(dict.fromkeys(c.row for c in self.cells.values() if c.paper))
 
 
 def read_table(
@@ -141,16 +144,16 @@ def _per_fraction(
 def _read_cells(
     row: str, values: dict[str, Any], targets: Sequence[str]
 ) -> Iterator[Cell]:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    paper, targets = values.pop('paper', {}), values.pop('targets', targets)
-    for target in targets:
-        others: dict[str, Any] = {
+    paper = values.get('paper', {})
+    for target in values.pop('targets', targets):
+        compared: dict[str, Any] = {
             key: f'{values[key].format(target=target.lower())}:{target}'
             for key in ('scratch', 'ceiling')
             if key in values
         }
-        printed = tuple(paper[target]) if target in paper else None
-        yield Cell(row=row, target=target, paper=printed, **(values | others))
+        printed = dict(zip(PRINTED, batched(paper.get(target, ()), 2), strict=False))
+        own = {'row': row, 'target': target, 'paper': printed}
+        yield Cell(**(values | compared | own))
 
 
 def title_of(sensor: str) -> str:
@@ -159,38 +162,43 @@ def title_of(sensor: str) -> str:
 
 
 def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
-    """Return the names of a sensor's bands.
-
-    Args:
-        sensor: Name of an overlay in the folder ``bands``.
-        overlays: The folder that contains it.
+    """Return the names of a sensor's bands, from ``overlays/bands/SENSOR.yaml``.
 
     Raises:
         ValueError: If there is no such overlay, or it names no bands.
     """
     path = overlays / 'bands' / f'{sensor}.yaml'
     known = sorted(each.stem for each in path.parent.glob('*.yaml'))
-    if sensor not in known or sensor != sensor.lower():  # targets are in capitals
+    if sensor not in known or sensor != sensor.lower():  # targets are in upper case
         raise ValueError(
-            f'There is no sensor {sensor!r}. The overlays in {path.parent} are '
-            f'{", ".join(known)}; add one, named in small letters, for other bands.'
+            f'There is no sensor {sensor!r}. Choose from the overlays in {path.parent} '
+            f'({", ".join(known)}), or add one, named in lower case.'
         )
-    try:
-        bands = yaml.safe_load(path.read_text())['data']['init_args']['bands']
-    except (KeyError, TypeError):
-        raise ValueError(f'{path} names no bands. Give data.init_args.bands.') from None
+    bands = flat(yaml.safe_load(path.read_text())).get('data.init_args.bands')
+    if bands is None:
+        raise ValueError(f'{path} names no bands. Give data.init_args.bands.')
     return tuple(bands)
 
 
 def has_radar(sensor: str, overlays: Path) -> bool:
     """Return whether a sensor has a band without a wavelength, unlike optical data."""
-    found = [find(band) for band in bands_of(sensor, overlays)]
-    return any(band is not None and band.wavelength is None for band in found)
+    found = filter(None, map(find, bands_of(sensor, overlays)))
+    return any(band.wavelength is None for band in found)
+
+
+def flat(values: Any, prefix: str = '') -> dict[str, Any]:
+    """Flatten nested mappings to dotted names; lists are values."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f'{prefix}.{key}' if prefix else str(key))
+    return found
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What the runs of a table have in common.
+    """The configurations, seeds and learning rates that all runs of a table share.
 
     Attributes:
         name: Its name.
@@ -205,48 +213,48 @@ class Preset:
         base_lrs: Learning rates tried for every cell at the first seed.
         fractions: Shares of the labels in the table of label efficiency.
         downloads: Whether cells with published weights are run.
-        needs: Descriptions of the data that ``--root``, ``--pretrain-root`` and
-            ``--shares`` have to name.
+        needs: Descriptions of the data to pass as ``root``, ``pretrain_root`` and
+            ``shares``.
         overlays: Folder of the overlays that cells name.
     """
 
     name: str
     about: str
-    pretrain: tuple[Path, ...]
-    ceiling: tuple[Path, ...]
-    finetune: tuple[Path, ...]
+    pretrain: Sequence[Path]
+    ceiling: Sequence[Path]
+    finetune: Sequence[Path]
     model: str
-    seeds: tuple[int, ...]
+    seeds: Sequence[int]
     pretrainings: Literal['each', 'first']
-    base_lrs: tuple[float, ...]
-    fractions: tuple[float, ...]
+    base_lrs: Sequence[float]
+    fractions: Sequence[float]
     downloads: bool
     needs: Mapping[str, str]
     overlays: Path
 
 
 def read_preset(name: str, conf: Path) -> Preset:
-    """Read ``tables/NAME.yaml``.
-
-    Args:
-        name: Name of the preset.
-        conf: Folder of the configurations.
+    """Read ``tables/NAME.yaml`` in the folder of the configurations.
 
     Raises:
-        ValueError: If there is no such preset, or its keys are not the expected ones.
+        ValueError: If there is no such preset, or keys are missing or unknown.
     """
     path = conf / 'tables' / f'{name}.yaml'
     if not path.is_file():
         known = ', '.join(sorted(each.stem for each in path.parent.glob('*.yaml')))
-        hint = f'Choose {known}.' if known else 'Give the folder conf with --conf.'
-        raise ValueError(f'There is no preset {name!r} in {path.parent}. {hint}')
+        raise ValueError(
+            f'There is no preset {name!r} in {path.parent}. Choose one of those there '
+            f'({known or "none"}), or another folder by --conf.'
+        )
     values = yaml.safe_load(path.read_text())
     expected = {field.name for field in fields(Preset)} - {'name', 'overlays'}
     if unlike := sorted(expected ^ set(values)):
-        raise ValueError(f'{path} lacks or has too much: {", ".join(unlike)}.')
-    for key, value in values.items():
-        if key in ('pretrain', 'ceiling', 'finetune'):
-            value = [Path(os.path.normpath(path.parent / each)) for each in value]
-        values[key] = tuple(value) if isinstance(value, list) else value
+        raise ValueError(
+            f'{path} has missing or unknown keys: {", ".join(unlike)}. Compare it with '
+            f'conf/tables/sample.yaml.'
+        )
+    for key in ('pretrain', 'ceiling', 'finetune'):
+        paths = [os.path.normpath(path.parent / each) for each in values[key]]
+        values[key] = [Path(each) for each in paths]
     values['about'] = ' '.join(values['about'].split())
     return Preset(name=name, overlays=conf / 'paper', **values)

@@ -1,4 +1,4 @@
-"""Zero-shot tests: fine-tuned heads on sensors that they were not trained on."""
+"""Zero-shot tests: fine-tuned heads on bands of sensors not seen in fine-tuning."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ class ZeroShotTest:
     Attributes:
         cell: The cell.
         other: Name of B, which has bands that A lacks.
-        joined: Whether the test reads A and B; else only B.
-        bands: What it reads.
+        joined: Whether the test reads A and B, or only B.
+        bands: Bands that the test reads.
         added: Number of bands of B that A lacks.
-        known: How many of these the pretraining read; the others start as
-            ``fresh_bands`` of the configuration says.
+        known: How many of these were pretrained on; ``fresh_bands`` of the
+            configuration initializes the others.
     """
 
     cell: Cell
@@ -44,7 +44,7 @@ class ZeroShotTest:
 def zero_shot_tests(
     table: Table, sensors: Sequence[str], overlays: Path
 ) -> Iterator[ZeroShotTest]:
-    """Yield the tests of all pretrained cells on sensors with bands that theirs lack.
+    """Yield the tests of all pretrained cells on sensors with additional bands.
 
     Args:
         table: The table of the sensors.
@@ -52,8 +52,8 @@ def zero_shot_tests(
         overlays: The folder that contains the folder ``bands``.
 
     Yields:
-        For each cell and sensor the test on both and, before it if the two have no
-        band in common, that on the sensor by itself.
+        For each cell and sensor the test on both, preceded by the test on the sensor
+        alone if the two have no band in common.
     """
     bands = {sensor: bands_of(sensor, overlays) for sensor in sensors}
     for cell in table.cells.values():
@@ -70,15 +70,8 @@ def zero_shot_tests(
 
 
 def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) -> Plan:
-    """Add zero-shot tests to a plan.
-
-    Args:
-        plan: The plan with the fine-tunings; other cells are not tested.
-        tests: The tests.
-        preset: How large the table is run.
-    """
-    runs, by_cell = dict(plan.runs), dict(plan.by_cell)
-    left_out = dict(plan.left_out)
+    """Add the zero-shot tests of the cells in a plan to the plan."""
+    runs, by_cell, left_out = dict(plan.runs), dict(plan.by_cell), dict(plan.left_out)
     for test in tests:
         cell = test.cell
         if cell.name not in plan.by_cell:
@@ -90,10 +83,10 @@ def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) ->
             )
             continue
         tried = plan.tried[cell.name]
-        added = [_run(test, runs[name], preset) for name in plan.by_cell[cell.name]]
+        tuned = [*list(tried)[:1], *plan.by_cell[cell.name]]
+        added = [_run(test, runs[name], preset) for name in tuned]
         if tried:
-            first = _run(test, runs[next(iter(tried))], preset)
-            added.insert(0, replace(first, start=None, candidates=tried))
+            added[0] = replace(added[0], start=None, candidates=tried)
         runs |= {run.name: run for run in added}
         by_cell[test.name] = [run.name for run in added]
     return replace(plan, runs=runs, by_cell=by_cell, left_out=left_out)
@@ -107,12 +100,11 @@ def _run(test: ZeroShotTest, tuned: Run, preset: Preset) -> Run:
         'model.init_args.bands': bands,
         'data.init_args.bands': bands,
     }
-    return Run(
-        kind='unchanged',
-        label=f'{tuned.label}-on-{test.tested}',
-        seed=tuned.seed,
-        configs=(*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
-        options=options,
-        start=tuned.name,
-        embeddings=tuned.start,
+    run = Run(
+        'unchanged',
+        f'{tuned.label}-on-{test.tested}',
+        tuned.seed,
+        (*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
+        options,
     )
+    return replace(run, start=tuned.name, embeddings=tuned.start)
