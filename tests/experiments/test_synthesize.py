@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import rasterio
 from safetensors.numpy import load
+from torchgeo_channelmae.datasets.layout import archive_table, band_file, read_band
 
 from torchgeo_channelmae import cli
 from torchgeo_channelmae.datasets.bigearthnet import BigEarthNetLMDB
-from torchgeo_channelmae.datasets.layout import archive_table, band_file, read_band
 from torchgeo_channelmae.datasets.metadata import read_table, table_note
 from torchgeo_channelmae.datasets.records import environment
 from torchgeo_channelmae.experiments import synthesize as module

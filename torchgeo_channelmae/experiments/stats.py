@@ -14,7 +14,7 @@ from jsonargparse.typing import PositiveInt
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..config import ClassSpec
+from ..config import ClassSpec, build
 from ..datamodules.base import ChannelDataModule
 from ..datamodules.common import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
@@ -94,7 +94,8 @@ def stats(
         datamodule, _ = read_datamodule(configs, given)
     else:
         kind = GeoPretrainingDataModule if geo else PretrainingDataModule
-        datamodule = kind(dataset=dataset, val_fraction=0, **given)
+        given |= {'dataset': dataset, 'val_fraction': 0}
+        datamodule = build({'init_args': given}, 'data', kind)
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
             f'data of {training} is {type(datamodule).__name__}. Use a configuration '
