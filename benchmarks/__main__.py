@@ -3,7 +3,7 @@
     uv run python -m benchmarks [--only pretraining finetuning] [--out FOLDER]
 
 Times alternate between ours, two references with the same weights and loss, and the
-peers' own code where `--peer` names a checkout of it; medians are told. Without
+peers' own code where `--peer` names a checkout of it; the report has medians. Without
 --model, --patch, --bands, --mask, --batch and --precision, a set of rows that differ in
 one thing at a time; with some of them, all combinations.
 """
@@ -11,21 +11,20 @@ one thing at a time; with some of them, all combinations.
 import argparse
 import statistics
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from torchgeo_channelmae.callbacks.folders import move_aside
+from torchgeo_channelmae.files import move_aside
 
-from . import arguments, memory, peak, report
-from .cases import PARTS, Case, default_cases, product_cases, quick_cases
-from .peers import MARKS, make_peer, name_of, recognise
-from .peers import PARTS as PEER_PARTS
+from . import cases as rows
+from . import data, memory, report, timing
+from .cases import PARTS, STEPS, Case
+from .peers import PEERS, make_peer, name_of, recognise
 from .steps import Steps, make_steps
-from .timing import alternate, autocast
 
 CHOICES = ('model', 'patch', 'bands', 'mask', 'batch', 'precision')
 TOLERANCE = {'fp32': 1e-4, 'bf16': 2e-2}
@@ -39,55 +38,34 @@ def parse() -> argparse.Namespace:
     add('--only', nargs='+', choices=PARTS, help='parts to measure')
     add('--model', nargs='+', choices=['tiny', 'small', 'base', 'large'])
     add('--patch', nargs='+', type=int, choices=[8, 16])
-    add('--bands', nargs='+', type=arguments.positive)
+    add('--bands', nargs='+', type=rows.positive)
     add('--mask', nargs='+', type=float)
-    add('--batch', nargs='+', type=arguments.positive)
+    add('--batch', nargs='+', type=rows.positive)
     add('--precision', nargs='+', choices=['fp32', 'bf16'])
-    add(
-        '--size',
-        type=arguments.positive,
-        default=128,
-        help='side of the image in pixels',
-    )
-    add('--decoder-depth', type=arguments.positive, default=4)
-    add(
-        '--decoder-heads', type=arguments.positive, default=8, help='SpectralGPT has 16'
-    )
+    add('--size', type=rows.positive, default=128, help='side of the image in pixels')
+    add('--decoder-depth', type=rows.positive, default=4)
+    add('--decoder-heads', type=rows.positive, default=8, help='SpectralGPT has 16')
     add('--option', nargs='+', default=[], metavar='KEY=VALUE', help='of the task')
     add('--compile', action='store_true', help='compile all variants')
-    add('--device', default='cpu', type=arguments.device, help='cpu or cuda')
+    add('--device', default='cpu', type=rows.device, help='cpu or cuda')
     add('--peer', nargs='+', type=Path, default=[], metavar='PATH')
-    add(
-        '--rounds',
-        type=arguments.positive,
-        default=5,
-        help='timed runs of each variant',
-    )
+    add('--rounds', type=rows.positive, default=5, help='timed runs of each variant')
     add('--no-memory', action='store_true', help='leave out the peak memory of rows')
     add('--memory-by-tokens', action='store_true', help='192 to 12,288 tokens, a line')
-    add(
-        '--out',
-        type=Path,
-        default=Path('benchmark'),
-        help='folder of the report; an older one is moved aside',
-    )
+    out = 'folder of the report; an older one is moved aside'
+    add('--out', type=Path, default=Path('benchmark'), help=out)
     add('--compare', type=Path, metavar='OLD.json', help='flag what got 10 %% slower')
-    add('--report', type=Path, metavar='NEW.json', help='compare it, measure nothing')
     add('--quick', action='store_true', help='tiny models, one round: does it run?')
     add('--memory-of', help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.report and not options.compare:
-        parser.error('--report needs --compare OLD.json: it says what to compare with.')
-    for path in options.peer:
-        try:
-            recognise(path)
-        except ValueError as error:
-            parser.error(str(error))
-    return options
+    return parser.parse_args()
 
 
 def choose_cases(options: argparse.Namespace) -> list[Case]:
-    """Turn options into rows."""
+    """Turn options into rows.
+
+    Raises:
+        ValueError: If none is left.
+    """
     pairs = (text.partition('=')[::2] for text in options.option)
     shared = Case(
         size=options.size,
@@ -97,15 +75,17 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
         decoder_heads=options.decoder_heads,
         options=tuple((key, yaml.safe_load(value)) for key, value in pairs),
     )
-    given = {name: getattr(options, name) for name in CHOICES}
-    given = {name: values for name, values in given.items() if values}
+    given = {name: values for name in CHOICES if (values := getattr(options, name))}
     if options.quick:
-        cases = quick_cases(shared)
+        cases = rows.quick_cases(shared)
     elif given:
-        cases = product_cases(shared, {'part': options.only or PARTS[:2], **given})
+        cases = rows.product_cases(shared, {'part': options.only or STEPS, **given})
     else:
-        cases = default_cases(shared)
-    return [case for case in cases if case.part in (options.only or PARTS)]
+        cases = rows.default_cases(shared)
+    cases = [case for case in cases if case.part in (options.only or PARTS)]
+    if not cases:
+        raise ValueError('No row is left to measure: give another part after --only.')
+    return cases
 
 
 def check_losses(case: Case, steps: Steps) -> dict[str, float]:
@@ -114,7 +94,7 @@ def check_losses(case: Case, steps: Steps) -> dict[str, float]:
     Raises:
         ValueError: If two differ.
     """
-    with torch.no_grad(), autocast(case):
+    with torch.no_grad(), timing.autocast(case):
         found = {name: float(loss()) for name, loss in steps.loss.items()}
     values = list(found.values())
     if values and max(values) - min(values) > TOLERANCE[case.precision] * max(values):
@@ -124,14 +104,10 @@ def check_losses(case: Case, steps: Steps) -> dict[str, float]:
     return found
 
 
-def time_variants(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Time the variants of a row; what they hold is free again at the end."""
-    if case.part == 'data':
-        from .data import make_steps as data_steps
-
-        steps = data_steps(case.batch, case.bands)
-    else:
-        steps = make_steps(case)
+def measure(case: Case, options: argparse.Namespace, peak: float) -> dict[str, Any]:
+    """Measure one row."""
+    is_data = case.part == 'data'
+    steps = data.make_steps(case.batch, case.bands) if is_data else make_steps(case)
     losses = check_losses(case, steps)
     owners: dict[str, Path | None] = dict.fromkeys(steps.run)
     for path in options.peer:
@@ -141,72 +117,52 @@ def time_variants(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             steps.facts += theirs.facts
             owners |= dict.fromkeys(theirs.run, path)
     rounds = 1 if options.quick else options.rounds
-    taken = alternate(steps.run, rounds, case.device)
-    return {
-        'owners': owners,
-        'losses': losses,
-        'flops': steps.flops,
-        'facts': steps.facts,
-        'seconds': taken,
-        'median': {name: statistics.median(values) for name, values in taken.items()},
-    }
-
-
-def measure(case: Case, options: argparse.Namespace, peaks: dict[str, Any]) -> Any:
-    """Measure one row."""
-    row = time_variants(case, options)
-    owners, held = row.pop('owners'), {}
-    if not options.no_memory and case.part in ('pretraining', 'finetuning'):
-        for name, path in owners.items():
-            try:
-                held[name] = memory.of_process(case, name, path)
-            except RuntimeError as error:
-                row['facts'].append(str(error))
-    row |= {
+    seconds = timing.alternate(steps.run, rounds, case.device)
+    names = [name for name, peer in PEERS.items() if peer.part == case.part]
+    row: dict[str, Any] = {
         'name': case.name,
         'case': asdict(case),
         'batch': case.batch,
         'tokens': case.tokens,
-        'memory': held,
-        'peer_missing': missing_peer(case, owners),
+        'losses': losses,
+        'flops': steps.flops,
+        'facts': steps.facts,
+        'seconds': seconds,
+        'median': {name: statistics.median(found) for name, found in seconds.items()},
+        'memory': {},
+        'peer_missing': next((name for name in names if name not in owners), None),
     }
-    row['columns'] = report.derive(row, peaks[case.precision]['measured'])
-    return row
-
-
-def missing_peer(case: Case, measured: Any) -> str | None:
-    """Name the peer that has such a step, where no checkout of it was given."""
-    names = [name for name in MARKS if PEER_PARTS[name] == case.part]
-    return next((name for name in names if name not in measured), None)
+    del steps  # so that its memory is free for the processes
+    if not options.no_memory and case.part in STEPS:
+        for name, owner in owners.items():
+            try:
+                row['memory'][name] = memory.of_process(case, name, owner)
+            except RuntimeError as error:
+                row['facts'].append(str(error))
+    return row | {'columns': report.derive(row, peak)}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure all rows; the report is written anew after each, so none is lost."""
+    """Measure all rows; the report is written after each, so none is lost."""
+    for path in options.peer:
+        recognise(path)
     cases = choose_cases(options)
-    if not cases:
-        raise ValueError('No row is left to measure: give another part after --only.')
-    older = move_aside(options.out)
-    if older is not None:
+    if older := move_aside(options.out):
         print(f'The report of before is {older} now.', file=sys.stderr)
-    sides = (256,) if options.quick else peak.SIDES
+    sides = (256,) if options.quick else timing.SIDES
     peaks = {
-        precision: {
-            'measured': peak.measure(precision, options.device, sides=sides),
-            'vendor': peak.vendor(precision, options.device),
-        }
+        precision: timing.best_product(precision, options.device, sides)
         for precision in dict.fromkeys(case.precision for case in cases)
     }
     made: dict[str, Any] = {'machine': report.machine(options.device), 'peaks': peaks}
     made['rows'] = []
     for number, case in enumerate(cases, start=1):
         print(f'{number} of {len(cases)}: {case.name}', file=sys.stderr, flush=True)
-        made['rows'].append(measure(case, options, peaks))
+        made['rows'].append(measure(case, options, peaks[case.precision]))
         report.write(made, options.out)
     if options.memory_by_tokens:
         sides = (32, 64) if options.quick else memory.SIDES
-        found = memory.by_tokens(cases[0], sides)
-        name = replace(cases[0], batch=1).name
-        made['memory_by_tokens'] = {'name': name, **found}
+        made['memory_by_tokens'] = memory.by_tokens(cases[0], sides)
         report.write(made, options.out)
     return made
 
@@ -219,15 +175,13 @@ def main() -> int:
         return 0
     try:
         old = report.read(options.compare) if options.compare else None
-        new = report.read(options.report) if options.report else run(options)
-        told, slower = report.compare(old, new) if old else ('', False)
+        new = run(options)
+        print(report.markdown(new))
+        text, slower = report.compare(old, new) if old else ('', False)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    if not options.report:
-        print(report.markdown(new))
-    if told:
-        print(told)
+    print(text)
     return int(slower)
 
 

@@ -10,32 +10,22 @@ and the tests. Reading data is not: see the part `data` of `python -m benchmarks
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from torchgeo_channelmae.experiments.tables.definitions import table
-from torchgeo_channelmae.experiments.tables.plan import (
-    Data,
-    Run,
-    check_configs,
-    make_plan,
-)
-from torchgeo_channelmae.experiments.tables.presets import read_preset
+from torchgeo_channelmae.experiments.tables.plan import Data, Run, make_plan
+from torchgeo_channelmae.experiments.tables.spec import read_preset, read_table
 
-from . import arguments, memory, peak, report
-from .cases import Case
-from .steps import OURS, finetuning, make_batch, make_task, pretraining
-from .timing import alternate, autocast
+from . import memory, report, timing
+from .cases import Case, device, positive
+from .steps import OURS, make_batch, make_steps, make_task
 
 PATCHES = {'train': 237_871, 'val': 122_342, 'test': 119_825}
 """Patches of the splits of BigEarthNet v2."""
@@ -55,9 +45,9 @@ class Work:
     """
 
     case: Case
-    trainings: int
-    trained: int
-    evaluated: int
+    trainings: int = 0
+    trained: int = 0
+    evaluated: int = 0
 
 
 def count_work(
@@ -73,23 +63,23 @@ def count_work(
     Returns:
         :class:`Work` of each kind.
     """
-    trainings: Counter[Case] = Counter()
-    trained: Counter[Case] = Counter()
-    evaluated: Counter[Case] = Counter()
+    works: dict[Case, Work] = {}
     for run in runs:
         settings = run.settings()
         case, epochs = case_of(run.kind, settings, shared), settings[EPOCHS]
-        trainings[case] += 1
-        if run.kind == 'pretrain':
-            trained[case] += epochs * patches['pretrain']
-            continue
-        share = settings.get('data.init_args.train_fraction', 1.0)
-        trained[case] += epochs * round(share * patches['train'])
-        evaluated[case] += epochs * patches['val'] + patches['test']
-    return [
-        Work(case, number, trained[case], evaluated[case])
-        for case, number in trainings.items()
-    ]
+        trained, evaluated = epochs * patches['pretrain'], 0
+        if run.kind != 'pretrain':
+            share = settings.get('data.init_args.train_fraction', 1.0)
+            trained = epochs * round(share * patches['train'])
+            evaluated = epochs * patches['val'] + patches['test']
+        work = works.get(case, Work(case))
+        works[case] = replace(
+            work,
+            trainings=work.trainings + 1,
+            trained=work.trained + trained,
+            evaluated=work.evaluated + evaluated,
+        )
+    return list(works.values())
 
 
 def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
@@ -98,29 +88,33 @@ def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
     Raises:
         ValueError: If the model is not one of ours.
     """
-    name = settings['model.init_args.model']
-    found = re.fullmatch(r'channelmae_(\w+)_patch(\d+)', name)
+    own = {
+        key.removeprefix('model.init_args.'): value
+        for key, value in settings.items()
+        if key.startswith('model.init_args.')
+    }
+    found = re.fullmatch(r'channelmae_(\w+)_patch(\d+)', own['model'])
     if found is None:
         raise ValueError(
-            f'{name} is no ChannelMAE model: give a row of those with --row.'
+            f'{own["model"]} is no ChannelMAE model: give a row of those with --row.'
         )
     case = replace(
         shared,
         part='pretraining' if kind == 'pretrain' else 'finetuning',
         model=found[1],
         patch=int(found[2]),
-        bands=settings['model.init_args.in_channels'],
-        size=settings['model.init_args.size'],
+        bands=own['in_channels'],
+        size=own['size'],
     )
     if kind != 'pretrain':
         return case
-    share = settings.get('model.init_args.decode_share', 1.0)
+    share = own.get('decode_share', 1.0)
     return replace(
         case,
-        mask=settings['model.init_args.mask_ratio'],
-        decoder_dim=settings['model.init_args.decoder_dim'],
-        decoder_depth=settings['model.init_args.decoder_depth'],
-        decoder_heads=settings['model.init_args.decoder_num_heads'],
+        mask=own['mask_ratio'],
+        decoder_dim=own['decoder_dim'],
+        decoder_depth=own['decoder_depth'],
+        decoder_heads=own['decoder_num_heads'],
         options=(('decode_share', share),) if share < 1 else (),
     )
 
@@ -128,81 +122,54 @@ def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
 def measure(work: Work, rounds: int) -> dict[str, Any]:
     """Time a step and a forward pass, and add up hours and operations."""
     case = work.case
-    task, optimizer = make_task(case)
-    batch = make_batch(case)
-    make = pretraining if case.part == 'pretraining' else finetuning
-    steps = make(case, task, optimizer, batch)
-    times = {'step': steps.run[OURS]}
-    if work.evaluated:
-        times['forward'] = evaluation(task, batch['image'], case)
-    taken = alternate(times, rounds, case.device)
-    median = {name: statistics.median(values) for name, values in taken.items()}
-    per_patch = (steps.flops or 0) / case.batch  # two thirds of it are backward
-    operations = per_patch * (work.trained + work.evaluated / 3)
-    del task, optimizer, steps, times
-    held = memory.of_process(case, OURS)
-    rate = {name: case.batch / seconds for name, seconds in median.items()}
-    seconds = work.trained / rate['step']
-    if work.evaluated:
-        seconds += work.evaluated / rate['forward']
+    rate, flops = rates(case, rounds)
+    seconds = work.trained / rate['step'] + work.evaluated / rate['forward']
     return {
-        'name': case.name,
-        'trainings': work.trainings,
-        'trained': work.trained,
-        'evaluated': work.evaluated,
-        'patches_per_second': rate,
-        'memory': held,
-        'hours': seconds / 3600,
-        'flops': operations,
+        'work': work,
+        'rate': rate,
+        'memory': memory.of_process(case, OURS),
+        'hours': seconds / 3600,  # two thirds of the operations are backward
+        'flops': flops / case.batch * (work.trained + work.evaluated / 3),
     }
 
 
-def evaluation(task: Any, image: Tensor, case: Case) -> Any:
-    """Make a forward pass as validation and test do it; nothing is dropped out."""
+def rates(case: Case, rounds: int) -> tuple[dict[str, float], int]:
+    """Measure patches per second of a step and a forward pass, and FLOP of a step."""
+    task, optimizer = make_task(case)
+    steps, image = make_steps(case, (task, optimizer)), make_batch(case)['image']
 
-    @torch.inference_mode()
-    def forward() -> Tensor:
-        with autocast(case):
-            logits: Tensor = task.model(image)
-        return logits
+    def forward() -> None:  # as validation and test do it
+        with torch.inference_mode(), timing.autocast(case):
+            task.model(image)
 
-    return forward
+    times = {'step': steps.run[OURS], 'forward': forward}
+    found = timing.alternate(times, rounds, case.device)
+    rate = {name: case.batch / statistics.median(one) for name, one in found.items()}
+    return rate, steps.flops or 0
 
 
-def markdown(made: Mapping[str, Any]) -> str:
-    """Write the costs for people."""
-    rows, peaks = made['work'], made['peak']
-    device = made['machine']['gpu'] or made['machine']['processor']
+def markdown(rows: list[dict[str, Any]], peak: float) -> str:
+    """Write the costs for people, beside the peak of the machine in FLOP/s."""
     lines = [
-        f'{made["about"]}, on {device}',
-        '',
         '| step | trainings | patches trained on | evaluated | trained on, patches/s | '
         'evaluated, patches/s | peak memory, MiB | EFLOP | hours |',
         '| -- | --: | --: | --: | --: | --: | --: | --: | --: |',
     ]
     for row in rows:
-        rate = row['patches_per_second']
-        values = [
-            row['name'],
-            f'{row["trainings"]}',
-            f'{row["trained"]:,}',
-            f'{row["evaluated"]:,}',
-            f'{rate["step"]:.4g}',
-            report.scaled(rate.get('forward'), 1, '.4g'),
-            f'{row["memory"] / 2**20:,.0f}',
-            f'{row["flops"] / 1e18:.3g}',
-            f'{row["hours"]:,.4g}',
-        ]
-        lines.append(f'| {" | ".join(values)} |')
-    hours = sum(row['hours'] for row in rows)
-    work = sum(row['flops'] for row in rows)
-    share = work / (3600 * hours * peaks)
-    lines += [
-        '',
-        f'In all {hours:,.4g} hours and {work / 1e18:.3g} EFLOP: {100 * share:.0f} % '
-        f'of the {peaks / 1e12:.4g} TFLOP/s of the best square product.',
-    ]
-    return '\n'.join(lines) + '\n'
+        work, rate = row['work'], row['rate']
+        lines.append(
+            f'| {work.case.name} | {work.trainings} | {work.trained:,} | '
+            f'{work.evaluated:,} | {rate["step"]:.4g} | '
+            f'{rate["forward"]:.4g} | '
+            f'{row["memory"] / 2**20:,.0f} | {row["flops"] / 1e18:.3g} | '
+            f'{row["hours"]:,.4g} |'
+        )
+    hours, flops = (sum(row[key] for row in rows) for key in ('hours', 'flops'))
+    share = flops / (3600 * hours * peak)
+    return '\n'.join(lines) + (
+        f'\n\nIn all {hours:,.4g} hours and {flops / 1e18:.3g} EFLOP: {share:.0%} of '
+        f'the {peak / 1e12:.4g} TFLOP/s of the best square product.\n'
+    )
 
 
 def main() -> None:
@@ -212,64 +179,52 @@ def main() -> None:
     add('--row', default='s2-p16', help='of table 1')
     add('--overlay', nargs='+', default=[], help='of conf/paper, over pretraining')
     add('--conf', type=Path, default=Path('conf'), help='folder of the configurations')
-    add('--batch', type=arguments.positive, default=8, help='patches of a step')
+    add('--batch', type=positive, default=8, help='patches per step')
     add('--precision', default='fp32', choices=['fp32', 'bf16'])
-    add('--device', default='cpu', type=arguments.device, help='cpu or cuda')
+    add('--device', default='cpu', type=device, help='cpu or cuda')
     add('--compile', action='store_true', help='as conf/compile.yaml does')
-    add(
-        '--pretrain-patches',
-        type=arguments.positive,
-        default=PATCHES['train'],
-        help='of an epoch',
-    )
-    add('--rounds', type=arguments.positive, default=5, help='timed runs of each step')
-    add('--json', type=Path, help='file for the figures')
+    patches = PATCHES['train']
+    add('--pretrain-patches', type=positive, default=patches, help='of an epoch')
+    add('--rounds', type=positive, default=5, help='timed runs of each step')
     options = parser.parse_args()
     try:
-        made = cost(options)
+        works = plan(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(markdown(made))
-    if options.json:
-        options.json.write_text(json.dumps(made, indent=1))
+    about = ', '.join([f'Row {options.row} of table 1', *options.overlay])
+    machine = report.machine(options.device)
+    peak = timing.best_product(options.precision, options.device)
+    rows = []
+    for work in works:
+        print(work.case.name, file=sys.stderr, flush=True)
+        rows.append(measure(work, options.rounds))
+    print(f'{about}, on {machine["gpu"] or machine["processor"]}\n')
+    print(markdown(rows, peak))
 
 
-def cost(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what a row costs.
+def plan(options: argparse.Namespace) -> list[Work]:
+    """Plan a row.
 
     Raises:
         ValueError: If there is no such row, or its encoder is not ours.
         FileNotFoundError: If a configuration is missing.
     """
     preset = read_preset('paper', options.conf)
-    runs = make_plan(
-        table('1'), preset, preset.seeds, Data(), only=[options.row]
-    ).runs.values()
+    made = make_plan(
+        read_table('1'), preset, preset.seeds, Data(), only=[options.row]
+    )
     overlays = tuple(preset.overlays / f'{name}.yaml' for name in options.overlay)
-    planned = [
+    runs = [
         replace(run, configs=run.configs + overlays) if run.kind == 'pretrain' else run
-        for run in runs
+        for run in made.runs.values()
     ]
-    for run in planned:
-        check_configs(run)
     shared = Case(
         batch=options.batch,
         precision=options.precision,
         device=options.device,
         compile=options.compile,
     )
-    patches = PATCHES | {'pretrain': options.pretrain_patches}
-    works = count_work(planned, shared, patches)
-    made: dict[str, Any] = {
-        'about': ', '.join([f'Row {options.row} of table 1', *options.overlay]),
-        'machine': report.machine(options.device),
-        'peak': peak.measure(options.precision, options.device),
-        'work': [],
-    }
-    for work in works:
-        print(work.case.name, file=sys.stderr, flush=True)
-        made['work'].append(measure(work, options.rounds))
-    return made
+    return count_work(runs, shared, PATCHES | {'pretrain': options.pretrain_patches})
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Peak memory, each variant in a process of its own."""
+"""Peak memory, each variant in a process of its own, and activations by tokens."""
 
 import json
 import subprocess
@@ -8,66 +8,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from .cases import Case
 from .peers import make_peer
 from .steps import OURS, make_batch, make_steps, make_task, task_loss
-from .timing import autocast, held_memory, peak_memory
+from .timing import autocast, resident
 
 #: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
 SIDES = (64, 128, 256, 512)
 
 
-def steps_peak(case: Case, variant: str, peer: Path | None) -> int:
-    """Make a variant in this process, run two steps, and return what they took.
-
-    Weights, gradients, optimizer and activations, in bytes: the peak less what the
-    imports hold.
-    """
-    before = held_memory(case.device)
-    steps = make_peer(peer, case) if peer else make_steps(case)
-    for _ in range(2):  # the second has the optimizer's state beside the activations
-        steps.run[variant]()
-    return peak_memory(case.device) - before
-
-
 def of_process(case: Case, variant: str, peer: Path | None = None) -> int:
-    """Measure the peak of a variant in a process of its own, in bytes.
+    """Measure the peak of two steps of a variant in a process of its own, in bytes.
+
+    Weights, gradients, optimizer and activations: the peak less what imports hold.
 
     Raises:
         RuntimeError: If the process fails, out of memory for example.
     """
-    asked = {
-        'case': asdict(case),
-        'variant': variant,
-        'peer': None if peer is None else str(peer),
-    }
-    done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks', '--memory-of', json.dumps(asked)],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, '-m', 'benchmarks', '--memory-of']
+    command.append(request(case, variant, peer))
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ['killed'])[-1]
         raise RuntimeError(f'Memory of {variant}, {case.name}: {last}')
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def answer(asked: str) -> None:
-    """Do what :func:`of_process` asks, in the new process."""
-    request = json.loads(asked)
-    options = tuple((key, value) for key, value in request['case'].pop('options'))
-    case = Case(**request['case'], options=options)
-    peer = request['peer']
-    print(steps_peak(case, request['variant'], None if peer is None else Path(peer)))
+def request(case: Case, variant: str, peer: Path | None = None) -> str:
+    """Write down for another process what to measure."""
+    path = str(peer) if peer else None
+    return json.dumps({'case': asdict(case), 'variant': variant, 'peer': path})
+
+
+def answer(request: str) -> None:
+    """Print the peak of what is asked for, in bytes, in the new process."""
+    asked = json.loads(request)
+    options = tuple((key, value) for key, value in asked['case'].pop('options'))
+    case, peer = Case(**asked['case'], options=options), asked['peer']
+    before = resident('VmRSS')
+    steps = make_peer(Path(peer), case) if peer else make_steps(case)
+    for _ in range(2):  # the second has the optimizer's state beside the activations
+        steps.run[asked['variant']]()
+    on_gpu = case.device == 'cuda'
+    print(torch.cuda.max_memory_allocated() if on_gpu else resident('VmHWM') - before)
 
 
 def saved_for_backward(case: Case) -> int:
     """Count the activations of our step: bytes that its loss keeps for the backward.
 
-    Each piece of memory counts once; weights do not. A peak tells less of them where
+    Each piece of memory counts once; weights do not. A peak shows less of them where
     gradients and the optimizer's state are larger.
     """
     task, _ = make_task(case)
@@ -100,6 +93,7 @@ def by_tokens(case: Case, sides: tuple[int, ...] = SIDES) -> dict[str, Any]:
     cases = [replace(case, size=side, batch=1) for side in sides]
     tokens = [one.tokens for one in cases]
     return {
+        'name': replace(case, batch=1).name,
         'tokens': tokens,
         'activations': fit(tokens, [saved_for_backward(one) for one in cases]),
         'peak': fit(tokens, [of_process(one, OURS) for one in cases]),

@@ -1,12 +1,14 @@
 """Steps of other codebases, read from a checkout that `--peer` names.
 
 Nothing of them is in this repository. What has to be changed for them to run here is
-changed from outside, and told in the report.
+changed from outside, and the report says so.
 """
 
 import importlib
 import sys
 import types
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,67 +21,138 @@ from torchgeo_channelmae.models.registry import SIZES
 from .cases import Case
 from .steps import LABELS, Run, Steps, make_batch, train_with
 
-#: The file that a checkout is known by, from its root.
-MARKS = {
-    'SpectralGPT': 'models_mae_spectral.py',
-    'ChannelViT': 'channelvit/backbone/channel_vit.py',
+Made = tuple[nn.Module, Run, list[str]]
+
+
+def _spectralgpt(root: Path, case: Case) -> Made:
+    """Make SpectralGPT's masked autoencoder with tokens of one band."""
+    facts = [
+        _stub('simplejson', {}),
+        _stub('iopath.common.file_io', {'g_pathmgr': None}),
+    ]
+    module = _import('models_mae_spectral', root)
+    module.print = lambda *_: None  # in every step
+    model = module.MaskedAutoencoderViT(
+        img_size=case.size,
+        patch_size=case.patch,
+        in_chans=1,
+        num_frames=case.bands,
+        pred_t_dim=case.bands,
+        t_patch_size=1,
+        decoder_embed_dim=case.decoder_dim,
+        decoder_depth=case.decoder_depth,
+        decoder_num_heads=case.decoder_heads,
+        **SIZES[case.model],
+    ).to(case.device)
+    facts.append(_pixels_of_a_token(model, case.patch**2))
+    sized = agree(
+        **_encoder_sizes(model, case),
+        decoder_width=(model.decoder_norm.normalized_shape[0], case.decoder_dim),
+        decoder_depth=(len(model.decoder_blocks), case.decoder_depth),
+        decoder_heads=(model.decoder_blocks[0].attn.num_heads, case.decoder_heads),
+    )
+    seen = int(case.tokens * (1 - case.mask))  # as its random_masking rounds
+    facts.append(f'{sized}, mask ratio {case.mask:g} ({seen} tokens encoded)')
+    image = make_batch(case)['image']
+    forward = torch.compile(model) if case.compile else model
+
+    def loss() -> Tensor:
+        return forward(image, mask_ratio=case.mask)[0]
+
+    return model.train(), loss, facts
+
+
+def _channelvit(root: Path, case: Case) -> Made:
+    """Make ChannelViT with a linear head."""
+    for package in ('channelvit', 'channelvit.backbone'):
+        shell = types.ModuleType(package)  # its own imports models that are not needed
+        shell.__path__ = [str(root / package.replace('.', '/'))]
+        sys.modules[package] = shell
+    module = _import('channelvit.backbone.channel_vit', root)
+    encoder = module.ChannelVisionTransformer(
+        img_size=[case.size],
+        patch_size=case.patch,
+        in_chans=case.bands,
+        qkv_bias=True,
+        **SIZES[case.model],
+    )
+    head = nn.Linear(encoder.embed_dim, LABELS)
+    model = nn.ModuleList([encoder, head]).to(case.device).train()
+    batch = make_batch(case)
+    channels = torch.arange(case.bands, device=case.device)
+    extra = {'channels': channels.expand(case.batch, -1)}
+    forward = torch.compile(encoder) if case.compile else encoder
+
+    def loss() -> Tensor:
+        logits = head(forward(batch['image'], extra))
+        return F.binary_cross_entropy_with_logits(logits.float(), batch['label'])
+
+    facts = [
+        agree(**_encoder_sizes(encoder, case)),
+        "the packages' __init__ are left out (they import models that need old timm)",
+        'binary cross-entropy of 19 labels in place of its cross-entropy',
+    ]
+    return model, loss, facts
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A codebase: a file that its checkout is known by, the step that it has."""
+
+    mark: str
+    part: str
+    make: Callable[[Path, Case], Made]
+
+
+PEERS = {
+    'SpectralGPT': Peer('models_mae_spectral.py', 'pretraining', _spectralgpt),
+    'ChannelViT': Peer('channelvit/backbone/channel_vit.py', 'finetuning', _channelvit),
 }
-PARTS = {'SpectralGPT': 'pretraining', 'ChannelViT': 'finetuning'}
 
 
 def recognise(path: Path) -> tuple[str, Path]:
-    """Find out which peer a checkout is, and the folder that its imports start from.
+    """Return which peer a checkout is, and the folder that its imports start from.
 
     Raises:
-        ValueError: If it is none that is known.
+        ValueError: If it is neither.
     """
     for root in (path, path / 'channelvit'):
-        for name, mark in MARKS.items():
-            if (root / mark).is_file():
+        for name, peer in PEERS.items():
+            if (root / peer.mark).is_file():
                 return name, root
     raise ValueError(
-        f'--peer {path} is no checkout of {" or ".join(MARKS)}: give a folder with '
-        f'{" or ".join(MARKS.values())} in it.'
+        f'--peer {path} is no checkout of {" or ".join(PEERS)}: give a folder with '
+        f'{" or ".join(peer.mark for peer in PEERS.values())} in it.'
     )
 
 
 def name_of(path: Path, case: Case) -> str | None:
-    """Name the peer in a checkout if it has a step like that of a row, else None."""
+    """Return the name of the peer in a checkout if it has a step like that of a row."""
     name, _ = recognise(path)
-    return name if PARTS[name] == case.part else None
+    return name if PEERS[name].part == case.part else None
 
 
 def make_peer(path: Path, case: Case) -> Steps:
-    """Make the step of a peer with the sizes of a row.
+    """Make the step of a peer with the sizes of a row: one variant, by its name.
 
     Args:
         path: The checkout.
         case: A row of the part that the peer has.
 
-    Returns:
-        One variant, by the peer's name.
-
     Raises:
-        ValueError: If the peer is not known, or its tokens, width, depth or heads are
-            not those of the row.
+        ValueError: If its tokens, width, depth or heads are not those of the row.
     """
     name, root = recognise(path)
     torch.manual_seed(0)
-    make = _spectralgpt if name == 'SpectralGPT' else _channelvit
-    model, loss, facts = make(root, case)
+    model, loss, facts = PEERS[name].make(root, case)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-4, betas=(0.9, 0.95))
     facts.append('torch.optim.AdamW with its defaults, as its code makes it')
-    step = train_with(loss, optimizer, case)
-    return Steps({name: step}, {}, None, [f'{name}: {fact}' for fact in facts])
-
-
-def _sizes(case: Case) -> dict[str, int]:
-    """Width, depth and heads of the row's encoder."""
-    return {name: int(size) for name, size in SIZES[case.model].items()}
+    run = {name: train_with(loss, optimizer, case)}
+    return Steps(run, facts=[f'{name}: {fact}' for fact in facts if fact])
 
 
 def agree(**pairs: tuple[int, int]) -> str:
-    """Check that the peer's sizes are the row's and tell them.
+    """Check that the peer's sizes are the row's and return them in words.
 
     Args:
         **pairs: By name, the peer's and the row's.
@@ -96,52 +169,18 @@ def agree(**pairs: tuple[int, int]) -> str:
     return 'equal ' + ', '.join(f'{name} {ours}' for name, (_, ours) in pairs.items())
 
 
-def _spectralgpt(root: Path, case: Case) -> tuple[nn.Module, Run, list[str]]:
-    """Make SpectralGPT's masked autoencoder with tokens of one band."""
-    facts = [
-        _stub('simplejson', {}),
-        _stub('iopath.common.file_io', {'g_pathmgr': None}),
-    ]
-    module = _import('models_mae_spectral', root)
-    module.print = lambda *_: None  # in every step
-    kind = module.MaskedAutoencoderViT
-    sizes = _sizes(case)
-    model = kind(
-        img_size=case.size,
-        patch_size=case.patch,
-        in_chans=1,
-        num_frames=case.bands,
-        pred_t_dim=case.bands,
-        t_patch_size=1,
-        decoder_embed_dim=case.decoder_dim,
-        decoder_depth=case.decoder_depth,
-        decoder_num_heads=case.decoder_heads,
-        **sizes,
-    ).to(case.device)
-    facts.append(_pixels_of_a_token(model, case.patch**2))
-    x = model.decoder_blocks[0]
-    sized = agree(
-        tokens=(model.patch_embed.num_patches, case.tokens),
-        width=(model.norm.normalized_shape[0], sizes['embed_dim']),
-        depth=(len(model.blocks), sizes['depth']),
-        heads=(model.blocks[0].attn.num_heads, sizes['num_heads']),
-        decoder_width=(model.decoder_norm.normalized_shape[0], case.decoder_dim),
-        decoder_depth=(len(model.decoder_blocks), case.decoder_depth),
-        decoder_heads=(x.attn.num_heads, case.decoder_heads),
-    )
-    seen = int(case.tokens * (1 - case.mask))  # as its random_masking rounds
-    facts.append(f'{sized}, mask ratio {case.mask:g} ({seen} tokens encoded)')
-    image = make_batch(case)['image']
-    forward = torch.compile(model) if case.compile else model
-
-    def loss() -> Tensor:
-        return forward(image, mask_ratio=case.mask)[0]
-
-    return model.train(), loss, [fact for fact in facts if fact]
+def _encoder_sizes(model: Any, case: Case) -> dict[str, tuple[int, int]]:
+    sizes: dict[str, Any] = SIZES[case.model]
+    return {
+        'tokens': (model.patch_embed.num_patches, case.tokens),
+        'width': (model.norm.normalized_shape[0], sizes['embed_dim']),
+        'depth': (len(model.blocks), sizes['depth']),
+        'heads': (model.blocks[0].attn.num_heads, sizes['num_heads']),
+    }
 
 
 def _pixels_of_a_token(model: Any, pixels: int) -> str:
-    """Let its loss take tokens of another size than 3 bands of 8 x 8 pixels."""
+    """Let SpectralGPT's loss accept tokens that are not of 3 bands of 8 x 8 pixels."""
     method = type(model).forward_loss
     constants = method.__code__.co_consts
     if 192 not in constants:
@@ -151,47 +190,7 @@ def _pixels_of_a_token(model: Any, pixels: int) -> str:
     )
     changed = types.FunctionType(code, method.__globals__)
     model.forward_loss = types.MethodType(changed, model)
-    return f'its loss reshapes to 192 pixels a token, here to {pixels}'
-
-
-def _channelvit(root: Path, case: Case) -> tuple[nn.Module, Run, list[str]]:
-    """Make ChannelViT with a linear head."""
-    for package in ('channelvit', 'channelvit.backbone'):
-        shell = types.ModuleType(package)  # its own imports models that are not needed
-        shell.__path__ = [str(root / package.replace('.', '/'))]
-        sys.modules[package] = shell
-    module = _import('channelvit.backbone.channel_vit', root)
-    sizes = _sizes(case)
-    encoder = module.ChannelVisionTransformer(
-        img_size=[case.size],
-        patch_size=case.patch,
-        in_chans=case.bands,
-        qkv_bias=True,
-        **sizes,
-    )
-    head = nn.Linear(encoder.embed_dim, LABELS)
-    model = nn.ModuleList([encoder, head]).to(case.device).train()
-    sized = agree(
-        tokens=(encoder.patch_embed.num_patches, case.tokens),
-        width=(encoder.embed_dim, sizes['embed_dim']),
-        depth=(len(encoder.blocks), sizes['depth']),
-        heads=(encoder.blocks[0].attn.num_heads, sizes['num_heads']),
-    )
-    batch = make_batch(case)
-    channels = torch.arange(case.bands, device=case.device)
-    extra = {'channels': channels.expand(case.batch, -1)}
-    forward = torch.compile(encoder) if case.compile else encoder
-
-    def loss() -> Tensor:
-        logits = head(forward(batch['image'], extra))
-        return F.binary_cross_entropy_with_logits(logits.float(), batch['label'])
-
-    facts = [
-        sized,
-        "the packages' __init__ are left out (they import models that need old timm)",
-        'binary cross-entropy of 19 labels in place of its cross-entropy',
-    ]
-    return model, loss, facts
+    return f'its loss reshapes to 192 pixels per token, here to {pixels}'
 
 
 def _import(name: str, root: Path) -> Any:
@@ -204,7 +203,7 @@ def _import(name: str, root: Path) -> Any:
 
 
 def _stub(name: str, attributes: dict[str, Any]) -> str:
-    """Put an empty module where one is not installed; say so, or nothing."""
+    """Put an empty module where one is not installed; return that as a fact."""
     try:
         importlib.import_module(name)
     except ImportError:

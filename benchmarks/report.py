@@ -19,8 +19,11 @@ def machine(device: str) -> dict[str, Any]:
     """Describe what the figures are of: processor, cores, versions, commit."""
     git = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty']
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(':')[2].strip() for line in lines if 'model name' in line]
     return {
-        'processor': _processor(),
+        'processor': (models or [platform.processor() or platform.machine()])[0],
         'gpu': torch.cuda.get_device_name() if device == 'cuda' else None,
         'cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
@@ -32,48 +35,29 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """Name the processor as the system does."""
-    info = Path('/proc/cpuinfo')
-    for line in info.read_text().splitlines() if info.is_file() else ():
-        if line.startswith('model name'):
-            return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def derive(row: Mapping[str, Any], peak: float | None) -> dict[str, dict[str, Any]]:
+def derive(row: Mapping[str, Any], peak: float) -> dict[str, dict[str, Any]]:
     """Compute the columns of each variant from its times.
 
     Args:
-        row: ``seconds`` by variant, ``batch``, ``tokens`` a sample, ``flops`` a step.
-        peak: Operations a second that the machine reaches.
-
-    Returns:
-        By variant: ``samples_per_second``, ``tokens_per_second``,
-        ``flops_per_second``, ``share_of_peak``, ``times_ours``: how many times the
-        time of the first variant it takes.
+        row: ``median`` seconds by variant, ``batch``, ``tokens`` per sample, ``flops``
+            per step.
+        peak: Operations per second that the machine reaches.
     """
-    medians: dict[str, float] = row['median']
-    first = next(iter(medians.values()))
-    columns = {}
-    for name, taken in medians.items():
-        rate = row['flops'] / taken if row['flops'] else None
-        columns[name] = {
-            'samples_per_second': row['batch'] / taken,
-            'tokens_per_second': row['batch'] * row['tokens'] / taken,
-            'flops_per_second': rate,
-            'share_of_peak': rate / peak if rate and peak else None,
-            'times_ours': taken / first,
+    first = next(iter(row['median'].values()))
+    return {
+        name: {
+            'samples_per_second': row['batch'] / median,
+            'tokens_per_second': row['batch'] * row['tokens'] / median,
+            'flops_per_second': row['flops'] and row['flops'] / median,
+            'share_of_peak': row['flops'] and row['flops'] / median / peak,
+            'times_ours': median / first,
         }
-    return columns
+        for name, median in row['median'].items()
+    }
 
 
 def write(report: Mapping[str, Any], folder: Path) -> None:
-    """Write ``report.json`` and ``report.md``.
-
-    Raises:
-        OSError: If the folder cannot be made or written to.
-    """
+    """Write ``report.json`` and ``report.md`` to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'report.json').write_text(json.dumps(report, indent=1))
     (folder / 'report.md').write_text(markdown(report))
@@ -81,44 +65,36 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Write a report for people."""
-    about = report['machine']
-    told = (f'{key} {value}' for key, value in about.items() if value is not None)
-    lines = ['# Speed', '', '; '.join(told) + '.', '']
+    about = report['machine'].items()
+    facts = (f'{key} {value}' for key, value in about if value is not None)
+    lines = ['# Speed', '', '; '.join(facts) + '.', '']
     for precision, peak in report['peaks'].items():
-        vendor = peak['vendor']
-        beside = f'vendor {vendor / 1e12:.4g}' if vendor else 'vendor not known'
-        lines.append(
-            f'Best square product in {precision}: '
-            f'{peak["measured"] / 1e12:.4g} TFLOP/s ({beside}).'
-        )
-    lines += ['', 'FLOP count for tokens that a loss needs alone.', '']
+        lines.append(f'Best square product in {precision}: {peak / 1e12:.4g} TFLOP/s.')
     lines += [
+        '',
+        'FLOP are counted only for tokens that a loss needs.',
+        '',
         '| row | variant | s | samples/s | tokens/s | GFLOP/s | of peak | '
         'peak memory, MiB | time / ours |',
         '| -- | -- | --: | --: | --: | --: | --: | --: | --: |',
     ]
     for row in report['rows']:
         for name, columns in row['columns'].items():
-            memory = row['memory'].get(name)
             values = [
-                row['name'],
-                name,
                 f'{row["median"][name]:.4g}',
                 f'{columns["samples_per_second"]:.4g}',
                 f'{columns["tokens_per_second"]:,.0f}',
                 scaled(columns['flops_per_second'], 1e-9, '.4g'),
                 scaled(columns['share_of_peak'], 100, '.0f', ' %'),
-                scaled(memory, 2**-20, '.0f'),
+                scaled(row['memory'].get(name), 2**-20, '.0f'),
                 f'{columns["times_ours"]:.2f}',
             ]
-            lines.append(f'| {" | ".join(values)} |')
-        if row.get('peer_missing'):
+            lines.append(f'| {row["name"]} | {name} | {" | ".join(values)} |')
+        if row['peer_missing']:
             empty = ' | '.join(['not measured', *['--'] * 6])
             lines.append(f'| {row["name"]} | {row["peer_missing"]} | {empty} |')
-    facts = [
-        f'{row["name"]}: {fact}' for row in report['rows'] for fact in row['facts']
-    ]
-    lines += ['', *(f'* {fact}.' for fact in facts)]
+    lines.append('')
+    lines += [f'* {r["name"]}: {fact}.' for r in report['rows'] for fact in r['facts']]
     if held := report.get('memory_by_tokens'):
         lines += ['', _memory(held)]
     return '\n'.join(lines) + '\n'
@@ -138,7 +114,7 @@ def _memory(held: Mapping[str, Any]) -> str:
         measured = ', '.join(f'{n:,}: {size / 2**20:,.0f} MiB' for n, size in pairs)
         sentences.append(
             f'{what.capitalize()}: {measured}; a line through them is '
-            f'{found["bytes_per_token"] / 2**10:.1f} KiB a token and '
+            f'{found["bytes_per_token"] / 2**10:.1f} KiB per token and '
             f'{found["fixed_bytes"] / 2**20:.0f} MiB, and the largest deviation from '
             f'it {100 * found["largest_deviation"]:.0f} %.'
         )
@@ -149,7 +125,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, bool]:
     """Compare the times of our variants with those of an earlier report.
 
     Returns:
-        What is to be told, and whether a row got :data:`SLOWER`.
+        Lines to print, and whether a row got :data:`SLOWER`.
 
     Raises:
         ValueError: If the reports have no row in common.
@@ -168,9 +144,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, bool]:
     for row in rows:
         name = next(iter(row['median']))
         ratio = row['median'][name] / before[row['name']][name]
-        flag = ratio >= SLOWER
-        slower = slower or flag
-        word = 'SLOWER' if flag else 'faster' if ratio <= 1 / SLOWER else 'alike'
+        slower = slower or ratio >= SLOWER
+        word = 'faster' if ratio <= 1 / SLOWER else 'alike'
+        word = 'SLOWER' if ratio >= SLOWER else word
         lines.append(f'{word}: {row["name"]}: {ratio:.2f} times the time of before')
     return '\n'.join(lines), slower
 
@@ -181,12 +157,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file is no report.
     """
-    try:
-        report: dict[str, Any] = json.loads(path.read_text())
-        report['rows'], report['machine']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{path} is no report of python -m benchmarks ({error}): give a '
-            f'report.json.'
-        ) from None
+    report: dict[str, Any] = json.loads(path.read_text())
+    if not isinstance(report, dict) or not {'rows', 'machine'} <= report.keys():
+        raise ValueError(f'{path} is no report of benchmarks: give a report.json.')
     return report

@@ -1,17 +1,16 @@
-"""Samples a second of two processes, beside one of one thread with the doubled batch.
+"""Samples per second of two processes, beside one of one thread with both batches.
 
     uv run python -m benchmarks.scale
 
 Pretraining on the bundled sample through Lightning's Trainer (model and data as in
-conf/pretrain.yaml), gloo, one thread a process. Rounds alternate between one process
-and two with each set of options of DDP; the median step of a round is taken, and the
+conf/pretrain.yaml), gloo, one thread per process. Rounds alternate between one process
+and two with each set of options of DDP; the median step of a round counts, and the
 median over rounds. A step is from one batch's start to the next one's, so data and
 logging count.
 """
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -27,15 +26,17 @@ from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks import ChannelMAE
 
-from .trainer import make_trainer
+from .cases import positive
+from .timing import make_trainer
 
+VIEW = {'gradient_as_bucket_view': True}
 CASES: dict[str, dict[str, Any] | None] = {
     'one process': None,
     'DDP as it is': {},
-    'gradient_as_bucket_view': {'gradient_as_bucket_view': True},
-    'and static_graph': {'gradient_as_bucket_view': True, 'static_graph': True},
-    'and buckets of 5 MB': {'gradient_as_bucket_view': True, 'bucket_cap_mb': 5},
-    'and buckets of 100 MB': {'gradient_as_bucket_view': True, 'bucket_cap_mb': 100},
+    'gradient_as_bucket_view': VIEW,
+    'and static_graph': VIEW | {'static_graph': True},
+    'and buckets of 5 MB': VIEW | {'bucket_cap_mb': 5},
+    'and buckets of 100 MB': VIEW | {'bucket_cap_mb': 100},
     'find_unused_parameters': {'find_unused_parameters': True},
 }
 
@@ -44,7 +45,7 @@ class Clock(Callback):
     """Writes the median time of a step, in seconds, the first ones left out."""
 
     def __init__(self, file: Path, warmup: int) -> None:
-        """Say where to, and after how many steps."""
+        """Initialise the clock: where to write, and how many steps to leave out."""
         self.file, self.warmup = file, warmup
         self.starts: list[float] = []
 
@@ -57,15 +58,14 @@ class Clock(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the median."""
         if trainer.is_global_zero:
-            times = self.starts[self.warmup :]
-            steps = [b - a for a, b in itertools.pairwise(times)]
-            self.file.write_text(str(statistics.median(steps)))
+            times = itertools.pairwise(self.starts[self.warmup :])
+            self.file.write_text(str(statistics.median(b - a for a, b in times)))
 
 
 def samples_per_second(
     options: dict[str, Any] | None, arguments: argparse.Namespace
 ) -> float:
-    """Train for some steps in one process (None) or two; return samples a second."""
+    """Train for some steps in one process (None) or two; return samples per second."""
     processes = 1 if options is None else 2
     seed_everything(0, verbose=False)
     bands = list(names(SENTINEL2_L2A))
@@ -85,15 +85,13 @@ def samples_per_second(
         size_by='crop',
         batch_size=arguments.batch // processes,
         samples_per_epoch=arguments.batch * arguments.steps,
-        num_workers=0,
     )
+    ddp = None if options is None else DDPStrategy(start_method='fork', **options)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'step'
         trainer = make_trainer(
             devices=processes,
-            strategy='auto'
-            if options is None
-            else DDPStrategy(start_method='fork', **options),
+            strategy=ddp or 'auto',
             max_epochs=1,
             limit_val_batches=0,
             default_root_dir=folder,
@@ -106,35 +104,31 @@ def samples_per_second(
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='channelmae_tiny_patch16')
-    parser.add_argument('--size', type=int, default=64, help='px')
-    parser.add_argument('--batch', type=int, default=32, help='of both together')
-    parser.add_argument('--steps', type=int, default=40, help='of a round')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--cases', type=int, default=len(CASES), help='the first ones')
-    parser.add_argument('--json', type=Path, help='file for the figures')
+    add = parser.add_argument
+    add('--model', default='channelmae_tiny_patch16')
+    add('--size', type=positive, default=64, help='px')
+    add('--batch', type=positive, default=32, help='of both together')
+    add('--steps', type=positive, default=40, help='of a round')
+    add('--rounds', type=positive, default=3)
+    add('--cases', type=positive, default=len(CASES), help='the first ones')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'  # of the processes that are forked
-    cases = dict(list(CASES.items())[: arguments.cases])
+    cases = dict(itertools.islice(CASES.items(), arguments.cases))
     found: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(arguments.rounds):
         for name, options in cases.items():
             found[name].append(samples_per_second(options, arguments))
     medians = {name: statistics.median(rates) for name, rates in found.items()}
-    alone = medians['one process']
     print(
         f'\n{arguments.model}, {arguments.size} px, global batch {arguments.batch}, '
-        f'torch {torch.__version__}, {os.cpu_count()} cores, one thread a process\n'
+        f'torch {torch.__version__}, {os.cpu_count()} cores, one thread per process\n'
     )
     print('| | samples/s | over one process | rounds |\n| -- | --: | --: | -- |')
     for name, rate in medians.items():
         rounds = ', '.join(f'{each:.1f}' for each in found[name])
-        print(f'| {name} | {rate:.1f} | {rate / alone:.2f} | {rounds} |')
-    if arguments.json:
-        settings = {key: getattr(arguments, key) for key in ('model', 'size', 'batch')}
-        told = {'torch': torch.__version__, **settings, 'samples_per_second': found}
-        arguments.json.write_text(json.dumps(told, indent=2))
+        ratio = rate / medians['one process']
+        print(f'| {name} | {rate:.1f} | {ratio:.2f} | {rounds} |')
 
 
 if __name__ == '__main__':

@@ -19,9 +19,8 @@ from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 from torchgeo_channelmae.tasks.base import sample_keys
 
 from . import flops, reference
-from .cases import Case
-from .timing import autocast
-from .trainer import make_trainer
+from .cases import STEPS, Case
+from .timing import autocast, make_trainer
 
 LABELS = 19
 OURS, EAGER, FUSED = 'ours', 'eager reference', 'fused reference'
@@ -67,18 +66,15 @@ def make_task(case: Case) -> tuple[Any, Any]:
         ValueError: If the task has no argument of an option's name.
     """
     torch.manual_seed(0)
-    kind: Any
-    own: dict[str, Any]
+    kind: Any = ChannelMAE
+    own: dict[str, Any] = {
+        'mask_ratio': case.mask,
+        'decoder_dim': case.decoder_dim,
+        'decoder_depth': case.decoder_depth,
+        'decoder_num_heads': case.decoder_heads,
+    }
     if case.part == 'finetuning':
         kind, own = CrossModalClassification, {'num_labels': LABELS, 'drop_path': 0.0}
-    else:
-        kind = ChannelMAE
-        own = {
-            'mask_ratio': case.mask,
-            'decoder_dim': case.decoder_dim,
-            'decoder_depth': case.decoder_depth,
-            'decoder_num_heads': case.decoder_heads,
-        }
     options = dict(case.options)
     for name in options.keys() - inspect.signature(kind).parameters.keys():
         raise ValueError(
@@ -132,28 +128,29 @@ def train_with(loss: Run, optimizer: Any, case: Case) -> Run:
 
 
 def learn(loss: Run, tensors: list[Tensor], case: Case) -> Run:
-    """Make forward and backward alone."""
+    """Make forward and backward, without a step of the optimizer."""
 
     def step() -> Tensor:
         with autocast(case):
             value = loss()
-        value.backward()
-        for tensor in tensors:
-            tensor.grad = None
+        torch.autograd.grad(value, tensors, allow_unused=True)
         return value.detach()
 
     return step
 
 
-def make_steps(case: Case) -> Steps:
-    """Make ours and the references of a row (but for the part `data`)."""
-    task, optimizer = make_task(case)
+def make_steps(case: Case, made: tuple[Any, Any] | None = None) -> Steps:
+    """Make ours and the references of a row (but for the part `data`).
+
+    Args:
+        case: The row.
+        made: Its task and optimizer, see :func:`make_task`; by default new ones.
+    """
+    task, optimizer = made or make_task(case)
     batch = make_batch(case)
-    if case.part == 'pretraining':
-        return pretraining(case, task, optimizer, batch)
-    if case.part == 'finetuning':
-        return finetuning(case, task, optimizer, batch)
-    return part_steps(case, task, batch)
+    if case.part not in STEPS:
+        return part_steps(case, task, batch)
+    return whole_steps(case, task, optimizer, batch)
 
 
 def task_loss(task: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -164,47 +161,34 @@ def task_loss(task: Any, batch: dict[str, Tensor]) -> Tensor:
     return loss
 
 
-def pretraining(
+def whole_steps(
     case: Case, task: Any, optimizer: Any, batch: dict[str, Tensor]
 ) -> Steps:
-    """Make a pretraining step."""
+    """Make a pretraining or fine-tuning step."""
+    dense = getattr(reference, f'{case.part}_loss')
     loss: dict[str, Run] = {OURS: partial(task_loss, task, batch)}
     for name, fused in FUSED_OF.items():
-        loss[name] = partial(
-            reference.pretraining_loss, task, batch, fused, case.compile
-        )
+        loss[name] = partial(dense, task, batch, fused, case.compile)
     run = {name: train_with(one, optimizer, case) for name, one in loss.items()}
+    if case.part == 'finetuning':
+        count = flops.encoder(task.model, case.tokens, case.tokens)
+        count += flops.head(task.model)
+        return Steps(run, loss, case.batch * count, ['drop path 0 in all variants'])
     with torch.no_grad():
         result = task.reconstruct(batch['image'], keys_of(batch))
-    visible, produced = result.mask.visible.shape[1], result.produced.shape[1]
-    hidden = result.mask.hidden.shape[1]
-    share = task.hparams['decode_share']
+    visible, produced, hidden = (
+        part.shape[1]
+        for part in (result.mask.visible, result.produced, result.mask.hidden)
+    )
     facts = [f'{visible} of {case.tokens} tokens encoded, {produced} produced']
+    if task.hparams['decode_share'] < 1:
+        facts.append('decode_share estimates the loss, which is not compared therefore')
+        del loss[OURS]
+        hidden = min(hidden, produced)
     encoded = visible + task.model.num_prefix_tokens
     count = flops.encoder(task.model, visible, encoded)
-    if share < 1:
-        facts.append(
-            f'decode_share {share:g} estimates the loss of the references, so that it '
-            'is not compared with theirs'
-        )
-        loss = {name: one for name, one in loss.items() if name != OURS}
-        hidden = min(hidden, produced)
     count += flops.decoder(task.decoder, encoded, hidden, produced)
     return Steps(run, loss, case.batch * count, facts)
-
-
-def finetuning(
-    case: Case, task: Any, optimizer: Any, batch: dict[str, Tensor]
-) -> Steps:
-    """Make a fine-tuning step."""
-    loss: dict[str, Run] = {OURS: partial(task_loss, task, batch)}
-    for name, fused in FUSED_OF.items():
-        loss[name] = partial(
-            reference.finetuning_loss, task, batch, fused, case.compile
-        )
-    run = {name: train_with(one, optimizer, case) for name, one in loss.items()}
-    count = flops.encoder(task.model, case.tokens, case.tokens) + flops.head(task.model)
-    return Steps(run, loss, case.batch * count, ['drop path 0 in all variants'])
 
 
 def keys_of(batch: dict[str, Tensor]) -> Tensor:

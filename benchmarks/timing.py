@@ -1,4 +1,4 @@
-"""Times that alternate between variants, and the peak memory of a process."""
+"""Times that alternate between variants, memory of a process, peak of the machine."""
 
 import time
 from collections import deque
@@ -8,10 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from .cases import Case
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+SIDES = (1024, 2048, 4096, 8192)
+
+
+def make_trainer(**options: Any) -> Trainer:
+    """Make a trainer on CPUs that logs, saves and shows nothing."""
+    return Trainer(
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def autocast(case: Case) -> AbstractContextManager[Any]:
@@ -19,34 +33,24 @@ def autocast(case: Case) -> AbstractContextManager[Any]:
     return torch.autocast(case.device, torch.bfloat16, enabled=case.precision == 'bf16')
 
 
-def synchronize(device: str) -> None:
-    """Wait for what the device was told to do."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
 def seconds(run: Callable[[], Any], device: str) -> float:
     """Time one run, to the end of what the device does for it."""
-    synchronize(device)
     if device == 'cuda':
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000
     begin = time.perf_counter()
     run()
+    if device == 'cuda':
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
 def alternate(
     runs: Mapping[str, Callable[[], Any]], rounds: int, device: str, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """Time variants in turn, so that a slow minute of the machine meets all of them.
+    """Time variants in turn, so that a slow minute of the machine affects all of them.
 
     Each round begins with another one: what a variant leaves in the caches and in the
-    allocator meets all of them, too.
+    allocator affects all of them, too.
 
     Args:
         runs: What to time, by name.
@@ -55,45 +59,38 @@ def alternate(
         warm_up: Runs of each before, not timed.
 
     Returns:
-        Seconds by name, a number a round.
+        Seconds by name, one number per round.
     """
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + rounds):
         names = deque(runs)
         names.rotate(-turn)
         for name in names:
             found = seconds(runs[name], device)
             if turn >= warm_up:
-                taken[name].append(found)
-    return taken
+                times[name].append(found)
+    return times
 
 
 def resident(field: str) -> int:
-    """Read a memory figure of this process, in bytes.
+    """Read a memory figure of this process, in bytes (Linux only).
 
     Not ``ru_maxrss``, which a process inherits from the one that starts it.
 
     Args:
         field: ``VmRSS``, what is held now, or ``VmHWM``, the most so far.
-
-    Raises:
-        OSError: If the system is not Linux.
     """
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise OSError(f'{field} is not in /proc/self/status: memory needs Linux.')
+    status = Path('/proc/self/status').read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
 
 
-def held_memory(device: str) -> int:
-    """Memory that this process holds, in bytes."""
-    if device == 'cuda':
-        return int(torch.cuda.memory_allocated())
-    return resident('VmRSS')
-
-
-def peak_memory(device: str) -> int:
-    """Most memory that this process has held so far, in bytes."""
-    if device == 'cuda':
-        return int(torch.cuda.max_memory_allocated())
-    return resident('VmHWM')
+def best_product(precision: str, device: str, sides: tuple[int, ...] = SIDES) -> float:
+    """Measure operations per second of the best square product, a + b counting two."""
+    best, dtype = 0.0, DTYPES[precision]
+    for side in sides:
+        one, other = torch.randn(2, side, side, device=device, dtype=dtype)
+        runs = {'product': lambda one=one, other=other: one @ other}
+        least = min(alternate(runs, 3, device)['product'])
+        best = max(best, 2 * side**3 / least)
+    return best

@@ -1,4 +1,4 @@
-"""Mistakes, through the command: exit code not 0, and the last line names the thing."""
+"""Mistakes: an error that names the thing, and on the command line as its last line."""
 
 import json
 import struct
@@ -9,183 +9,71 @@ import pytest
 import safetensors.numpy as st
 import torch
 
+from tests.small_tasks import fine_tuning
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 
-
-def assert_refused(command, *named):
-    """The command failed, and its last line is one sentence that has these words."""
-    assert command.code not in (0, None), command.output[-3000:]
-    assert command.code > 0, 'killed by a signal'
-    last = command.last_line
-    for word in named:
-        assert word in last, f'{word!r} is not in: {last}'
-    assert last.endswith('.'), last
+TABLE = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
+PATCH = TABLE[TABLE['split'] == 'train']['patch_id'].iloc[0]
+JUNK = struct.pack('<Q', 1 << 60) + json.dumps({'a': 1}).encode()
 
 
-def quick(config):
-    return (
-        '--config',
-        config,
-        '--trainer.max_epochs=1',
-        '--trainer.enable_progress_bar=false',
-        '--data.init_args.samples_per_epoch=16',
-    )
+def read(**kwargs):
+    """Read every training patch once."""
+    arguments = {'size': 32, 'batch_size': 1, 'num_workers': 0}
+    data = BigEarthNetS1S2DataModule(**arguments | kwargs)
+    data.setup('fit')
+    for batch in data.train_dataloader():
+        data.on_after_batch_transfer(batch, 0)
 
 
-@pytest.fixture
-def pretrain(torchgeo, conf, tmp_path):
-    return lambda *args: torchgeo(
-        'fit', *quick(conf / 'pretrain.yaml'), *args, folder=tmp_path
-    )
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        ({'bands': ['B02', 'B99']}, 'B99'),
+        ({'bands': ['B02', 'B03', 'B02']}, 'B02'),
+        ({'bands': ['B02', 'B8a']}, 'B8A'),
+        ({'batch_size': 24}, 'batch_size'),
+        ({'root': 'no/such/folder'}, 'no/such/folder'),
+    ],
+)
+def test_data_arguments_that_make_no_sense(arguments, named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
+        read(**arguments)
 
 
-@pytest.fixture
-def finetune(torchgeo, conf, tmp_path):
-    return lambda *args: torchgeo(
-        'fit', *quick(conf / 'finetune.yaml'), *args, folder=tmp_path
-    )
+def spoiled(band, rows, value):
+    """Return a change of records that spoils some rows of a band of Sentinel-1."""
+
+    def change(key, record):
+        if not key.startswith('S1'):
+            return record
+        bands = {name: pixels.copy() for name, pixels in st.load(record).items()}
+        bands[band][rows] = value
+        return st.save(bands)
+
+    return change
 
 
-def test_an_unknown_band(pretrain):
-    command = pretrain('--data.init_args.bands=[B02, B99]')
-    assert_refused(command, "'B99'", 'B8A', 'VV')
-
-
-def test_a_repeated_band(pretrain):
-    command = pretrain('--data.init_args.bands=[B02, B03, B02]')
-    assert_refused(command, "'B02'", 'twice')
-
-
-def test_a_mis_cased_band(pretrain):
-    command = pretrain('--data.init_args.bands=[B02, B8a]')
-    assert_refused(command, "'B8a'", "'B8A'")
-
-
-def test_a_repeated_band_of_the_model(pretrain):
-    command = pretrain(
-        '--model.init_args.bands=[B02, B02]', '--model.init_args.in_channels=2'
-    )
-    assert_refused(command, "'B02'", 'twice')
-
-
-def test_bands_of_the_model_that_the_data_do_not_have(pretrain):
-    command = pretrain(
-        '--model.init_args.bands=[B02, B03]', '--model.init_args.in_channels=2'
-    )
-    assert_refused(command, 'B02, B03', 'data', 'B8A')
-
-
-@pytest.mark.parametrize('where', ['data', 'model'])
-def test_a_size_that_the_patch_does_not_divide(pretrain, where):
-    command = pretrain(f'--{where}.init_args.size=100')
-    assert_refused(command, '100', '16', '96 or 112')
-
-
-@pytest.mark.parametrize('ratio', ['0', '1', '-0.5', '1.75'])
-def test_a_mask_ratio_outside_its_range(pretrain, ratio):
-    command = pretrain(f'--model.init_args.mask_ratio={ratio}')
-    assert_refused(command, 'mask_ratio', str(float(ratio)), '(0, 1)')
-
-
-def test_a_mask_ratio_that_leaves_nothing_visible(pretrain):
-    command = pretrain('--model.init_args.mask_ratio=0.9999')
-    assert_refused(command, 'mask_ratio', '0 of 192')
-
-
-def test_a_batch_larger_than_the_training_set(pretrain):
-    command = pretrain(
-        '--data.init_args.batch_size=24', '--data.init_args.samples_per_epoch=null'
-    )
-    assert_refused(command, '24', '23')
-
-
-def test_a_missing_root(pretrain):
-    assert_refused(pretrain('--data.init_args.root=no/such/folder'), 'no/such/folder')
-
-
-def test_an_lmdb_without_metadata(pretrain, broken_sample):
-    root = broken_sample()
-    (root / 'metadata.parquet').unlink()
-    command = pretrain(f'--data.init_args.root={root}')
-    assert_refused(command, 'metadata.parquet', str(root))
-
-
-def test_a_patch_of_the_metadata_that_the_lmdb_lacks(pretrain, broken_sample):
-    dropped = []
-
-    def drop(key, value):
-        if not dropped and key.startswith('S2'):
-            dropped.append(key)
-            return None
-        return value
-
-    command = pretrain(f'--data.init_args.root={broken_sample(drop)}')
-    assert_refused(command, dropped[0])
-
-
-@pytest.fixture
-def training_patch():
-    table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
-    return table[table.split == 'train'].patch_id.iloc[0]
-
-
-def everywhere(pretrain, root):
-    """Read every training patch at least once."""
-    return pretrain(
-        f'--data.init_args.root={root}', '--data.init_args.samples_per_epoch=32'
-    )
-
-
-def test_a_truncated_record(pretrain, broken_sample, training_patch):
-    root = broken_sample(
-        lambda key, value: value[:9000] if key == training_patch else value
-    )
-    assert_refused(everywhere(pretrain, root), training_patch)
-
-
-def test_a_record_that_is_no_record(pretrain, broken_sample, training_patch):
-    junk = struct.pack('<Q', 1 << 60) + json.dumps({'a': 1}).encode()
-    root = broken_sample(lambda key, value: junk if key == training_patch else value)
-    assert_refused(everywhere(pretrain, root), training_patch)
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        (lambda key, value: None if key == PATCH else value, PATCH),
+        (lambda key, value: value[:9000] if key == PATCH else value, PATCH),
+        (lambda key, value: JUNK if key == PATCH else value, PATCH),
+    ],
+    ids=['missing', 'truncated', 'no record'],
+)
+def test_a_record_that_cannot_be_read(change, named, broken_sample):
+    with pytest.raises((ValueError, KeyError), match=named):
+        read(root=str(broken_sample(change)))
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_many_pixels_that_are_no_numbers(finetune, broken_sample, value):
-    spoiled = []
-
-    def spoil(key, record):
-        if not key.startswith('S1'):
-            return record
-        spoiled.append(key)
-        bands = st.load(record)
-        bands['VV'] = bands['VV'].copy()
-        bands['VV'][:20] = value
-        return st.save(bands)
-
-    command = finetune(
-        f'--data.init_args.root={broken_sample(spoil)}',
-        '--model.init_args.weights=null',
-    )
-    assert_refused(command, 'VV', 'NaN or infinite', 'max_nonfinite')
-    assert any(key in command.last_line for key in spoiled)
-
-
-def test_a_few_pixels_that_are_no_numbers_are_filled_and_said(finetune, broken_sample):
-    def spoil(key, record):
-        if not key.startswith('S1'):
-            return record
-        bands = st.load(record)
-        bands['VH'] = bands['VH'].copy()
-        bands['VH'][0, :3] = np.nan
-        return st.save(bands)
-
-    command = finetune(
-        f'--data.init_args.root={broken_sample(spoil)}',
-        '--model.init_args.weights=null',
-    )
-    assert command.code == 0, command.output[-3000:]
-    assert 'VH' in command.output
-    assert 'filled' in command.output
+def test_pixels_that_are_no_numbers(value, broken_sample):
+    root = str(broken_sample(spoiled('VV', slice(20), value)))
+    with pytest.raises(ValueError, match=r'VV.*max_nonfinite'):
+        read(bands=['VV', 'VH'], root=root)
 
 
 @pytest.mark.parametrize(
@@ -193,108 +81,90 @@ def test_a_few_pixels_that_are_no_numbers_are_filled_and_said(finetune, broken_s
     [
         (lambda table: table.assign(split='val'), "'val'"),
         (lambda table: pd.concat([table, table.iloc[:1]]), 'twice'),
-        (lambda table: table.assign(labels=[None, *table.labels[1:]]), 'no labels'),
+        (lambda table: table.assign(labels=[None, *table.labels[1:]]), 'labels'),
+        (
+            lambda table: table.assign(labels=[['Forrest'], *table.labels[1:]]),
+            'Forrest',
+        ),
     ],
+    ids=['split', 'row twice', 'no labels', 'unknown label'],
 )
-def test_rows_that_would_be_lost_or_miscounted(pretrain, broken_sample, change, named):
-    root = broken_sample(change_table=change)
-    assert_refused(pretrain(f'--data.init_args.root={root}'), named, 'parquet')
+def test_rows_that_would_be_lost_or_miscounted(broken_sample, change, named):
+    with pytest.raises(ValueError, match=named):
+        read(root=str(broken_sample(change_table=change)))
 
 
-@pytest.mark.parametrize('command', ['test', 'predict', 'validate'])
-def test_a_command_that_would_score_an_untrained_model(
-    torchgeo, conf, tmp_path, command
-):
-    run = torchgeo(command, '--config', conf / 'finetune.yaml', folder=tmp_path)
-    assert_refused(run, 'untrained', '--ckpt_path', 'runs/finetune/last.ckpt')
-    assert not (tmp_path / 'runs').exists()
+def test_an_lmdb_without_metadata(broken_sample):
+    root = broken_sample()
+    (root / 'metadata.parquet').unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=r'metadata\.parquet'):
+        read(root=str(root))
 
 
-def test_a_checkpoint_that_is_not_there(torchgeo, conf, tmp_path):
-    args = ('--config', conf / 'finetune.yaml', '--ckpt_path', 'no/such.ckpt')
-    run = torchgeo('test', *args, folder=tmp_path)
-    assert run.code == 1
-    assert 'no/such.ckpt' in run.last_line
+@pytest.mark.parametrize(
+    ('content', 'named'),
+    [
+        (b'not a checkpoint', r'notes\.ckpt'),
+        ({'state_dict': {'model.conv1.weight': torch.ones(3)}}, 'match 0 of'),
+    ],
+    ids=['no checkpoint', 'another model'],
+)
+def test_weights_that_do_not_fit(content, named, tmp_path):
+    path = tmp_path / 'notes.ckpt'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=named):
+        fine_tuning().load_weights(str(path))
 
 
-def test_a_label_that_is_not_one_of_the_19(pretrain, broken_sample):
-    def misspell(table):
-        table.at[3, 'labels'] = ['Mixed forrest']
-        return table
-
-    root = broken_sample(change_table=misspell)
-    assert_refused(pretrain(f'--data.init_args.root={root}'), "'Mixed forrest'")
+# The command line
 
 
-def test_weights_that_are_not_there(finetune):
-    command = finetune('--model.init_args.weights=no/such.ckpt')
-    assert_refused(command, 'no/such.ckpt')
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-def test_the_shipped_configuration_before_any_pretraining(finetune):
-    assert_refused(finetune(), 'runs/pretrain/last.ckpt')
-
-
-def test_weights_that_are_no_checkpoint(finetune, tmp_path):
-    (tmp_path / 'notes.ckpt').write_text('not a checkpoint')
-    command = finetune('--model.init_args.weights=notes.ckpt')
-    assert_refused(command, 'notes.ckpt', 'no checkpoint')
-
-
-def test_weights_of_another_model(finetune, tmp_path):
-    torch.save({'state_dict': {'model.conv1.weight': torch.ones(3)}}, tmp_path / 'r.pt')
-    assert_refused(finetune('--model.init_args.weights=r.pt'), 'match 0 of')
-
-
-def test_a_channel_count_against_the_bands(pretrain):
-    command = pretrain('--model.init_args.in_channels=3')
-    assert_refused(command, 'in_channels is 3', '12')
-
-
-def test_a_model_that_is_not_ours(pretrain):
-    assert_refused(pretrain('--model.init_args.model=resnet18'), "'resnet18'")
-
-
-def test_decoder_heads_that_do_not_divide_its_width(pretrain):
-    assert_refused(pretrain('--model.init_args.decoder_num_heads=5'), '128', '5')
-
-
-@pytest.mark.parametrize('command', ['fit', 'test', 'predict'])
-def test_a_pretraining_checkpoint_for_a_fine_tuning_configuration(
-    torchgeo, conf, tmp_path, pretrain, command
-):
-    assert pretrain().code == 0
-    checkpoint = tmp_path / 'runs' / 'pretrain' / 'last.ckpt'
-    before = checkpoint.read_bytes()
-    refused = torchgeo(
-        command,
-        '--config',
-        conf / 'finetune.yaml',
-        '--ckpt_path',
-        'runs/pretrain/last.ckpt',
-        folder=tmp_path,
+@pytest.fixture(scope='module')
+def project(torchgeo, conf, shallow, tmp_path_factory):
+    """Run a command that fails, beside a pretraining, and return its last line."""
+    folder = tmp_path_factory.mktemp('project')
+    quick = (
+        '--trainer.max_epochs=1',
+        '--data.init_args.samples_per_epoch=16',
+        *shallow,
     )
-    assert_refused(refused, 'runs/pretrain/last.ckpt', 'ChannelMAE', 'weights')
-    assert checkpoint.read_bytes() == before
-    assert not (tmp_path / 'runs' / 'finetune').exists()
+    made = torchgeo('fit', '--config', conf / 'pretrain.yaml', *quick, folder=folder)
+    assert made.code == 0, made.output[-3000:]
+    before = files_in(folder / 'runs')
+
+    def refused(command, config, *args):
+        run = torchgeo(command, '--config', conf / config, *args, folder=folder)
+        assert run.code == 1, run.output[-3000:]
+        assert files_in(folder / 'runs') == before
+        return run.last_line
+
+    return refused
 
 
-def test_an_unwritable_run_folder(pretrain, tmp_path):
-    (tmp_path / 'runs').write_text('a file where the folder should be')
-    assert_refused(pretrain(), 'runs/pretrain')
-
-
-def test_a_mistake_leaves_the_earlier_run_in_its_place(pretrain, tmp_path):
-    assert pretrain().code == 0
-    before = {
-        path.relative_to(tmp_path): path.read_bytes()
-        for path in (tmp_path / 'runs').rglob('*')
-        if path.is_file()
-    }
-    assert pretrain('--model.init_args.mask_ratio=2').code != 0
-    after = {
-        path.relative_to(tmp_path): path.read_bytes()
-        for path in (tmp_path / 'runs').rglob('*')
-        if path.is_file()
-    }
-    assert after == before
+@pytest.mark.parametrize(
+    ('args', 'named'),
+    [
+        (('fit', 'pretrain.yaml', '--model.init_args.mask_ratio=2'), 'mask_ratio'),
+        (('fit', 'pretrain.yaml', '--data.init_args.bands=[B02, B99]'), 'B99'),
+        (('fit', 'finetune.yaml', '--model.init_args.weights=no.ckpt'), 'no.ckpt'),
+        (('test', 'finetune.yaml'), '--ckpt_path'),
+        (
+            ('test', 'finetune.yaml', '--ckpt_path=runs/pretrain/last.ckpt'),
+            'runs/pretrain/last.ckpt',
+        ),
+    ],
+    ids=['model', 'data', 'weights', 'untrained', 'another task'],
+)
+def test_a_command_ends_with_the_error_and_leaves_the_runs_as_they_were(
+    args, named, project
+):
+    last = project(*args)
+    assert named in last
+    assert last.endswith('.')

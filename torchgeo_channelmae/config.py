@@ -4,11 +4,15 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, override
 
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 
 _FOLDERS = ('torchgeo_channelmae.datasets', 'torchgeo.datasets')
@@ -172,11 +176,27 @@ def raise_deferred(owner: Any) -> None:
         raise owner.argument_error
 
 
-def is_geo(kind):  # temporary
-    from torchgeo.datasets import GeoDataset
+def requested_checkpoint(trainer: Trainer) -> str | None:
+    """Return the checkpoint that the command line resumes or evaluates.
 
-    return issubclass(kind, GeoDataset)
+    It is ``--ckpt_path``, or what an ``OnExceptionCheckpoint`` of an earlier run left.
+    Lightning sets ``trainer.ckpt_path`` only after all ``setup`` hooks, where it is
+    still that of the trainer's last command, so this reads the parsed command line.
 
+    Args:
+        trainer: The trainer.
 
-def guarded(make, what, given):  # temporary
-    return make()
+    Returns:
+        The path as it was given. None if there is none, and in plain Python.
+    """
+    callbacks = getattr(trainer, 'callbacks', ())
+    parsed = [each for each in callbacks if isinstance(each, SaveConfigCallback)]
+    if not parsed:
+        return None
+    requested = parsed[0].config.get('ckpt_path')
+    if requested is None and trainer.state.fn == 'fit':
+        left = [each for each in callbacks if isinstance(each, OnExceptionCheckpoint)]
+        requested = next(
+            (e.ckpt_path for e in left if Path(e.ckpt_path).is_file()), None
+        )
+    return None if requested is None else str(requested)

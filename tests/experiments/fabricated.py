@@ -41,16 +41,15 @@ def write(folder: Path, run: Predictions, val: float = 0.5) -> Predictions:
     test, fit = folder / 'test', folder / 'fit'
     test.mkdir(parents=True)
     fit.mkdir()
-    names = list(run.classes)
-    table = pd.DataFrame(run.probabilities, columns=names)
-    table.insert(0, 'patch_id', run.patch_ids)
-    table.to_csv(test / 'predictions.csv', index=False, float_format='%.9g')
-    patches = pd.DataFrame(run.labels.astype(int), columns=names)
-    for place, column in enumerate(('patch_ids', 'acquisitions', 'countries')):
-        patches.insert(
-            place, ('patch_id', 'acquisition', 'country')[place], getattr(run, column)
-        )
-    patches.to_csv(test / 'patches.csv', index=False)
+    names, ids = list(run.classes), pd.Series(run.patch_ids, name='patch_id')
+    predicted = pd.DataFrame(run.probabilities, columns=names)
+    predicted = predicted.set_index(ids).reset_index()
+    predicted.to_csv(test / 'predictions.csv', index=False, float_format='%.9g')
+    patches = pd.DataFrame(
+        {'patch_id': ids, 'acquisition': run.acquisitions, 'country': run.countries}
+    )
+    labelled = pd.DataFrame(run.labels.astype(int), columns=names)
+    patches.join(labelled).to_csv(test / 'patches.csv', index=False)
     probabilities = torch.from_numpy(run.probabilities).float()
     labels = torch.from_numpy(run.labels).long()
     thresholds = torch.tensor(run.thresholds).float()

@@ -1,28 +1,26 @@
 """Multi-label scores of a whole set and of its random parts.
 
-Conventions, the same everywhere here: ``S`` samples, ``K`` classes, probabilities in
-[0, 1], labels 0 or 1; a class is predicted where its probability is *above* the
-threshold; average precision (AP) has no interpolation and no bins, so it equals
-scikit-learn's ``average_precision_score``, ties included.
+Conventions: ``S`` samples, ``K`` classes, probabilities in [0, 1], labels 0 or 1. A
+class is predicted where its probability is *above* the threshold. Average precision
+(AP) uses neither interpolation nor bins: it equals scikit-learn's
+``average_precision_score``, ties included.
 """
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_f1_score,
+)
 
 from .. import randomness
-from .binary import DEFAULT_THRESHOLD, average_precision, best_threshold, f1_score
 
-__all__ = (
-    'evaluate',
-    'multilabel_scores',
-    'per_class',
-    'subsets',
-    'tune_thresholds',
-)
+DEFAULT_THRESHOLD = 0.5
 
 
 def multilabel_scores(
@@ -33,48 +31,44 @@ def multilabel_scores(
 ) -> dict[str, float]:
     """Score multi-label predictions, micro and macro.
 
-    Micro pools all S x K decisions. Macro is the mean over a fixed set of classes;
-    of that set, a class without a positive among these samples has no AP, and is left
-    out of the mean of AP and of F1 alike, so that both are over the same classes.
+    Micro pools all S x K decisions. Macro is the mean over classes; a class without a
+    positive among these samples has no AP and is left out of both macro means.
 
     Args:
         probabilities: Predicted probabilities, float (S, K).
         labels: True labels, 0 or 1, (S, K).
-        thresholds: One threshold for F1, or one a class (K,). With one a class, the
-            plain F1 is at 0.5 and the ``_tuned`` F1 at these.
-        classes: The macro classes, bool (K,). Those with a positive among these
-            samples, if None. Pass the whole set's when scoring a part of it.
+        thresholds: One threshold for F1, or one per class (K,). With one per class,
+            the plain F1 is at 0.5 and the ``_tuned`` F1 at these.
+        classes: The macro classes, bool (K,); all if None. Pass those of the whole set
+            to score a part of it.
 
     Returns:
-        ``mAP_micro``, ``mAP_macro``, ``F1_micro`` and ``F1_macro`` in [0, 1], and
-        ``F1_micro_tuned`` and ``F1_macro_tuned`` if ``thresholds`` are one a class.
-        All are NaN where there is no positive label to find.
+        ``mAP_micro``, ``mAP_macro``, ``F1_micro`` and ``F1_macro`` in [0, 1], and with
+        thresholds per class ``F1_micro_tuned`` and ``F1_macro_tuned``. All are NaN
+        without a positive label.
 
     Raises:
         ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
-    num_classes = labels.shape[1]
-    found = labels.any(dim=0)
-    macro = found if classes is None else found & classes.to(found.device).bool()
+    macro = labels.any(dim=0)
+    if classes is not None:
+        macro &= classes.to(macro.device).bool()
     columns = macro.nonzero().flatten().tolist()
 
+    precisions = [_precision(probabilities[:, k], labels[:, k]) for k in columns]
     scores = {
-        'mAP_micro': average_precision(probabilities, labels),
-        'mAP_macro': _mean(
-            [average_precision(probabilities[:, k], labels[:, k]) for k in columns]
-        ),
+        'mAP_micro': _precision(probabilities, labels),
+        'mAP_macro': _mean(precisions),
     }
     cuts = {'': thresholds}
     if isinstance(thresholds, Tensor):
-        cuts = {'': DEFAULT_THRESHOLD, '_tuned': _one_a_class(thresholds, num_classes)}
+        cuts = {'': DEFAULT_THRESHOLD, '_tuned': thresholds.to(probabilities)}
     for suffix, cut in cuts.items():
-        if isinstance(cut, Tensor):
-            cut = cut.to(probabilities)
-        predicted = (probabilities > cut).long()
-        scores[f'F1_micro{suffix}'] = f1_score(predicted, labels)
+        predicted = probabilities > cut
+        scores[f'F1_micro{suffix}'] = _f1(predicted, labels)
         scores[f'F1_macro{suffix}'] = _mean(
-            [f1_score(predicted[:, k], labels[:, k]) for k in columns]
+            [_f1(predicted[:, k], labels[:, k]) for k in columns]
         )
     return scores
 
@@ -85,17 +79,17 @@ def per_class(
     thresholds: Tensor | None = None,
     names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Score every class by itself.
+    """Score every class.
 
     Args:
         probabilities: Predicted probabilities, float (S, K).
         labels: True labels, 0 or 1, (S, K).
-        thresholds: A tuned threshold for every class (K,), 0.5 if None.
-        names: K class names, the class numbers if None.
+        thresholds: Tuned thresholds (K,); 0.5 if None.
+        names: K class names; the class numbers if None.
 
     Returns:
-        K rows named by class: ``support`` (positive samples), ``AP``, ``F1`` (at 0.5),
-        ``threshold`` and ``F1_tuned`` (at it). A class without positives has NaN.
+        K rows indexed by class: ``support`` (positive samples), ``AP``, ``F1`` (at
+        0.5), ``threshold`` and ``F1_tuned`` (at it). Scores without positives are NaN.
 
     Raises:
         ValueError: If shapes or values are not as described, or there is no sample.
@@ -104,37 +98,30 @@ def per_class(
     num_classes = labels.shape[1]
     if thresholds is None:
         thresholds = torch.full((num_classes,), DEFAULT_THRESHOLD)
-    cuts = _one_a_class(thresholds, num_classes).to(probabilities)
-    if names is not None and len(names) != num_classes:
-        raise ValueError(f'{len(names)} class names for {num_classes} classes.')
-    rows = []
-    for k in range(num_classes):
-        score, truth = probabilities[:, k], labels[:, k]
-        rows.append(
-            {
-                'support': int(truth.sum()),
-                'AP': average_precision(score, truth),
-                'F1': f1_score((score > DEFAULT_THRESHOLD).long(), truth),
-                'threshold': float(cuts[k]),
-                'F1_tuned': f1_score((score > cuts[k]).long(), truth),
-            }
-        )
+    cuts = thresholds.to(probabilities)
+    rows = [
+        {
+            'support': int(truth.sum()),
+            'AP': _precision(score, truth),
+            'F1': _f1(score > DEFAULT_THRESHOLD, truth),
+            'threshold': float(cut),
+            'F1_tuned': _f1(score > cut, truth),
+        }
+        for score, truth, cut in zip(probabilities.T, labels.T, cuts, strict=True)
+    ]
     index = pd.Index(range(num_classes) if names is None else names, name='class')
     return pd.DataFrame(rows, index=index)
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Find for each class the threshold with the highest F1.
-
-    To be run on validation predictions. How ties are resolved is said in
-    :func:`~torchgeo_channelmae.evaluation.binary.best_threshold`.
+    """Find the threshold with the highest F1 for each class, on validation data.
 
     Args:
         probabilities: Predicted probabilities, float (S, K).
         labels: True labels, 0 or 1, (S, K).
 
     Returns:
-        Thresholds (K,), float32 or wider; 0.5 for a class without positives.
+        (K,) results of :func:`best_threshold`, float32 or wider.
 
     Raises:
         ValueError: If shapes or values are not as described, or there is no sample.
@@ -143,33 +130,58 @@ def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.stack(list(map(best_threshold, probabilities.T, labels.T)))
 
 
-def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]:
-    """Cut a set at random into groups, once for each seed.
+def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
+    """Find the threshold with the highest F1, exactly.
 
-    The protocol of five groups by three seeds gives 15 parts. A cut depends on nothing
-    but its seed and the two counts.
+    Tries the midpoint between every two neighbouring scores. Ties go to the threshold
+    nearest to 0.5, then to the lower one.
+
+    Args:
+        scores: Finite floats in [0, 1], (S,).
+        labels: 0 or 1, int64, (S,).
+
+    Returns:
+        A 0-d tensor; scores above it are predicted. 0.5 without a positive.
+    """
+    positives = labels.sum()
+    if not positives:
+        return scores.new_tensor(DEFAULT_THRESHOLD)
+    values, group = scores.unique(sorted=True, return_inverse=True)  # (V,), (S,)
+    size = torch.bincount(group, minlength=len(values))
+    hits = torch.zeros_like(size).index_add_(0, group, labels)
+    # Cut v predicts all scores from value v up.
+    predicted = size.flip(0).cumsum(0).flip(0)
+    hits = hits.flip(0).cumsum(0).flip(0)
+    f1 = 2 * hits.double() / (predicted + positives)
+
+    # The neighbour below the lowest score is 0, or -1 below a score of 0.
+    below = torch.cat([-(values[:1] == 0).to(values), values[:-1]])
+    middle = below + (values - below) / 2
+    cuts = torch.where(middle < values, middle, below)  # adjacent floats
+    best = (f1 == f1.max()).nonzero().flatten()
+    return cuts[best[(cuts[best] - DEFAULT_THRESHOLD).abs().argmin()]]
+
+
+def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]:
+    """Split a set into random groups, once per seed.
+
+    A split depends only on its seed and the two counts.
 
     Args:
         num_samples: Size S of the set.
-        groups: Number of groups in a cut; their sizes differ by one at most.
-        seeds: One seed for each cut.
+        groups: Number of groups; their sizes differ by one at most.
+        seeds: Distinct seeds, one per split.
 
     Returns:
-        ``groups * len(seeds)`` sorted index tensors, int64, cut by cut. Within a cut
-        every sample is in exactly one of them.
+        ``groups * len(seeds)`` sorted int64 index tensors, split by split.
 
     Raises:
-        ValueError: If a group would be empty, or a seed is given twice or none is.
+        ValueError: If a group would be empty.
     """
     if not 1 <= groups <= num_samples:
         raise ValueError(
-            f'Cannot cut {num_samples} samples into {groups} groups: '
-            f'choose from 1 to {num_samples} groups.'
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f'Seeds of the random groups are {list(seeds)}: give one or more, each '
-            'once, as equal seeds make equal groups.'
+            f'test_groups is {groups} for {num_samples} samples. Choose from 1 to '
+            f'{num_samples}.'
         )
     parts: list[Tensor] = []
     for seed in seeds:
@@ -187,106 +199,93 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     class_frequencies: Tensor | None = None,
 ) -> dict[str, float]:
-    """Compute everything that a test reports, without the stage's prefix.
-
-    The random groups are cut by position: :class:`PredictionStore` sorts by index.
+    """Compute everything that a test reports, without the prefix of the stage.
 
     Args:
         probabilities: Predicted probabilities, float (S, K).
         labels: True labels, 0 or 1, (S, K).
-        thresholds: Thresholds (K,) tuned on other samples; without, no ``_tuned`` F1.
-        groups: Number of random groups the set is cut into.
-        seeds: One seed for each cut.
-        class_frequencies: Share of training samples with each class, (K,) in [0, 1];
-            without, no floor.
+        thresholds: Thresholds (K,) tuned on other samples; no ``_tuned`` F1 if None.
+        groups: Number of random groups per split; groups depend on the sample order.
+        seeds: One seed per split.
+        class_frequencies: Fraction of training samples with each class, (K,) in
+            [0, 1]; no floor if None.
 
     Returns:
-        The scores of :func:`multilabel_scores` on the whole set; each with ``_mean``
-        and ``_std`` (sample standard deviation) over the groups of all cuts, of which
-        those without any positive label are left out (NaN where too few remain);
-        ``floor_*``, the scores of predicting the class frequencies for every sample,
-        ``floor_F1_micro_best`` being at the best single threshold in hindsight; and
-        the counts ``num_classes`` (of the macro mean) and ``num_samples``.
+        The scores of :func:`multilabel_scores` on the whole set; each also with
+        ``_mean`` and ``_std`` (sample standard deviation) over all groups, without
+        groups that have no positive label (NaN if too few remain); ``floor_*``, the
+        scores of predicting the class frequencies for every sample, where
+        ``floor_F1_micro_best`` uses the best single threshold in hindsight; and the
+        counts ``num_classes`` (of the macro mean) and ``num_samples``.
 
     Raises:
         ValueError: If shapes or values are not as described, there is no sample, or
             there are more groups than samples.
     """
     probabilities, labels = _checked(probabilities, labels)
-    num_samples, num_classes = labels.shape
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     classes = labels.any(dim=0)
     result = multilabel_scores(probabilities, labels, cuts, classes)
 
     parts = [
         multilabel_scores(probabilities[part], labels[part], cuts, classes)
-        for part in subsets(num_samples, groups, seeds)
+        for part in subsets(len(labels), groups, seeds)
     ]
     for key in tuple(result):
-        result[f'{key}_mean'], result[f'{key}_std'] = _mean_and_std(
-            [part[key] for part in parts]
-        )
+        values = torch.tensor([part[key] for part in parts], dtype=torch.float64)
+        values = values[~values.isnan()]
+        result[f'{key}_mean'] = float(values.mean())
+        result[f'{key}_std'] = float(values.std()) if len(values) > 1 else math.nan
 
     if class_frequencies is not None:
-        constant = _one_a_class(class_frequencies, num_classes).to(probabilities)
-        constant = constant.expand(num_samples, num_classes)
+        constant = class_frequencies.to(probabilities).expand_as(probabilities)
         floor = multilabel_scores(constant, labels, classes=classes)
-        constant, truth = _checked(constant, labels)
-        best = best_threshold(constant.flatten(), truth.flatten())
-        floor['F1_micro_best'] = f1_score((constant > best).long(), truth)
+        best = best_threshold(constant.flatten(), labels.flatten())
+        floor['F1_micro_best'] = _f1(constant > best, labels)
         result |= {f'floor_{key}': value for key, value in floor.items()}
 
     result['num_classes'] = float(classes.sum())
-    result['num_samples'] = float(num_samples)
+    result['num_samples'] = float(len(labels))
     return result
 
 
-def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float (S, K) probabilities and int64 labels, or say what is wrong."""
-    if probabilities.ndim != 2 or probabilities.shape != labels.shape:
-        raise ValueError(
-            'Probabilities and labels must both be (samples, classes), but are '
-            f'{tuple(probabilities.shape)} and {tuple(labels.shape)}.'
-        )
-    if not labels.numel():
-        raise ValueError('There are no predictions to score: the set is empty.')
-    if not probabilities.is_floating_point():
-        raise ValueError(f'Probabilities must be float, not {probabilities.dtype}.')
-    bad = int((~probabilities.isfinite()).any(dim=1).sum())
-    if bad:
-        raise ValueError(
-            f'Predictions of {bad} of {len(labels)} samples are NaN or infinite: '
-            'the training diverged or the input holds such values.'
-        )
-    if bool((probabilities < 0).any() | (probabilities > 1).any()):
-        raise ValueError(
-            f'Probabilities must be in [0, 1], but reach from {probabilities.min():g} '
-            f'to {probabilities.max():g}: apply a sigmoid to logits.'
-        )
-    if not bool(((labels == 0) | (labels == 1)).all()):
-        raise ValueError('Multi-label targets must be 0 or 1.')
-    if probabilities.dtype in (torch.float16, torch.bfloat16):
-        probabilities = probabilities.float()
-    return probabilities, labels.long()
+def _precision(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the average precision over all elements, NaN without a positive."""
+    if not labels.any():
+        return math.nan
+    flat = probabilities.flatten(), labels.flatten()
+    return float(binary_average_precision(*flat, validate_args=False))
 
 
-def _one_a_class(values: Tensor, num_classes: int) -> Tensor:
-    if values.shape != (num_classes,):
-        raise ValueError(
-            f'Expected one value for each of {num_classes} classes, '
-            f'got a tensor of shape {tuple(values.shape)}.'
-        )
-    return values
+def _f1(predicted: Tensor, labels: Tensor) -> float:
+    """Return F1 over all elements, NaN without a positive."""
+    if not labels.any():
+        return math.nan
+    flat = predicted.long().flatten(), labels.flatten()
+    return float(binary_f1_score(*flat, validate_args=False))
 
 
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+    return fmean(values) if values else math.nan
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    known = torch.tensor(
-        [value for value in values if not math.isnan(value)], dtype=torch.float64
-    )
-    mean = float(known.mean()) if len(known) else math.nan
-    std = float(known.std(correction=1)) if len(known) > 1 else math.nan
-    return mean, std
+def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float (S, K) probabilities and int64 labels."""
+    if probabilities.ndim != 2 or probabilities.shape != labels.shape:
+        raise ValueError(
+            f'Probabilities {tuple(probabilities.shape)} and labels '
+            f'{tuple(labels.shape)} must both be (samples, classes).'
+        )
+    if not labels.numel():
+        raise ValueError('There are no predictions to score: the set is empty.')
+    if bad := int((~probabilities.isfinite()).any(dim=1).sum()):
+        raise ValueError(
+            f'Predictions of {bad} of {len(labels)} samples are NaN or infinite. '
+            f'Training diverged, or the images have such values.'
+        )
+    if bool((probabilities < 0).any() | (probabilities > 1).any()):
+        raise ValueError('Probabilities must be in [0, 1]. Apply a sigmoid to logits.')
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError('Multi-label targets must be 0 or 1.')
+    wide = torch.promote_types(probabilities.dtype, torch.float32)
+    return probabilities.to(wide), labels.long()

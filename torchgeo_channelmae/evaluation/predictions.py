@@ -1,20 +1,26 @@
-"""Bring the predictions of all processes together, each sample once."""
+"""Collect predictions over batches and ranks, each sample once."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
-Column = Tensor | list[str]
+_LOADER = 1 << 56  # numbers per loader
+_RANK = 1 << 40  # numbers per rank, where no distributed sampler splits a loader
+_UNSIZED = 1 << 20  # numbers per batch, where the loader has no batch size
 
 
 class PredictionStore:
-    """Collects what was predicted for each sample, batch by batch, on the CPU.
+    """Rows of predictions, kept on the CPU, with a number that identifies each sample.
 
-    Distributed samplers repeat samples to give every process as many; the index of
-    the sample in its dataset tells the repeats, so that none counts twice.
+    torchmetrics cannot gather strings, so ranks exchange rows as objects.
 
     Example:
         >>> store = PredictionStore()
@@ -26,114 +32,107 @@ class PredictionStore:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._batches: list[dict[str, Column]] = []
+        self._batches: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
-        """Return the number of rows stored by this process, repeats included."""
+        """Return the number of rows of this rank, repeats included."""
         return sum(len(batch['index']) for batch in self._batches)
 
     def reset(self) -> None:
-        """Forget all predictions."""
+        """Forget all rows."""
         self._batches = []
 
     def update(self, index: Tensor, **columns: Tensor | Sequence[str]) -> None:
         """Store a batch.
 
         Args:
-            index: Index of each sample in its dataset, integer (B,).
-            columns: What to keep of each sample: tensors (B, ...) or B strings, such
-                as ``probabilities`` (B, K), ``labels`` (B, K) and ``patch_id``.
-
-        Raises:
-            ValueError: If a column has another length than the index, or the columns
-                are not those of the batches before.
+            index: Number of each sample, int64 (B,); the same on every rank.
+            columns: Tensors (B, ...) or B strings, the same columns in every batch.
         """
-        batch: dict[str, Column] = {'index': index.detach().cpu().long().flatten()}
-        for name, values in columns.items():
-            if len(values) != len(index):
-                raise ValueError(
-                    f'Column {name!r} has {len(values)} rows for {len(index)} samples.'
-                )
-            if isinstance(values, Tensor):
+        rows = {'index': index, **columns}
+        self._batches.append(
+            {
                 # A copy, as the batch's own memory may be used again.
-                batch[name] = values.detach().to('cpu', copy=True)
-            else:
-                batch[name] = list(values)
-        if self._batches and batch.keys() != self._batches[0].keys():
-            raise ValueError(
-                f'Columns {sorted(batch)} differ from those stored before, '
-                f'{sorted(self._batches[0])}.'
-            )
-        self._batches.append(batch)
+                k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else list(v)
+                for k, v in rows.items()
+            }
+        )
 
     def gather(self) -> dict[str, Any]:
-        """Return the predictions of all processes, sorted by index, each sample once.
+        """Return the rows of all ranks, sorted by number, each number once.
 
-        All processes must call it, and all get the same.
+        Every rank must call it, and gets the same.
 
         Returns:
-            ``index`` (S,) and every column: tensors (S, ...) or lists of S strings.
+            ``index`` (S,) and all columns: tensors (S, ...) or lists of S strings.
 
         Raises:
-            ValueError: If nothing was stored, or two samples with unlike labels or
-                names have the same index.
+            ValueError: If nothing was stored.
         """
-        parts = self._batches
+        batches = self._batches
         if dist.is_available() and dist.is_initialized():
-            gathered: list[dict[str, Column]] = [{}] * dist.get_world_size()
-            dist.all_gather_object(gathered, _join(parts))
-            parts = [part for part in gathered if part]
-        rows = _join(parts)
-        if not rows:
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, batches)
+            batches = [batch for part in parts for batch in part]
+        if not batches:
             raise ValueError('No predictions were stored: the data set is empty.')
-        return _distinct(rows)
+        index = torch.cat([batch['index'] for batch in batches])
+        _, first = np.unique(index.numpy(), return_index=True)
+        return {name: _rows([b[name] for b in batches], first) for name in batches[0]}
 
 
-def _join(parts: Sequence[dict[str, Column]]) -> dict[str, Column]:
-    """Append the rows of the parts; no parts give no columns."""
-    joined: dict[str, Column] = {}
-    for name in parts[0] if parts else ():
-        columns = [part[name] for part in parts]
-        tensors = [column for column in columns if isinstance(column, Tensor)]
-        joined[name] = (
-            torch.cat(tensors)
-            if tensors
-            else [text for column in columns for text in column]
-        )
-    return joined
+def _rows(parts: list[Any], rows: npt.NDArray[np.int64]) -> Any:
+    if torch.is_tensor(parts[0]):
+        return torch.cat(parts)[torch.from_numpy(rows)]
+    names = [name for part in parts for name in part]
+    return [names[row] for row in rows]
 
 
-def _distinct(rows: dict[str, Column]) -> dict[str, Column]:
-    """Sort rows by index and keep the first row of each."""
-    index = rows['index']
-    assert isinstance(index, Tensor)
-    unique, inverse = index.unique(sorted=True, return_inverse=True)
-    first = torch.full_like(unique, len(index))
-    first.scatter_reduce_(0, inverse, torch.arange(len(index)), reduce='amin')
-    source = first[inverse]  # for each row, the row that stands for its sample
-    for name, column in rows.items():
-        _check_repeats(name, column, source, index)
-    return {name: _take(column, first) for name, column in rows.items()}
+def sample_numbers(
+    trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int = 0
+) -> Tensor:
+    """Number the samples of a batch by loader and position in it.
 
+    A distributed sampler repeats the first samples so that all ranks have equally many;
+    a repeat gets the number of its sample.
 
-def _check_repeats(name: str, column: Column, source: Tensor, index: Tensor) -> None:
-    """Check that rows of one index agree; floats may differ by rounding."""
-    if isinstance(column, Tensor):
-        if column.is_floating_point():
-            return
-        unlike = (column != column[source]).reshape(len(column), -1).any(dim=1)
-        rows = unlike.nonzero().flatten().tolist()
+    Args:
+        trainer: The trainer, in an evaluation or prediction step.
+        batch: The batch, with ``image`` (B, ...). One with fewer samples than were
+            loaded, as unreadable ones were skipped, needs ``index`` (B,), the position
+            of each in its dataset.
+        batch_idx: Number of the batch on this rank.
+        dataloader_idx: Number of the loader.
+
+    Returns:
+        (B,) int64; in the first loader the positions themselves.
+    """
+    loaders = (
+        trainer.predict_dataloaders
+        if trainer.predicting
+        else trainer.test_dataloaders
+        if trainer.testing
+        else trainer.val_dataloaders
+    )
+    loader = CombinedLoader(loaders, 'sequential').flattened[dataloader_idx]
+    batches = getattr(loader, 'batch_sampler', None)
+    sampler = getattr(batches, 'sampler', None)
+    size = getattr(batches, 'batch_size', None)
+    count, start = len(batch['image']), batch_idx * (size or _UNSIZED)
+    numbers = torch.arange(start, start + count)
+    if size is None or not isinstance(sampler, DistributedSampler):
+        numbers += trainer.global_rank * _RANK
+    elif count < min(size, sampler.num_samples - start):
+        numbers = batch['index'].cpu()
     else:
-        pairs = enumerate(source.tolist())
-        rows = [row for row, kept in pairs if column[row] != column[kept]]
-    if rows:
-        raise ValueError(
-            f'Two samples have index {int(index[rows[0]])} but unlike {name!r}: the '
-            'index of a sample must be its own.'
-        )
+        numbers = numbers * sampler.num_replicas + sampler.rank
+        numbers %= len(sampler.dataset)  # type: ignore[arg-type]
+    return numbers + dataloader_idx * _LOADER
 
 
-def _take(column: Column, rows: Tensor) -> Column:
-    if isinstance(column, Tensor):
-        return column[rows]
-    return [column[row] for row in rows.tolist()]
+def sample_names(batch: Any, numbers: Tensor) -> list[str]:
+    """Return the patch ids of a batch; without them the numbers of its samples."""
+    if 'patch_id' in batch:
+        return list(batch['patch_id'])
+    parts = [divmod(number, _LOADER) for number in numbers.tolist()]
+    return [f'{loader}-{row}' if loader else str(row) for loader, row in parts]

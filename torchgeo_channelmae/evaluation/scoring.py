@@ -1,4 +1,4 @@
-"""Scoring a multi-label task: whole sets at once, each sample counted once."""
+"""Score a multi-label task over whole sets, each sample counted once."""
 
 from typing import Any, override
 
@@ -9,12 +9,19 @@ from torch import Tensor, nn
 from torchgeo.datasets import BigEarthNet
 from torchgeo.datasets.utils import Sample
 
+from ..facts import data_facts, test_facts
 from ..provenance.overlap import Verdict, check_not_trained_on, judge
 from ..provenance.record import DataRecord, Provenance
-from .breakdown import patch_table, per_country
 from .metrics import evaluate, multilabel_scores, per_class, tune_thresholds
-from .predictions import PredictionStore
-from .report import overlap_line, score_report, write_predictions, write_report
+from .predictions import PredictionStore, sample_names, sample_numbers
+from .report import (
+    overlap_line,
+    patch_table,
+    per_country,
+    predictions_csv,
+    score_report,
+    write_files,
+)
 
 
 class EvaluationMixin(LightningModule):
@@ -22,22 +29,20 @@ class EvaluationMixin(LightningModule):
 
     See :class:`~torchgeo_channelmae.tasks.CrossModalClassification` for what is logged
     and written.
+
+    Attributes:
+        thresholds: (K,) thresholds per class, tuned on validation and saved with the
+            checkpoint; NaN before the first validation.
     """
 
     criterion: nn.BCEWithLogitsLoss
     provenance: Provenance
     data_record: DataRecord | None
-
-    #: Per-class thresholds tuned on validation, (K,), saved with the checkpoint; NaN
-    #: before the first validation.
+    datamodule: Any
     thresholds: Tensor
 
     def start_evaluation(self, num_labels: int) -> None:
-        """Make room for predictions and thresholds.
-
-        Args:
-            num_labels: Number of classes.
-        """
+        """Create empty predictions and thresholds for ``num_labels`` classes."""
         self.predictions = PredictionStore()
         start = torch.full((max(num_labels, 1),), torch.nan)
         self.register_buffer('thresholds', start)
@@ -51,88 +56,37 @@ class EvaluationMixin(LightningModule):
             return list(BigEarthNet.class_sets[19])
         return [str(number) for number in range(self.hparams['num_labels'])]
 
-    @property
-    def _datamodule(self) -> Any:
-        return getattr(self.trainer, 'datamodule', None)
-
     def _verdict(self) -> Verdict:
-        """Compare what the datamodule tells with what pretraining read."""
+        """Compare the data with what pretraining read."""
+        facts = test_facts(self.datamodule)
         return judge(
             self.provenance,
             self.data_record,
-            getattr(self._datamodule, 'test_tiles', None),
-            getattr(self._datamodule, 'test_patches', None),
-            getattr(self._datamodule, 'test_name_spaces', ()),
+            facts.tiles,
+            facts.patches,
+            facts.name_spaces,
         )
 
     @override
     def on_train_start(self) -> None:
-        """Say what the weights that training starts from have read."""
+        """Log what the pretraining of the weights read."""
         super().on_train_start()
         rank_zero_info(overlap_line(self._verdict()))
 
     @override
     def on_test_start(self) -> None:
-        """Refuse to score patches that were trained on.
-
-        Raises:
-            ValueError: If there are such.
-        """
+        """Refuse to score patches whose labels were learned."""
         super().on_test_start()
+        facts = test_facts(self.datamodule)
         check_not_trained_on(
-            self.provenance,
-            getattr(self._datamodule, 'test_patches', None),
-            getattr(self._datamodule, 'test_patch_names', None),
-            getattr(self._datamodule, 'test_name_spaces', ()),
+            self.provenance, facts.patches, facts.patch_names, facts.name_spaces
         )
 
     @override
     def validation_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep each sample's probabilities and loss.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-        """
-        self._keep(batch)
-
-    @override
-    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep each sample's probabilities and loss.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-        """
-        self._keep(batch)
-
-    @override
-    def predict_step(
-        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
-    ) -> Tensor:
-        """Compute the probability of every class.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-
-        Returns:
-            (B, K) probabilities.
-        """
-        if 'image' not in batch:  # all samples were skipped
-            return torch.empty(0, len(self.class_names))
-        probabilities: Tensor = self(batch['image']).float().sigmoid()
-        self.predictions.update(
-            batch['index'], probabilities=probabilities, patch_id=_names(batch)
-        )
-        return probabilities
-
-    def _keep(self, batch: Sample) -> None:
+        """Store probabilities, labels and loss of each sample."""
         if 'image' not in batch:  # all samples were skipped
             return
         logits = self(batch['image']).float()
@@ -143,13 +97,32 @@ class EvaluationMixin(LightningModule):
             pos_weight=self.criterion.pos_weight,
             reduction='none',
         )
+        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
         self.predictions.update(
-            batch['index'],
+            numbers,
             probabilities=logits.sigmoid(),
             labels=labels,
             loss=losses.mean(dim=1),
-            patch_id=_names(batch),
+            patch_id=sample_names(batch, numbers),
         )
+
+    test_step = validation_step
+
+    @override
+    def predict_step(
+        self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Return the probability of every class, (B, K)."""
+        if 'image' not in batch:  # all samples were skipped
+            return torch.empty(0, self.hparams['num_labels'])
+        probabilities: Tensor = self(batch['image']).float().sigmoid()
+        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
+        self.predictions.update(
+            numbers,
+            probabilities=probabilities,
+            patch_id=sample_names(batch, numbers),
+        )
+        return probabilities
 
     def _collect(self) -> dict[str, Any]:
         rows = self.predictions.gather()
@@ -163,72 +136,57 @@ class EvaluationMixin(LightningModule):
         if self.trainer.sanity_checking:
             return
         probabilities, labels = rows['probabilities'], rows['labels']
+        loss = rows['loss'].double().mean().float()
+        self.log('val_loss', loss, prog_bar=True, sync_dist=True)
         scores = multilabel_scores(probabilities, labels)
-        self.log('val_loss', rows['loss'].double().mean().float(), prog_bar=True)
-        self.log_dict({f'val_{name}': value for name, value in scores.items()})
+        self._log_scores('val', scores)
         self.thresholds.copy_(tune_thresholds(probabilities, labels))
 
     @override
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test set and write its reports."""
-        rows = self._collect()
-        datamodule = self._datamodule
-        groups = getattr(datamodule, 'test_groups', 5)
-        seeds = list(getattr(datamodule, 'test_group_seeds', (0, 1, 2)))
-        thresholds = self.thresholds.cpu()
-        tuned = bool(thresholds.isfinite().all())
-        probabilities, labels = rows['probabilities'], rows['labels']
-        scores = evaluate(
-            probabilities,
-            labels,
-            thresholds if tuned else None,
-            groups,
-            seeds,
-            getattr(datamodule, 'train_class_frequencies', None),
-        )
-        self.log('test_loss', rows['loss'].double().mean().float())
-        self.log_dict({f'test_{name}': value for name, value in scores.items()})
+        rows, names = self._collect(), self.class_names
+        data, facts = data_facts(self.datamodule), test_facts(self.datamodule)
+        tuned = self.thresholds.cpu() if self.thresholds.isfinite().all() else None
+        scored = rows['probabilities'], rows['labels'], tuned
+        split = facts.groups, list(facts.group_seeds)
+        scores = evaluate(*scored, *split, facts.frequencies)
         verdict = self._verdict()
-        self.log_dict({f'test_{k}': value for k, value in verdict.numbers().items()})
-        classes = per_class(
-            probabilities, labels, thresholds if tuned else None, self.class_names
-        )
-        patches = patch_table(
-            rows['patch_id'],
-            labels,
-            self.class_names,
-            getattr(datamodule, 'test_frame', None),
-        )
-        countries = per_country(
-            probabilities,
-            labels,
-            thresholds if tuned else None,
-            patches['country'].tolist(),
-        )
-        note = getattr(datamodule, 'note', None)
-        report = score_report(scores, classes, groups, seeds, note, verdict, countries)
+        self.log('test_loss', rows['loss'].double().mean().float(), sync_dist=True)
+        self._log_scores('test', {**scores, **verdict.numbers()})
+
+        classes = per_class(*scored, names)
+        patches = patch_table(rows['patch_id'], rows['labels'], names, facts.frame)
+        countries = per_country(*scored, patches['country'].tolist())
+        note = data.note if data else None
+        report = score_report(scores, classes, *split, note, verdict, countries)
         rank_zero_info(f'\n{report}')
-        folder = self.trainer.log_dir  # all processes have to ask for it
-        if self.trainer.is_global_zero:
-            write_report(folder, report, classes, countries, patches)
-            write_predictions(folder, rows['patch_id'], probabilities, self.class_names)
+        files = {
+            'scores.md': report,
+            'per_class.csv': classes.to_csv(),
+            'patches.csv': patches.to_csv(index=False),
+            'predictions.csv': predictions_csv(rows['patch_id'], scored[0], names),
+        }
+        if len(countries):
+            files['per_country.csv'] = countries.to_csv()
+        self._write(files)
 
     @override
     def on_predict_epoch_end(self) -> None:
-        """Write ``predictions.csv``: patch id and one probability a class."""
+        """Write ``predictions.csv``."""
         rows = self._collect()
-        folder = self.trainer.log_dir  # all processes have to ask for it
+        table = predictions_csv(
+            rows['patch_id'], rows['probabilities'], self.class_names
+        )
+        self._write({'predictions.csv': table})
+        rank_zero_info(f'Wrote predictions.csv for {len(rows["index"])} patches.')
+
+    def _log_scores(self, stage: str, scores: dict[str, float]) -> None:
+        """Log scores, which are the same on all ranks."""
+        named = {f'{stage}_{name}': value for name, value in scores.items()}
+        self.log_dict(named, sync_dist=True)
+
+    def _write(self, files: dict[str, str]) -> None:
+        folder = self.trainer.log_dir  # a collective call
         if self.trainer.is_global_zero:
-            path = write_predictions(
-                folder,
-                rows['patch_id'],
-                rows['probabilities'],
-                self.class_names,
-            )
-            rank_zero_info(f'Predictions of {len(rows["index"])} patches: {path}')
-
-
-def _names(batch: Sample) -> list[str]:
-    """Names of a batch's patches, else their numbers."""
-    names: list[str] | None = batch.get('patch_id')
-    return [str(n) for n in batch['index'].tolist()] if names is None else list(names)
+            write_files(folder, files)

@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..randomness import derive_seed
 from .predictions import Predictions
-from .resampled import Floats, replicate_scores
+from .replicates import Floats, replicate_scores
 
 _LEVEL = 0.95
 
@@ -47,12 +47,12 @@ class Bootstrap:
     """Scores of models on the whole test set and on its replicates.
 
     Attributes:
-        whole: For each model and score (T,), one value a training run.
+        whole: For each model and score (T,), one value per training run.
         replicates: For each model and score (T, R).
-        drawn: For each number of training runs T, (R, T - 1) which are drawn.
+        drawn: For each number of training runs T, the (R, T - 1) runs that are drawn.
         clusters: Number of clusters of patches.
-        by_acquisition: Whether clusters are acquisitions; else they are patches, as
-            their acquisitions are not known.
+        by_acquisition: Whether clusters are acquisitions; else they are patches of
+            unknown acquisition.
     """
 
     whole: Mapping[str, Mapping[str, Floats]]
@@ -62,19 +62,15 @@ class Bootstrap:
     by_acquisition: bool
 
     def interval(self, model: str, score: str) -> Interval:
-        """The score of a model."""
-        found = self._combined({model: 1.0}, score)
-        low, high = (min(max(end, 0.0), 1.0) for end in (found.low, found.high))
-        return Interval(found.estimate, low, high)
+        """Return the score of a model."""
+        return self._combined({model: 1.0}, score, 0)
 
     def difference(self, one: str, other: str, score: str) -> Interval:
-        """How much higher the score of one model is than that of another."""
-        found = self._combined({one: 1.0, other: -1.0}, score)
-        low, high = (min(max(end, -1.0), 1.0) for end in (found.low, found.high))
-        return Interval(found.estimate, low, high)
+        """Return how much higher the score of one model is than that of another."""
+        return self._combined({one: 1.0, other: -1.0}, score, -1)
 
     def recovered(self, model: str, base: str, ceiling: str, score: str) -> Interval:
-        """The share of the way from a base to a ceiling that a model goes.
+        """Return the share of the way from a base to a ceiling that a model goes.
 
         Returns:
             (model - base) / (ceiling - base); NaN at both ends of the interval where
@@ -88,28 +84,24 @@ class Bootstrap:
         above, _ = self._draws({model: 1.0, base: -1.0}, score)
         below, _ = self._draws({ceiling: 1.0, base: -1.0}, score)
         widths = [self._widening({m: 1.0, base: -1.0}, score) for m in (model, ceiling)]
-        low, high = np.nanquantile(above / below, _ends())
-        width = max(widths)
-        return Interval(
-            estimate,
-            estimate + width * (low - estimate),
-            estimate + width * (high - estimate),
-        )
+        return _widened(estimate, above / below, max(widths))
 
     def describe(self, model: str) -> str:
-        """Say in a sentence which variance an interval holds."""
+        """Return which variance an interval holds."""
         runs = len(next(iter(self.whole[model].values())))
         what = 'acquisitions' if self.by_acquisition else 'patches'
         training = (
             f'and the {runs} training runs'
             if runs > 1
-            else 'alone: of one training run, no variance of training'
+            else 'only: one training run has no variance of training'
         )
         return (
             f'variance of the test set, drawn by its {self.clusters} {what}, {training}'
         )
 
-    def _combined(self, models: Mapping[str, float], score: str) -> Interval:
+    def _combined(
+        self, models: Mapping[str, float], score: str, least: float
+    ) -> Interval:
         estimate = sum(
             sign * float(self.whole[model][score].mean())
             for model, sign in models.items()
@@ -117,13 +109,9 @@ class Bootstrap:
         draws, _ = self._draws(models, score)
         if np.isfinite(draws).sum() < 2:
             return Interval(estimate, np.nan, np.nan)
-        low, high = np.nanquantile(draws, _ends())
-        width = self._widening(models, score)
-        return Interval(
-            estimate,
-            estimate + width * (low - estimate),
-            estimate + width * (high - estimate),
-        )
+        found = _widened(estimate, draws, self._widening(models, score))
+        low, high = (min(max(end, least), 1.0) for end in (found.low, found.high))
+        return Interval(estimate, low, high)
 
     def _draws(self, models: Mapping[str, float], score: str) -> tuple[Floats, Floats]:
         """A sum of scores in each replicate: with runs drawn too, and over all runs."""
@@ -165,7 +153,7 @@ class Bootstrap:
 def bootstrap(
     models: Mapping[str, Sequence[Predictions]], resamples: int = 1000, seed: int = 0
 ) -> Bootstrap:
-    """Draw a test set and training runs again and again, the same for all models.
+    """Resample the test set and training runs, the same for all models.
 
     Args:
         models: For each model its training runs, in the order of their seeds.
@@ -173,12 +161,12 @@ def bootstrap(
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If there is no model or run, the runs are of unlike test sets, or
-            the test set is one acquisition.
+        ValueError: If there is no model or run, the test sets differ, or there is only
+            one acquisition.
     """
     runs = [run for model in models.values() for run in model]
     if not runs or not all(models.values()):
-        raise ValueError('There are no predictions to compare: train and test models.')
+        raise ValueError('There are no predictions to compare. Train and test models.')
     for name, model in models.items():
         for run in model:
             _check_same(run, runs[0], name)
@@ -189,8 +177,8 @@ def bootstrap(
     count = int(clusters.max()) + 1
     if count < 2:
         raise ValueError(
-            'All test patches are of one acquisition: there is nothing to draw again, '
-            'so no interval can be given.'
+            'All test patches are of one acquisition, so there is nothing to resample. '
+            'Test on more acquisitions.'
         )
     rng = np.random.default_rng(derive_seed(seed, 'bootstrap', resamples))
     drawn = rng.integers(count, size=(resamples, count - 1))
@@ -215,17 +203,17 @@ def bootstrap(
 
 
 def _check_same(run: Predictions, other: Predictions, name: str) -> None:
-    if run.classes != other.classes:
-        raise ValueError(f'Model {name} has other classes than the first model.')
-    if not np.array_equal(run.patch_ids, other.patch_ids):
-        raise ValueError(
-            f'Model {name} was tested on {len(run.patch_ids)} patches, which are not '
-            f'the {len(other.patch_ids)} of the first model, or not in their order: '
-            f'models are compared on the same test set.'
-        )
-    if not np.array_equal(run.labels, other.labels):
-        raise ValueError(f'Model {name} was tested with other labels than the first.')
+    for what in ('classes', 'patch_ids', 'labels'):
+        one, two = getattr(run, what), getattr(other, what)
+        if not np.array_equal(one, two):
+            raise ValueError(
+                f'Model {name} was tested with other {what} than the first model '
+                f'({len(one)} and {len(two)}). Compare models on the same test set.'
+            )
 
 
-def _ends() -> tuple[float, float]:
-    return (1 - _LEVEL) / 2, (1 + _LEVEL) / 2
+def _widened(estimate: float, draws: Floats, width: float) -> Interval:
+    """Return the interval of replicates, made wider around the estimate."""
+    ends = np.nanquantile(draws, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    low, high = (estimate + width * (float(end) - estimate) for end in ends)
+    return Interval(estimate, low, high)

@@ -11,6 +11,7 @@ import torchgeo.datamodules
 import torchgeo.tasks  # noqa: F401 (likewise)
 import yaml
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchgeo.datamodules import BaseDataModule
 
@@ -90,7 +91,7 @@ def process_batch(
     stage = {'train': 'training', 'val': 'validating', 'test': 'testing'}[split]
     flags = ('training', 'validating', 'testing', 'sanity_checking', 'predicting')
     trainer: Any = SimpleNamespace(**{flag: flag == stage for flag in flags})
-    trainer.current_epoch = 0
+    trainer.current_epoch, trainer.precision_plugin = 0, Precision()
     kept, datamodule.trainer = datamodule.trainer, trainer
     try:
         batch = datamodule.transfer_batch_to_device(batch, torch.device(device), 0)

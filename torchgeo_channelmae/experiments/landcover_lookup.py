@@ -39,7 +39,8 @@ def look_up(
 ) -> Iterator[Any]:
     """Call a function for each sample, in order, with a progress bar."""
     data: Any = list(rows)
-    loader = DataLoader(data, batch_size=None, collate_fn=look, num_workers=workers)
+    call: Any = look
+    loader = DataLoader(data, batch_size=None, collate_fn=call, num_workers=workers)
     yield from tqdm(loader, desc='land cover', unit='sample', disable=None)
 
 
@@ -73,7 +74,7 @@ def read_labels(
         ValueError: If samples have no such label.
     """
     names = tuple(getattr(dataset, 'classes', ()))
-    table = getattr(dataset, 'table', None)
+    table: Any = getattr(dataset, 'table', None)
     if hasattr(table, 'labels'):  # all at hand
         return label_shares(table.labels.numpy()[rows]), names
     labels = np.stack(list(look_up(partial(_label, dataset), rows, workers)))
@@ -279,6 +280,8 @@ def raster_values(
         raise ValueError(f'{path} has {kind} pixels. Use a raster of classes.')
     raster.is_image = False  # nearest neighbors
     names = (kind.__name__ for kind in type(raster).__mro__)
-    known = next((CLASSES['rasters'][k] for k in names if k in CLASSES['rasters']), {})
+    known: Any = next(
+        (CLASSES['rasters'][k] for k in names if k in CLASSES['rasters']), {}
+    )
     ignored = known.get('ignore', () if nodata is None else (int(nodata),))
     return classes or known.get('classes'), (*ignored, *ignore)

@@ -19,8 +19,8 @@ class Predictions:
         labels: (S, K) bool.
         acquisitions: S names of scenes, '' where unknown.
         countries: S names, '' where unknown.
-        thresholds: (K,) tuned on validation; None if they were not.
-        floor: Scores of predicting the training set's class frequencies; none where
+        thresholds: (K,) tuned on validation; None if not tuned.
+        floor: Scores of predicting the training set's class frequencies; empty if
             the test did not know them.
     """
 
@@ -42,23 +42,21 @@ def read_predictions(folder: Path) -> Predictions:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If two files do not belong together.
+        ValueError: If files do not belong together.
     """
-    predictions = _read(folder / 'predictions.csv')
-    patches = _read(folder / 'patches.csv', text=True)
-    classes = _read(folder / 'per_class.csv')
-    metrics = _read(folder / 'metrics.csv')
+    predictions = pd.read_csv(folder / 'predictions.csv', dtype={'patch_id': str})
+    patches = pd.read_csv(folder / 'patches.csv', dtype=str, keep_default_na=False)
+    classes = pd.read_csv(folder / 'per_class.csv', dtype={'class': str})
+    metrics = pd.read_csv(folder / 'metrics.csv')
     names = tuple(predictions.columns[1:])
-    for what, one, other in (
-        ('classes', names, tuple(patches.columns[3:])),
-        ('classes', names, tuple(classes['class'].astype(str))),
-        ('patches', tuple(predictions['patch_id']), tuple(patches['patch_id'])),
+    if (
+        names != tuple(patches.columns[3:])
+        or names != tuple(classes['class'])
+        or not predictions['patch_id'].equals(patches['patch_id'])
     ):
-        if one != other:
-            raise ValueError(
-                f'{folder} has files of unlike {what}: predictions.csv has {len(one)}, '
-                f'another {len(other)}, or in another order; run that test again.'
-            )
+        raise ValueError(
+            f'The files in {folder} differ in patches or classes. Run that test again.'
+        )
     thresholds = classes['threshold'].to_numpy(dtype=np.float64)
     tuned = 'test_F1_micro_tuned' in metrics
     prefix = 'test_floor_'
@@ -79,9 +77,3 @@ def read_predictions(folder: Path) -> Predictions:
             if str(name).startswith(prefix) and metrics[name].notna().any()
         },
     )
-
-
-def _read(path: Path, text: bool = False) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing: run that test again.')
-    return pd.read_csv(path, dtype=str if text else None, keep_default_na=not text)

@@ -189,18 +189,14 @@ def draw_page(
     figure = Figure(figsize=(page, height), layout='constrained')
     style: dict[str, Any] = {'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), x=0.1 / page, fontsize=8, **style)
-    panels = figure.subplots(2 * rows, columns * kinds, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for number, card in enumerate(cards):
-        row, column = 2 * (number // columns), kinds * (number % columns)
-        before, after = panels[row : row + 2, column : column + kinds]
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    style |= {'x': 0.02, 'fontsize': 7}
+    for part, card, name, label in zip(parts, cards, names, labels, strict=False):
+        part.suptitle('\n'.join(name), **style)
+        part.supxlabel('\n'.join(label), **style)
+        before, after = part.subplots(2, kinds, squeeze=False)
         _draw(before, card.before, bands, 'before')
         _draw(after, card.after, bands, 'after')
-        above = '\n'.join(names[number])
-        before[0].set_title(above, loc='left', y=1.16, fontsize=7, **style)
-        below = '\n'.join([*labels[number], ''])
-        after[0].set_xlabel(below, x=0, fontsize=7, **style)
     return figure
 
 
@@ -209,13 +205,10 @@ def _draw(
 ) -> None:
     """Draw the composites of an image, titled if it is the upper of a card."""
     for panel, (title, picture) in zip(panels, composites(image, bands), strict=True):
-        panel.set_axis_on()
         panel.set_frame_on(False)
         show_pixels(panel, picture)
-        panel.set_anchor('N')  # spare height goes between samples
         if label == 'before':
             panel.set_title(title, fontsize=7)
-            panel.set_anchor('S')
     panels[0].set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
 
 

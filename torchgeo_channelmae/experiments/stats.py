@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from ..config import ClassSpec, build
 from ..datamodules.base import ChannelDataModule
-from ..datamodules.common import SourceDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
+from ..datamodules.named_bands import NamedBands
 from ..datamodules.pretraining import PretrainingDataModule
+from ..datamodules.source_datamodule import SourceDataModule
 from ..datamodules.statistics import BandStatistics, missing_pixels, write_statistics
-from ..datamodules.visits import NamedBands
 from ..datasets import BigEarthNetLMDB
 from ..files import refuse_existing
 from ..randomness import generator
@@ -87,13 +87,13 @@ def stats(
         raise ValueError('Give either a training configuration or a dataset.')
     options = dict(bands=bands, root=root, size=size, level=level, nodata=nodata)
     options |= dict(dataset_bands=dataset_bands, image_key=image_key)
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     given |= data or {}
     if training is not None:
         configs = [training] if isinstance(training, Path) else training
         datamodule, _ = read_datamodule(configs, given)
     else:
-        kind = GeoPretrainingDataModule if geo else PretrainingDataModule
+        kind: Any = GeoPretrainingDataModule if geo else PretrainingDataModule
         given |= {'dataset': dataset, 'val_fraction': 0}
         datamodule = build({'init_args': given}, 'data', kind)
     if not isinstance(datamodule, ChannelDataModule):
@@ -162,7 +162,7 @@ def _as_stored(
 
 
 def _measure(
-    read: Callable[[int], Any], bands: Sequence[str], rows: Any, workers: int
+    read: Any, bands: Sequence[str], rows: Any, workers: int
 ) -> tuple[dict[str, BandStatistics], int]:
     """Return each band's statistics, and how many samples were read."""
     found = {band: BandStatistics() for band in bands}

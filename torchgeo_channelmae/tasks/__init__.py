@@ -2,6 +2,6 @@
 
 from .pretraining import ChannelMAE
 from .transfer import CrossModalClassification
-from .zero_shot import UnchangedHead
+from .zero_shot import UnchangedHead, ZeroShotBands
 
-__all__ = ('ChannelMAE', 'CrossModalClassification', 'UnchangedHead')
+__all__ = ('ChannelMAE', 'CrossModalClassification', 'UnchangedHead', 'ZeroShotBands')

@@ -1,96 +1,86 @@
-"""What both tasks do alike before training starts: check, load weights, seed."""
+"""The life cycle of both tasks before training: check, load weights, seed."""
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ..callbacks.resume import ResumeInsideEpoch
-from ..callbacks.run_folder import checkpoint_of
+from ..config import deferred_errors, raise_deferred, requested_checkpoint
+from ..facts import DataFacts, data_facts
 from ..models.channelvit import ChannelViT
 from ..models.checkpoints import read_checkpoint
-from ..models.peers import Peer, check_published
-from ..models.peers.inputs import (
+from ..models.controls import (
+    check_image,
     load_own,
+    load_plain,
     load_published,
-    look_at_data,
     restore_scaling,
 )
-from ..models.plain import check_image, load_plain
+from ..models.peers import Peer, check_published, fit_input
 from ..models.registry import did_you_mean
-from ..models.weights import FreshBands, LoadReport, load_encoder
+from ..models.weights import LoadReport, load_encoder
 from ..provenance.normalization import KEY as NORMALIZATION
 from ..provenance.normalization import difference, normalization_of
-from ..provenance.record import (
-    KEY,
-    DataRecord,
-    Provenance,
-    Training,
-    from_state,
-)
+from ..provenance.record import KEY, DataRecord, Provenance, Training, from_state
 from ..randomness import derive_seed, global_seed
+from .optim import apply_tuning
+
+_MAYBE = (None, 'last', 'hpc')  # a resume only if there is such a checkpoint
 
 
 class ChannelTaskMixin(LightningModule):
-    """Checks of a task whose encoder is a :class:`~..models.ChannelViT`.
+    """A task that starts from pretrained weights and records what it was trained on.
 
-    Its checkpoints tell what was read on the way to their weights: by the task, in
-    ``trainer.datamodule.record``, and by the weights that it started from.
+    Weights are loaded when a fit is set up, unless it resumes from a checkpoint, so
+    that a checkpoint is all that a resume or an evaluation needs. Checkpoints contain
+    the provenance of their weights: the datamodule's record and, before it, the
+    records of the weights that training started from.
 
-    LightningCLI buries an error of a constructor under pages of its parser's types.
-    So a task builds its models in :meth:`build_models`, and what is wrong with its
-    arguments is raised when a trainer sets the task up: before training starts, in
-    one sentence, and as the last line on the terminal.
+    Attributes:
+        model: The encoder that is trained.
+        weights: Pretrained weights to start from, or None.
+        supervised: Whether the task learns labels.
+        provenance: Trainings behind the current weights.
     """
 
-    model: ChannelViT
+    model: Any
     weights: WeightsEnum | str | None
-    argument_error: ValueError | None = None
-    #: Whether a batch for evaluation may be one of which all samples were skipped.
-    takes_empty_batches = True
-
-    #: Whether the task learns labels.
     supervised: bool
-
-    #: What was read so far on the way to the weights that the task has now.
     provenance: Provenance = Provenance()
+    argument_error: ValueError | None = None
+    _missing: FileNotFoundError | None = None
 
     @abstractmethod
     def build_models(self) -> None:
-        """Make the encoder at ``self.model`` and what else the task trains.
+        """Create ``self.model`` and other trained modules from the hyperparameters.
 
         Raises:
-            ValueError: If an argument does not fit.
+            ValueError: If an argument is wrong.
         """
 
     def create_encoder(self, **kwargs: Any) -> ChannelViT:
-        """Make the encoder that the hyperparameters describe.
+        """Create the channel-token encoder that the hyperparameters describe.
 
         Args:
             **kwargs: Further arguments of the model.
 
-        Returns:
-            The encoder, untrained.
-
         Raises:
-            ValueError: If there is no such model, or its bands or size do not fit.
+            ValueError: If there is no such model, or its bands or size are wrong.
         """
-        known = timm.list_models('channelmae_*')
-        if self.hparams['model'] not in known:
+        name, known = self.hparams['model'], timm.list_models('channelmae_*')
+        if name not in known:
             raise ValueError(
-                f'Model {self.hparams["model"]!r} is no channel-token encoder'
-                f'{did_you_mean(self.hparams["model"], known)}: choose one of '
-                f'{", ".join(known)}.'
+                f'Unknown channel-token encoder {name!r}{did_you_mean(name, known)}. '
+                f'Choose one of {", ".join(known)}.'
             )
         encoder: ChannelViT = timm.create_model(
-            self.hparams['model'],
+            name,
             in_chans=self.hparams['in_channels'],
             bands=self.hparams['bands'],
             img_size=self.hparams['size'],
@@ -100,134 +90,142 @@ class ChannelTaskMixin(LightningModule):
         return encoder
 
     def configure_models(self) -> None:
-        """Initialize the models, keeping a wrong argument's error for later."""
-        try:
+        """Build the models."""
+        with deferred_errors(self):
             self.build_models()
-        except ValueError as error:
-            self.argument_error = error
 
-    def configure_callbacks(self) -> Sequence[Callback] | Callback:
-        """Bring what makes a resume inside an epoch exact."""
-        return [ResumeInsideEpoch()]
+    @property
+    def datamodule(self) -> Any:
+        """The trainer's datamodule; None without a trainer or a datamodule."""
+        try:
+            return getattr(self.trainer, 'datamodule', None)
+        except RuntimeError:  # not attached to a trainer
+            return None
+
+    @property
+    def data_record(self) -> DataRecord | None:
+        """What training on the present data reads; None if unknown."""
+        facts = data_facts(self.datamodule)
+        return facts.record if facts else None
 
     def setup(self, stage: str) -> None:
-        """Check the arguments against each other and the data, then load weights.
-
-        Args:
-            stage: Either 'fit', 'validate', 'test' or 'predict'. Weights are loaded
-                for 'fit' alone, and not if the run resumes from a checkpoint: one
-                checkpoint has to be enough to evaluate or go on.
+        """Check the model against the data; for a new fit, load weights.
 
         Raises:
-            ValueError: If an argument does not fit, or the weights are another model's.
-            FileNotFoundError: If `weights` is neither a file nor a name.
+            ValueError: If an argument is wrong, or the weights are of another model.
         """
-        if self.argument_error is not None:
-            raise self.argument_error
-        # Scores are computed alike in all processes, from the predictions of all.
-        warnings.filterwarnings('ignore', message=r'It is recommended .*sync_dist=True')
-        datamodule = getattr(self.trainer, 'datamodule', None)
-        bands = getattr(datamodule, 'bands', None)
-        if bands is not None and tuple(bands) != self.model.bands:
+        raise_deferred(self)
+        if facts := data_facts(self.datamodule):
+            self._check_data(facts)
+        starts = stage == 'fit' and requested_checkpoint(self.trainer) in _MAYBE
+        self._missing = None
+        if starts:
+            try:
+                if self.weights:
+                    self.load_weights(self.weights)
+            except FileNotFoundError as error:  # unless a checkpoint is loaded next
+                self._missing = error
+            self.reinitialize()
+        if isinstance(self.model, Peer):
+            fit_input(self.model, self.datamodule, starts)
+
+    def _check_data(self, facts: DataFacts) -> None:
+        if facts.bands != tuple(self.model.bands):
             raise ValueError(
                 f'The model has the bands {", ".join(self.model.bands)}, but the data '
-                f'has {", ".join(bands)}: name the same bands, in the same order, in '
-                f'model.init_args.bands and data.init_args.bands.'
+                f'have {", ".join(facts.bands)}. Give model.init_args.bands and '
+                f'data.init_args.bands the same names in the same order.'
             )
-        size = getattr(datamodule, 'size', None)
-        if isinstance(size, int):
-            if isinstance(self.model, Peer):
-                self.model.check_image(size)
-            else:
-                check_image(self.model, size)
-        starts = stage == 'fit' and checkpoint_of(self.trainer)[1] is None
-        if starts:
-            if self.weights:
-                self.load_weights(self.weights)
-            self.start_afresh()
         if isinstance(self.model, Peer):
-            look_at_data(self.model, datamodule, starts)
+            self.model.check_image(facts.size)
+        else:
+            check_image(self.model, facts.size)
 
-    def start_afresh(self) -> None:
+    def on_fit_start(self) -> None:
+        """Stop a fit without its weights; use what a tuning callback found."""
+        super().on_fit_start()
+        if self._missing is not None:
+            raise self._missing
+        apply_tuning(self)
+
+    def reinitialize(self) -> None:
         """Change what a new training starts from, after weights were loaded."""
 
     def load_weights(self, weights: WeightsEnum | str) -> LoadReport:
-        """Load pretrained weights into the encoder, log what arrived and return it."""
-        policy: FreshBands = self.hparams.get('fresh_bands', 'sample')
+        """Load pretrained weights into the model and log the report."""
         published = check_published(self.hparams['model'], weights)
         checkpoint = read_checkpoint(weights)
         tensors, past = checkpoint.tensors, checkpoint.provenance
         if isinstance(self.model, ChannelViT):
+            policy = self.hparams.get('fresh_bands', 'sample')
             report = load_encoder(self.model, tensors, policy)
         elif isinstance(self.model, Peer):
             report = load_plain(self.model, self.model.named(tensors))
         elif published is not None:
-            datamodule = getattr(self._trainer, 'datamodule', None)
-            report = load_published(self.model, published, tensors, datamodule)
+            report = load_published(self.model, published, tensors, self.datamodule)
         else:
             last = past.trainings[-1].record if past.trainings else None
             report = load_own(self.model, tensors, last.bands if last else None)
         self.provenance = self.provenance.started_from(past)
         rank_zero_info(f'Weights {weights}: {report}')
-        trainer = getattr(self, '_trainer', None)  # none is needed to load weights
-        own = normalization_of(getattr(trainer, 'datamodule', None))
-        if told := difference(checkpoint.normalization, own):
-            rank_zero_warn(
-                f'The images of weights {weights} were normalised notably differently '
-                f'in the same bands: {told}; give the datamodule the statistics of '
-                f'those where they are of the same product.'
-            )
+        self.compare_normalization(f'weights {weights}', checkpoint.normalization)
         self.load_further(weights, tensors)
         return report
+
+    def compare_normalization(
+        self, source: str, normalization: Mapping[str, Any] | None
+    ) -> None:
+        """Warn if the data are normalized differently than those of ``source``."""
+        own = normalization_of(data_facts(self.datamodule))
+        if message := difference(normalization, own):
+            rank_zero_warn(
+                f'The images of {source} were normalized differently in the same '
+                f'bands: {message}. If they are of the same product, give the '
+                f'datamodule their statistics.'
+            )
 
     def load_further(
         self, weights: WeightsEnum | str, tensors: Mapping[str, Tensor]
     ) -> None:
-        """Load what a task has beside its encoder.
-
-        Args:
-            weights: The weights, for the log.
-            tensors: All their tensors by name.
-        """
-
-    @property
-    def data_record(self) -> DataRecord | None:
-        """What training on the present data reads; None where they don't tell."""
-        record = getattr(getattr(self.trainer, 'datamodule', None), 'record', None)
-        return record if isinstance(record, DataRecord) else None
+        """Load the task's modules beside its encoder, if the weights have any."""
 
     def on_train_start(self) -> None:
-        """Note what this training reads, beside what a resumed one has read."""
+        """Add this training to the provenance."""
         super().on_train_start()
         training = Training(self.data_record, self.supervised)
         self.provenance = self.provenance.trained(training)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what was read."""
+        """Store provenance and normalization."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY] = self.provenance.state()
-        datamodule = getattr(self.trainer, 'datamodule', None)
-        checkpoint[NORMALIZATION] = normalization_of(datamodule)
+        checkpoint[NORMALIZATION] = normalization_of(data_facts(self.datamodule))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what was read, unknown where the checkpoint does not tell."""
+        """Restore the provenance; without one it is unknown."""
         super().on_load_checkpoint(checkpoint)
+        self._missing = None
         restore_scaling(self.model, checkpoint.get('state_dict', {}))
         self.provenance = from_state(checkpoint.get(KEY))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what a step draws (drop path, dropout) by the step alone, log its lr."""
+        """Seed the random draws of a step (drop path, dropout) and log its rate."""
         address = (global_seed(), 'step', self.global_step, batch_idx, self.global_rank)
         torch.manual_seed(derive_seed(*address))
         groups = self.trainer.optimizers[0].param_groups
         self.log('lr', max(group['lr'] for group in groups))
 
+    def log_means(self, values: dict[str, Tensor], batch_size: int) -> None:
+        """Log means over the samples of an epoch."""
+        options: dict[str, Any] = {'on_step': False, 'on_epoch': True}
+        self.log_dict(values, sync_dist=True, batch_size=batch_size, **options)
+
 
 def sample_keys(index: Tensor, *address: int | str) -> Tensor:
-    """Make one random key a sample from its index.
+    """Derive one random key per sample from its index.
 
     Args:
-        index: (B,) int64, each sample's index in its dataset.
+        index: (B,) int64, index of each sample in its dataset.
         address: What the draw is for, e.g. ``(seed, 'mask', epoch)``.
 
     Returns:

@@ -16,15 +16,13 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         prediction: (B, S, P^2), pixels of the produced tokens.
-        produced: (B, S) int64, their numbers: the bands that the spectral loss takes
-            together at all cells, or at those sampled, band-major; or the targets where
-            no loss reads more.
-        weight: (B, S), what each counts in the token-to-token loss; None where all are
-            targets that count alike.
-        target: (B, N, P^2), what all tokens are.
-        scale: Mean and standard deviation a token that undo the target's normalisation,
-            None where it is not normalised.
-        mask: Which tokens were visible, hidden and asked for.
+        produced: (B, S) int64, their numbers: the bands of the spectral loss at all or
+            at sampled cells, band-major; or only the targets if no loss needs more.
+        weight: (B, S), weights in the token loss; None if all are equal targets.
+        target: (B, N, P^2), true pixels of all tokens.
+        scale: Mean and standard deviation per token that undo the normalization of the
+            target; None if it is not normalized.
+        mask: Which tokens are visible, hidden and targets.
     """
 
     prediction: Tensor
@@ -38,7 +36,7 @@ class Reconstruction(NamedTuple):
 def to_images(
     result: Reconstruction, num_bands: int, grid_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Put tokens back together, in the units of the input.
+    """Assemble tokens to images, in the units of the input.
 
     Args:
         result: A reconstruction that produced all targets.
@@ -46,22 +44,19 @@ def to_images(
         grid_size: (h, w), cells down and across.
 
     Returns:
-        What was visible and that with the targets filled in, each (B, C, H, W), NaN
-        elsewhere. What was visible and no target is shown as it is; its loss is only
-        spectral.
+        The visible tokens, and these with the targets filled in, each (B, C, H, W),
+        NaN elsewhere.
     """
     tokens, mask = result.target, result.mask
     numbers = result.produced.unsqueeze(-1).expand_as(result.prediction)
     prediction = torch.full_like(tokens, torch.nan)
     prediction.scatter_(1, numbers, result.prediction)
     if result.scale is not None:
-        prediction, tokens = (
-            part * result.scale.std + result.scale.mean for part in (prediction, tokens)
-        )
-    visible, target = (
-        membership(numbers, tokens.shape[1]).unsqueeze(-1)
-        for numbers in (mask.visible, mask.target)
-    )
+        prediction = prediction * result.scale.std + result.scale.mean
+        tokens = tokens * result.scale.std + result.scale.mean
+    count = tokens.shape[1]
+    visible = membership(mask.visible, count).unsqueeze(-1)
+    target = membership(mask.target, count).unsqueeze(-1)
     seen = tokens.masked_fill(~visible, torch.nan)
     filled = torch.where(target, prediction, seen)
     masked, made = (

@@ -1,24 +1,23 @@
-"""Parts of a model that learn while the others stay as they are."""
+"""Train some parts of a model and freeze the others."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
-from ..models.plain import named_layers
+from ..models.controls import named_layers
 
 PARTS = ('patch_embed', 'spectral', 'positions', 'blocks', 'head')
-"""Parts of a model: the projection of patches (or first layer), the band embeddings,
-the positions, all layers between (with norms and the class token), and the head."""
+"""Parts of a model: patch projection (or first layer), band embeddings, positions, all
+layers between (with norms and the class token), and head."""
 
 
 def part_of(name: str, model: nn.Module) -> str:
-    """Say to which part of a model a parameter or module belongs.
+    """Return the part of a model that a parameter or module belongs to.
 
     Args:
         name: Its dotted name.
-        model: A model of timm; its configuration names the first layer and the head.
+        model: A timm model; its configuration names the first layer and the head.
     """
     places = {
         'spectral': ('spectral_embed', *named_layers(model, 'spectral')),
@@ -34,105 +33,89 @@ def part_of(name: str, model: nn.Module) -> str:
 
 
 def parts_in(model: nn.Module) -> list[str]:
-    """List the parts that a model has, in the order of :data:`PARTS`."""
+    """Return the parts that a model has, in the order of :data:`PARTS`."""
     found = {part_of(name, model) for name, _ in model.named_parameters()}
     return [part for part in PARTS if part in found]
 
 
 def check_parts(parts: Iterable[str], model: nn.Module, argument: str) -> list[str]:
-    """Check that a model has parts.
-
-    Args:
-        parts: Names of parts.
-        model: The model.
-        argument: Name of the argument that they come from.
+    """Check that a model has the parts that an argument names.
 
     Raises:
-        ValueError: If one is no part of the model.
+        ValueError: If it lacks one.
     """
-    chosen, there = list(parts), parts_in(model)
+    chosen, known = list(parts), parts_in(model)
     for part in chosen:
-        if part not in there:
+        if part not in known:
             raise ValueError(
-                f'{argument} names {part!r}, which this model has not: its parts are '
-                f'{", ".join(there)}.'
+                f'Unknown part {part!r} in {argument}. This model has '
+                f'{", ".join(known)}.'
             )
     return chosen
 
 
 def trainable_parts(trainable: str, model: nn.Module) -> list[str]:
-    """Read which parts learn.
-
-    Args:
-        trainable: ``all``, or parts with ``+`` between them.
-        model: The model.
+    """Return the parts that ``trainable`` names: ``all``, or parts joined by ``+``.
 
     Raises:
-        ValueError: If one is no part of the model.
+        ValueError: If the model lacks one.
     """
     if trainable == 'all':
         return parts_in(model)
-    parts = [part.strip() for part in trainable.split('+')]
-    return check_parts(parts, model, 'trainable')
+    names = [part.strip() for part in trainable.split('+')]
+    return check_parts(names, model, 'trainable')
 
 
 def freeze_others(model: nn.Module, parts: Sequence[str]) -> None:
-    """Let only some parts of a model have gradients, in place."""
+    """Require gradients in some parts of a model only, in place."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name, model) in parts)
 
 
-def rest_others(model: nn.Module, parts: Sequence[str]) -> None:
-    """Put all modules outside of some parts into eval mode, in place.
+def set_frozen_eval(model: nn.Module, parts: Sequence[str]) -> None:
+    """Put all modules outside of the trained parts into eval mode, in place.
 
-    Without dropout, stochastic depth and batch statistics there, what is frozen
-    computes the same in training as in evaluation.
+    Frozen modules then compute the same in training as in evaluation: no dropout, no
+    stochastic depth, no batch statistics.
     """
     for name, module in model.named_modules():
         if name and part_of(name, model) not in parts:
             module.training = False
 
 
-def restart(model: nn.Module, fresh: nn.Module, parts: Sequence[str]) -> list[str]:
-    """Copy some parts from a model that has not been trained, in place.
+def reinitialize(
+    model: nn.Module, build: Callable[[], nn.Module], parts: Sequence[str], seed: int
+) -> list[str]:
+    """Replace parts of a model by newly initialized ones, in place.
 
     Args:
         model: The model.
-        fresh: Another one of the same make.
+        build: Creates a model of the same shape.
         parts: Names of the parts.
+        seed: Seed of the initialization; other random draws are unaffected.
 
     Returns:
-        Names of the tensors that were copied.
+        Names of the replaced tensors.
     """
-    values = fresh.state_dict()
-    names = [name for name in values if part_of(name, model) in parts]
-    model.load_state_dict({name: values[name] for name in names}, strict=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = build().state_dict()
+    own = model.state_dict()
+    names = [name for name in own if part_of(name, model) in parts]
+    for name in names:
+        own[name].copy_(fresh[name])
     return names
 
 
 def describe(model: nn.Module, parts: Sequence[str]) -> str:
-    """Say in a line what learns, e.g. ``Trainable: head 3,667; frozen: ...``."""
+    """Summarise what is trained, e.g. ``Trainable: head 3,667 (...); frozen: ...``."""
     counts = dict.fromkeys(parts_in(model), 0)
     for name, parameter in model.named_parameters():
         counts[part_of(name, model)] += parameter.numel()
-    listed = {
-        state: ', '.join(
-            f'{part} {count:,}'
-            for part, count in counts.items()
-            if (part in parts) == (state == 'Trainable')
-        )
-        for state in ('Trainable', 'frozen')
-    }
+    trained = [f'{part} {n:,}' for part, n in counts.items() if part in parts]
+    frozen = [f'{part} {n:,}' for part, n in counts.items() if part not in parts]
     total = sum(counts[part] for part in parts)
     return (
-        f'Trainable: {listed["Trainable"]} ({total:,} parameters); '
-        f'frozen: {listed["frozen"] or "nothing"}.'
+        f'Trainable: {", ".join(trained)} ({total:,} parameters); '
+        f'frozen: {", ".join(frozen) or "nothing"}.'
     )
-
-
-def fresh_copy(build: Any, seed: int) -> nn.Module:
-    """Build a model from a seed, leaving all other draws as they are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = build()
-    return model

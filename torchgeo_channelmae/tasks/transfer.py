@@ -13,8 +13,8 @@ from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
 from ..evaluation.scoring import EvaluationMixin
+from ..models.controls import create_plain
 from ..models.peers import create_peer, is_peer
-from ..models.plain import create_plain
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .base import ChannelTaskMixin
@@ -23,10 +23,9 @@ from .trainable import (
     check_parts,
     describe,
     freeze_others,
-    fresh_copy,
     parts_in,
-    rest_others,
-    restart,
+    reinitialize,
+    set_frozen_eval,
     trainable_parts,
 )
 
@@ -35,30 +34,27 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     """Multi-label classification with an encoder pretrained on another sensor.
 
     TorchGeo's ``Classification`` with a channel-token encoder: weights are loaded by
-    band name when fitting starts, the encoder learns with layer-wise decay, and scores
-    are computed once over the whole set, each sample counted once.
+    band name when fitting starts, the encoder is trained with layer-wise learning rate
+    decay, and scores are computed once over the whole set, each sample counted once.
 
-    Batches need ``image`` (B, C, H, W), normalised, ``label`` (B, K) and ``index``
-    (B,), each sample's number in its dataset; ``patch_id`` names rows of predictions.
+    Batches need a normalized ``image`` (B, C, H, W) and ``label`` (B, K); ``patch_id``
+    names the rows of predictions, otherwise they are numbered.
 
-    Logged after validation: ``val_loss``, ``val_mAP_micro``, ``val_mAP_macro``,
-    ``val_F1_micro``, ``val_F1_macro``. After a test the same with ``test_``, each also
-    with ``_mean`` and ``_std`` over random subsets (how many is the datamodule's
-    choice), F1 at thresholds tuned on validation (``_tuned``), and the floor of
-    predicting the training set's class frequencies (``test_floor_...``); the scores of
-    each class go to ``per_class.csv`` and a summary to ``scores.md``.
+    Logs after validation ``val_loss``, ``val_mAP_micro``, ``val_mAP_macro``,
+    ``val_F1_micro`` and ``val_F1_macro``; after a test the same with ``test_``, each
+    also with ``_mean`` and ``_std`` over the datamodule's random subsets, F1 at
+    thresholds tuned on validation (``_tuned``), and the floor of predicting the class
+    frequencies of the training set (``test_floor_...``). A test writes the scores to
+    ``scores.md``, ``per_class.csv`` and ``per_country.csv``.
 
-    What the test shares with the pretraining of the weights is logged as well, 1 for
-    true, 0 for false and NaN for what is not known: ``test_sensor_free``, whether
-    pretraining never read the sensor of this task; ``test_place_overlap``, the share of
-    test patches on MGRS tiles that pretraining read, and ``test_place_free``, whether
-    that is none; ``test_label_free``, whether labels had no part in it;
-    ``test_overlap_free``, which is as to the sensor alone; ``test_patch_overlap``, the
-    share of test patches that pretraining read. It is known from checkpoints of this
-    package and datamodules with ``record`` and, for a test, ``test_tiles``,
-    ``test_patches`` and ``test_name_spaces``; weights that are put into the model by
-    hand go unnoticed. A test on patches whose labels were trained on is refused; where
-    names of other kinds do not tell, it warns.
+    Logs also what the test shares with the pretraining of the weights, 1 for true, 0
+    for false and NaN for unknown: ``test_sensor_free`` and ``test_overlap_free`` if
+    pretraining never read the sensor of this task; ``test_place_overlap``, the fraction
+    of test patches on MGRS tiles that pretraining read, and ``test_place_free`` if it
+    is zero; ``test_label_free`` if pretraining used no labels; ``test_patch_overlap``,
+    the fraction of test patches that pretraining read. This needs checkpoints of this
+    package and the datamodule's ``facts`` and ``test_facts``. A test on patches whose
+    labels were trained on is refused, or warned of if their names cannot be compared.
     """
 
     ignore = ('weights',)
@@ -74,7 +70,6 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         embed_std: float = 0.02,
         num_labels: int = 19,
         labels: list[str] | None = None,
-        loss: Literal['bce'] = 'bce',
         pos_weight: list[float] | None = None,
         fresh_bands: Literal['sample', 'index', 'nearest', 'random'] = 'sample',
         trainable: str = 'all',
@@ -92,112 +87,101 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
 
         Args:
             model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
-                ``_patch8`` or ``_patch16``. Or another of timm, which takes all bands
-                at once, such as ``resnet50``, or a foundation model of TorchGeo
+                ``_patch8`` or ``_patch16``; or another timm model, such as
+                ``resnet50``, or a foundation model of TorchGeo
                 (:data:`~torchgeo_channelmae.models.peers.PEERS`), such as
-                ``dofa_base_patch16_224``; `embed_std`, `fresh_bands` and `global_pool`
-                are not used there.
+                ``dofa_base_patch16_224``, which do not use `embed_std`, `fresh_bands`
+                and `global_pool`.
             weights: Encoder weights to start from: a checkpoint, a ``.safetensors``
-                file, or TorchGeo weights. None to train from scratch. Read when fitting
-                starts, so that evaluating a fine-tuned checkpoint does not need them.
+                file, or TorchGeo weights; None to train from scratch. Loaded when
+                fitting starts, so evaluating a checkpoint does not need them.
             in_channels: Number of bands.
-            bands: Their names, in the order of the image's channels. Defaults to those
-                that `in_channels` stands for, see
+            bands: Names of the bands, in the order of the channels; None for the
+                default of `in_channels`, see
                 :func:`~torchgeo_channelmae.sensors.default_names`.
-            size: Side of the image in pixels that positions are learned for; pretrained
-                ones are resampled to it.
-            embed_std: Standard deviation that positions and band embeddings start
-                with where no weights are loaded.
+            size: Height and width of the images in pixels; pretrained positions are
+                resampled to it.
+            embed_std: Standard deviation of initial positions and band embeddings.
             num_labels: Number of classes.
-            labels: Names of the classes. Defaults to BigEarthNet's where there are 19.
-            loss: Binary cross-entropy of every class.
+            labels: Names of the classes. Defaults to BigEarthNet's if there are 19.
             pos_weight: Weight of the positives of each class.
-            fresh_bands: How bands start that the weights do not know, see
+            fresh_bands: Initialization of bands that the weights do not have, see
                 :data:`~torchgeo_channelmae.models.weights.FreshBands`.
-            trainable: What learns: ``all``, or parts with ``+`` between them, of
+            trainable: ``all``, or the parts to train, joined by ``+``:
                 ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
-                ``blocks`` and ``head``. The others are as in evaluation.
-            reinit: Parts that start afresh, after weights are loaded.
+                ``blocks`` and ``head``. The others are frozen, in eval mode.
+            reinit: Parts to initialize again after weights are loaded.
             global_pool: Feature of an image: mean over tokens, or the class token.
             drop_path: Stochastic depth rate of the last block.
-            grad_checkpointing: Compute what a block kept for its gradient anew, where
-                the model can: less memory, more time.
-            layer_decay: Factor of the learning rate from one layer to the next below,
-                where all parts learn; parts that learn alone learn like the head.
-            base_lr: Learning rate of the head at a global batch of 256; it grows with
-                the batch.
+            grad_checkpointing: Recompute activations in the backward pass (activation
+                checkpointing): less memory, more time. Not every model can.
+            layer_decay: Factor of the learning rate from one layer to the next below.
+                Used only if all parts are trained; otherwise every trained part uses
+                the head's rate.
+            base_lr: Learning rate of the head at a global batch of 256; scaled with the
+                batch.
             betas: AdamW's betas.
-            weight_decay: AdamW's weight decay, not on norms, biases and embeddings.
+            weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
         """
-        super().__init__(weights=weights)
-        self.start_evaluation(num_labels)
+        super().__init__(weights=weights, task='multilabel', loss='bce')
 
     @override
     def build_models(self) -> None:
-        """Make the encoder with its head."""
-        hparams = self.hparams
-        if hparams['num_labels'] < 1:
-            raise ValueError(
-                f'num_labels {hparams["num_labels"]} is too few: give at least 1.'
-            )
+        """Create the encoder with its head."""
+        hparams, num_labels = self.hparams, self.hparams['num_labels']
+        if num_labels < 1:
+            raise ValueError(f'num_labels is {num_labels}. Give at least 1.')
         for name in ('labels', 'pos_weight'):
-            given = hparams[name]
-            if given is not None and len(given) != hparams['num_labels']:
+            if hparams[name] is not None and len(hparams[name]) != num_labels:
                 raise ValueError(
-                    f'{name} has {len(given)} entries for {hparams["num_labels"]} '
-                    f'classes (num_labels): give one a class.'
+                    f'{name} has {len(hparams[name])} entries, num_labels is '
+                    f'{num_labels}. Give one entry per class.'
                 )
         if not 0 <= hparams['drop_path'] < 1:
             raise ValueError(f'drop_path {hparams["drop_path"]} is outside [0, 1).')
+        self.start_evaluation(num_labels)
         self.model = self._create_model()
         self.parts = trainable_parts(hparams['trainable'], self.model)
         check_parts(hparams['reinit'] or (), self.model, 'reinit')
         if hparams['grad_checkpointing']:
-            self._checkpoint_blocks()
-
-    def _checkpoint_blocks(self) -> None:
-        try:
-            self.model.set_grad_checkpointing(True)
-        except (AttributeError, AssertionError):  # none, or timm's that refuses
-            raise ValueError(
-                f'Model {self.hparams["model"]!r} has no gradient checkpointing: leave '
-                f'grad_checkpointing false.'
-            ) from None
+            try:
+                self.model.set_grad_checkpointing(True)
+            except (AttributeError, AssertionError) as error:  # timm raises either
+                raise ValueError(
+                    f'Model {hparams["model"]!r} does not support grad_checkpointing. '
+                    f'Set it to false.'
+                ) from error
 
     def _create_model(self) -> Any:
         hparams = self.hparams
+        name, count = hparams['model'], hparams['in_channels']
         shared = {
             'num_classes': hparams['num_labels'],
             'drop_path_rate': hparams['drop_path'],
         }
-        if hparams['model'].startswith('channelmae_'):
+        if name.startswith('channelmae_'):
             return self.create_encoder(global_pool=hparams['global_pool'], **shared)
-        bands = hparams['bands'] or default_names(hparams['in_channels'])
-        if len(bands) != hparams['in_channels']:
+        bands = hparams['bands'] or default_names(count)
+        if len(bands) != count:
             raise ValueError(
-                f'in_channels is {hparams["in_channels"]}, but bands names '
-                f'{len(bands)} ({", ".join(bands)}): make them agree.'
+                f'in_channels is {count}, but bands names {len(bands)} '
+                f'({", ".join(bands)}). Make them agree.'
             )
-        create = create_peer if is_peer(hparams['model']) else create_plain
-        return create(hparams['model'], bands, size=hparams['size'], **shared)
+        create = create_peer if is_peer(name) else create_plain
+        return create(name, bands, size=hparams['size'], **shared)
 
     @override
-    def start_afresh(self) -> None:
-        """Start the parts of `reinit` anew."""
-        parts = self.hparams['reinit']
-        if parts:
+    def reinitialize(self) -> None:
+        """Initialize the parts of `reinit` again."""
+        if parts := self.hparams['reinit']:
             seed = derive_seed(global_seed(), 'reinit')
-            names = restart(self.model, fresh_copy(self._create_model, seed), parts)
-            rank_zero_info(f'Started afresh (reinit): {", ".join(names)}.')
+            names = reinitialize(self.model, self._create_model, parts, seed)
+            rank_zero_info(f'Initialized again (reinit): {", ".join(names)}.')
 
     @override
     def setup(self, stage: str) -> None:
-        """Check the arguments, load weights and freeze what does not learn.
-
-        Args:
-            stage: Either 'fit', 'validate', 'test' or 'predict'.
-        """
+        """Check the model against the data; for a fit, load weights and freeze."""
         super().setup(stage)
         if stage == 'fit':
             freeze_others(self.model, self.parts)
@@ -205,21 +189,21 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
 
     @override
     def on_train_epoch_start(self) -> None:
-        """Put what is frozen into eval mode: modules are made in training mode."""
+        """Keep frozen parts in eval mode."""
         super().on_train_epoch_start()
-        rest_others(self.model, self.parts)
+        set_frozen_eval(self.model, self.parts)
 
     @override
     def train(self, mode: bool = True) -> Self:
-        """Set training mode for what learns alone, whoever asks for it and when."""
+        """Set training mode, except for frozen parts."""
         super().train(mode)
         if mode and hasattr(self, 'parts'):
-            rest_others(self.model, self.parts)
+            set_frozen_eval(self.model, self.parts)
         return self
 
     @override
     def configure_losses(self) -> None:
-        """Initialize binary cross-entropy."""
+        """Create the binary cross-entropy."""
         weight = self.hparams['pos_weight']
         self.criterion = nn.BCEWithLogitsLoss(
             pos_weight=None if weight is None else torch.tensor(weight)
@@ -232,7 +216,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Initialize AdamW with layer-wise learning rates for the global batch."""
+        """Create AdamW with layer-wise learning rates for the global batch."""
         hparams = self.hparams
         lr = scaled_lr(hparams['base_lr'], self.trainer)
         learn_all = set(self.parts) == set(parts_in(self.model))
@@ -242,7 +226,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
     def compute(self, image: Tensor) -> Tensor:
-        """Compute the logits of a training batch, (B, C, H, W) to (B, K)."""
+        """Return the logits (B, K) of a training batch (B, C, H, W)."""
         logits: Tensor = self(image)
         return logits
 
@@ -250,24 +234,8 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     def training_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
-        """Compute the training loss.
-
-        Args:
-            batch: The output of your DataLoader.
-            batch_idx: Integer displaying index of this batch.
-            dataloader_idx: Index of the current dataloader.
-
-        Returns:
-            The loss tensor.
-        """
+        """Compute and log the training loss."""
         logits = self.compute(batch['image'])
         loss: Tensor = self.criterion(logits, batch['label'].to(logits.dtype))
-        self.log(
-            'train_loss',
-            loss,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(logits),
-        )
+        self.log_means({'train_loss': loss}, len(logits))
         return loss

@@ -1,115 +1,126 @@
-"""``channelmae tables`` from the command line, with real trainings of seconds."""
+"""``channelmae tables`` from the command line."""
 
-import time
+import re
+import shutil
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
+import yaml
 
 from torchgeo_channelmae.cli import main
+from torchgeo_channelmae.experiments.tables import command as module
+from torchgeo_channelmae.experiments.tables.calibrate import Cost
 
 CONF = Path(__file__).parents[3] / 'conf'
-CELLS = 's2-p16:S1,scratch-p16:S1'
+CELL = ('--only', 'scratch-p16:S1', '--seeds', '0')
+
+
+def tables(*options, conf=CONF):
+    return main(['tables', *map(str, options), '--conf', str(conf)])
 
 
 @pytest.fixture
-def conf(short_conf):
-    return short_conf(pretrain=3, finetune=2)
+def short_conf(tmp_path):
+    """The shipped configurations, with a fine-tuning of two steps on small images."""
+    folder = tmp_path / 'conf'
+    shutil.copytree(CONF, folder)
+    path = folder / 'tables' / 'sample' / 'finetune.yaml'
+    values = yaml.safe_load(path.read_text())
+    values['data']['init_args'] |= {'samples_per_epoch': 32, 'size': 32}
+    values['model'] = {'init_args': {'size': 32}}
+    values['trainer']['max_epochs'] = 1
+    path.write_text(yaml.safe_dump(values))
+    return folder
 
 
-def arguments(conf, out, *options):
-    return [
-        'tables',
-        '1',
-        *('--preset', 'sample'),
-        *('--only', CELLS),
-        *('--resamples', '100'),
-        *('--conf', str(conf)),
-        *('--out', str(out)),
-        *options,
-    ]
-
-
-def tables_of(out):
-    return {path.name: path.read_bytes() for path in (out / '1').iterdir()}
-
-
-def test_a_table_killed_again_and_again_ends_as_an_undisturbed_one(
-    conf, tmp_path, start
+def test_a_table_runs_from_the_data_to_its_files_and_is_not_run_twice(
+    short_conf, tmp_path, capsys
 ):
-    def run(out):
-        told = arguments(conf, out, '--seeds', '0')
-        return start(*told, folder=tmp_path, program='channelmae')
-
-    broken = tmp_path / 'broken'
-    for mark in (
-        broken / 'runs' / 'pretrain-s2-p16-seed0' / 'last.ckpt',
-        broken / 'runs' / 'finetune-from-s2-p16-s1-seed0' / 'last.ckpt',
-    ):
-        command = run(broken)
-        while not mark.exists():
-            assert command.is_running, command.output
-            time.sleep(0.01)
-        command.kill()
-    for out in (broken, tmp_path / 'whole'):
-        command = run(out).wait()
-        assert command.code == 0, command.output
-    assert tables_of(broken) == tables_of(tmp_path / 'whole')
-    table = pd.read_csv(broken / '1' / 'results.csv')
-    assert set(table.loc[table['missing'].isna(), 'row']) == {'s2-p16', 'scratch-p16'}
-
-    # Run again, all is there; asked with other settings, it is refused.
-    before = {p: p.stat().st_mtime_ns for p in broken.rglob('*') if p.is_file()}
-    assert main(arguments(conf, broken, '--seeds', '0')) == 0
-    path = conf / 'tables' / 'sample' / 'finetune.yaml'
-    path.write_text(path.read_text().replace('max_epochs: 2', 'max_epochs: 4'))
-    assert main(arguments(conf, broken, '--seeds', '0')) == 1
-    assert before == {p: p.stat().st_mtime_ns for p in broken.rglob('*') if p.is_file()}
+    asked = ('3', '--preset', 'sample', *CELL, '--resamples', '100')
+    asked = (*asked, '--out', tmp_path / 'out')
+    assert tables(*asked, conf=short_conf) == 0, capsys.readouterr()
+    folder = tmp_path / 'out' / '3'
+    assert f'is in {folder / "table.md"}' in capsys.readouterr().out
+    table = pd.read_csv(folder / 'results.csv').set_index(['row', 'score'])
+    score = table.loc[('scratch-p16', 'mAP_micro')]
+    assert 0 < score['whole_low'] <= score['whole'] <= score['whole_high'] <= 100
+    files = [path for path in (tmp_path / 'out').rglob('*') if path.name != '.lock']
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert tables(*asked, conf=short_conf) == 0
+    path = short_conf / 'tables' / 'sample' / 'finetune.yaml'
+    path.write_text(path.read_text().replace('max_epochs: 1', 'max_epochs: 2'))
+    assert tables(*asked, conf=short_conf) == 1
+    assert 'trainer.max_epochs was 1, is now 2' in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(conf, tmp_path, start):
-    out = tmp_path / 'out'
-    asked = arguments(conf, out, '--dry-run', '--seeds', '0')
-    command = start(*asked, folder=tmp_path, program='channelmae').wait()
-    assert command.code == 0
-    assert not out.exists()
-    told = command.output
-    assert 'torchgeo fit --config' in told
-    assert 'torchgeo test --config' in told
-    assert '32 samples an epoch, 6 optimizer steps' in told  # 2 batches x 3 epochs
-    assert '32 samples an epoch, 4 optimizer steps' in told
-    assert 'not measured' not in told
-    assert '3 runs, 0 done; the 3 measured ones: 14 optimizer steps' in told
+def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    costs = iter([Cost(160, 20, 360, 2**30), 'The data is gone.'])
+    monkeypatch.setattr(
+        module, 'calibrate', lambda runs: {run.name: next(costs) for run in runs}
+    )
+    only = ('--only', 's2-p16:S1', '--seeds', '0')
+    assert tables('1', '--preset', 'sample', *only, '--dry-run', '--jobs', '2') == 0
+    shown = capsys.readouterr().out
+    assert (
+        '160 samples per epoch, 20 optimizer steps, about 0.100 hours, 1.00 GiB'
+        in shown
+    )
+    assert 'not measured: The data is gone.' in shown
+    assert shown.count('  torchgeo fit --config=') == 2
+    assert (
+        '2 runs, 0 done; the 1 measured ones: 20 optimizer steps, about 0.05' in shown
+    )
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_failed_run_ends_the_command_with_its_reason_after_the_page(
+    tmp_path, monkeypatch, capsys
+):
+    def run_all(plan, folder, jobs):
+        for run in plan.runs.values():
+            yield run, 'The disk is full.', 1.0
+
+    monkeypatch.setattr(module, 'run_all', run_all)
+    assert tables('3', '--preset', 'sample', *CELL, '--out', tmp_path) == 1
+    assert 'The disk is full.' in capsys.readouterr().err.splitlines()[-1]
+    assert 'The disk is full.' in (tmp_path / '3' / 'table.md').read_text()
+
+
+def test_two_commands_do_not_share_a_folder(tmp_path, capsys):
+    (tmp_path / 'runs').mkdir()
+    with filelock.FileLock(tmp_path / 'runs' / '.lock'):
+        assert tables('3', '--preset', 'sample', *CELL, '--out', tmp_path) == 1
+    assert '.lock' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (['1', '--preset', 'synthetic'], 'synthetic needs data: give --root FOLDER'),
-        (['1', '--preset', 'paper', '--root', '.'], 'give --pretrain-root FOLDER'),
-        (['1', '--preset', 'synthetic', '--root', 'gone'], '--root gone is no folder'),
-        (
-            ['1', '--preset', 'paper', '--root', '.', '--pretrain-root', '.'],
-            'give --shares FILE, the land cover of MMEarth',
-        ),
-        (['1', '--preset', 'sample', '--shares', '.'], '--shares . is no file'),
-        (['1', '--preset', 'sample', '--shares', __file__], 'leave out --shares'),
-        (['1', '--preset', 'sample', '--root', '.'], 'brings its data: leave out'),
-        (['1', '--preset', 'big'], "no preset 'big': choose sample"),
-        (['4', '--preset', 'sample'], "no table '4': choose 1, 2, 3, labels"),
-        (['1', '--preset', 'sample', '--only', 's3'], "no cell or row 's3'"),
-        (['1', '--preset', 'sample', '--seeds', '0,0'], 'each once, as equal seeds'),
-        (['1', '--preset', 'sample', '--seeds', 'a'], "seeds is 'a': give whole"),
-        (['1', '--preset', 'sample', '--jobs', '0'], 'jobs is 0'),
-        (['1', '--preset', 'sample', '--conf', 'gone'], 'give its conf folder'),
+        ('1 --preset paper', 'needs --root'),
+        ('1 --preset paper --root .', 'needs --pretrain-root'),
+        ('1 --preset paper --root . --pretrain-root .', 'needs --shares'),
+        ('1 --preset copernicus-bench --root gone', '--root gone'),
+        ('1 --preset sample --root .', 'takes no --root'),
+        ('1 --preset big', "'big'"),
+        ('4 --preset sample', "'4'"),
+        ('1 --preset sample --only s3', "'s3'"),
+        ('1 --preset sample --seeds a', '--seeds'),
+        ('1 --preset sample --jobs 0', 'jobs is 0'),
+        ('1 --preset sample --unchanged', '--unchanged'),
+        ('matrix --preset sample --sensors s2 s9', "'s9'.* rgb, s1, s1s2, s2"),
     ],
 )
-def test_bad_requests_are_told_in_a_sentence_and_leave_nothing(
+def test_wrong_options_end_in_a_sentence_and_leave_nothing(
     options, words, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    conf = [] if '--conf' in options else ['--conf', str(CONF)]
-    assert main(['tables', *options, *conf]) == 1
+    assert tables(*options.split()) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
-    assert list(tmp_path.iterdir()) == []
+    assert re.search(words, line)
+    assert not any(tmp_path.iterdir())

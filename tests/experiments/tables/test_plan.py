@@ -1,11 +1,16 @@
+"""The runs of a table, and of zero-shot tests."""
+
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from torchgeo_channelmae.experiments.tables import definitions
-from torchgeo_channelmae.experiments.tables.plan import Data, flat, make_plan
-from torchgeo_channelmae.experiments.tables.presets import NAMES, read_preset
+from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
+from torchgeo_channelmae.experiments.tables.spec import NAMES, read_preset, read_table
+from torchgeo_channelmae.experiments.tables.zero_shot import (
+    with_zero_shot,
+    zero_shot_tests,
+)
 
 CONF = Path(__file__).parents[3] / 'conf'
 SAMPLE = read_preset('sample', CONF)
@@ -13,24 +18,43 @@ BUNDLED = Data()
 
 
 def planned(name='1', preset=SAMPLE, seeds=(0, 1), data=BUNDLED, **options):
-    return make_plan(definitions.table(name), preset, seeds, data, **options)
+    return make_plan(read_table(name), preset, seeds, data, **options)
 
 
-def of(run, option):
-    return dict(run.options).get(option)
+def listed_for(*sensors):
+    table = read_table('matrix', sensors=sensors)
+    return list(zero_shot_tests(table, sensors, SAMPLE.overlays))
 
 
-@pytest.mark.parametrize('name', definitions.NAMES)
-def test_every_cell_has_a_run_a_seed_and_those_that_it_needs_come_first(name):
+def planned_tests(preset=SAMPLE, data=BUNDLED, **options):
+    table = read_table('matrix', sensors=('rgb', 's1'))
+    plan = make_plan(table, preset, (0, 1), data, **options)
+    return with_zero_shot(plan, listed_for('rgb', 's1'), preset)
+
+
+def given(command):
+    pairs = [option.removeprefix('--').split('=', 1) for option in command[1:]]
+    return dict(pairs)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_cell_has_a_run_per_seed_and_those_that_it_needs_come_first(name):
     plan = planned(name)
-    cells = definitions.table(name).cells
-    assert set(plan.by_cell) | set(plan.left_out) == set(cells)
+    assert {*plan.by_cell, *plan.left_out} == {*read_table(name).cells}
     for runs in plan.by_cell.values():
-        assert [of(plan.runs[run], 'seed_everything') for run in runs] == ['0', '1']
+        assert [plan.runs[run].seed for run in runs] == [0, 1]
     seen = set()
     for run in plan.runs.values():
         assert {*run.needs} <= seen
         seen.add(run.name)
+
+
+def test_tables_share_the_runs_that_are_the_same():
+    plans = [planned(name).runs for name in ('1', '2', '3', 'matrix')]
+    shared = set.intersection(*map(set, plans))
+    assert {'pretrain-s2-p16-seed0', 'finetune-from-s2-p16-s1-seed0'} <= shared
+    for name in shared:
+        assert all(plan[name] == plans[0][name] for plan in plans)
 
 
 def test_a_cell_starts_from_the_pretraining_of_its_seed_or_of_the_first():
@@ -38,137 +62,134 @@ def test_a_cell_starts_from_the_pretraining_of_its_seed_or_of_the_first():
     first = planned(preset=replace(SAMPLE, pretrainings='first')).runs[each.name]
     assert each.start == 'pretrain-s2-p16-seed1'
     assert first.start == 'pretrain-s2-p16-seed0'
-    folder = Path('runs')
-    fit, test = first.commands(folder)
-    assert 'runs/pretrain-s2-p16-seed0/last.ckpt' in fit
-    assert test[0] == 'test'
-    assert test[-1] == f'runs/{first.name}/last.ckpt'
-
-
-def test_tables_share_the_runs_that_are_the_same():
-    one, two, three = (planned(name).runs for name in '123')
-    assert 'pretrain-s2-p16-seed0' in one.keys() & two.keys() & three.keys()
-    for name in one.keys() & two.keys() & three.keys():
-        assert one[name] == two[name] == three[name]
-        assert one[name].settings() == two[name].settings()
-
-
-@pytest.mark.parametrize('name', definitions.NAMES)
-def test_runs_of_one_name_are_one_training(name):
-    settings = {}
-    for run in planned(name).runs.values():
-        text = str(sorted(run.settings().items(), key=str))
-        assert text not in settings, (run.name, settings[text])
-        settings[text] = run.name
+    fit, test = first.commands(Path('runs'))
+    weights = 'runs/pretrain-s2-p16-seed0/last.ckpt'
+    assert given(fit)['model.init_args.weights'] == weights
+    assert (test[0], given(test)['ckpt_path']) == (
+        'test',
+        f'runs/{first.name}/last.ckpt',
+    )
 
 
 def test_every_learning_rate_is_tried_at_the_first_seed_for_all_cells_alike():
     plan = planned(preset=replace(SAMPLE, base_lrs=(0.1, 0.2)), seeds=(0, 1, 2))
-    for cell, tried in plan.tried.items():
-        assert sorted(tried.values()) == [0.1, 0.2]
-        assert {of(plan.runs[run], 'seed_everything') for run in tried} == {'0'}
-        for run, rate in tried.items():
-            assert of(plan.runs[run], 'model.init_args.base_lr') == f'{rate:g}'
-        others = [plan.runs[run] for run in plan.by_cell[cell]]
-        assert [of(run, 'seed_everything') for run in others] == ['1', '2']
-        for run in others:
-            assert run.candidates == tried
-            assert of(run, 'model.init_args.base_lr') is None
     assert set(plan.tried) == set(plan.by_cell)
+    for cell, tried in plan.tried.items():
+        assert [(plan.runs[n].seed, plan.runs[n].base_lr) for n in tried] == [
+            (0, 0.1),
+            (0, 0.2),
+        ]
+        others = [plan.runs[name] for name in plan.by_cell[cell]]
+        assert [run.seed for run in others] == [1, 2]
+        assert all(run.candidates == tried for run in others)
+        assert not any('base_lr' in str(run.commands(Path())) for run in others)
 
 
-def test_land_cover_balances_the_optical_pretrainings_alone():
+def test_optical_pretraining_reads_its_own_balanced_data_but_the_ceiling_the_targets():
     data = Data(Path('target'), Path('optical'), Path('cover.parquet'))
     runs = planned(preset=read_preset('paper', CONF), seeds=(0,), data=data).runs
-    option = 'data.init_args.sampler.init_args.shares'
-    optical = {run.name for run in runs.values() if of(run, option)}
-    assert optical == {
-        f'pretrain-{name}-seed0' for name in ('s2-p16', 'rgb-p16', 's2-p8')
-    }
-    assert {of(runs[name], option) for name in optical} == {'cover.parquet'}
-    assert {of(runs[name], 'data.init_args.root') for name in optical} == {'optical'}
+    for name in ('s2-p16', 'rgb-p16', 's2-p8', 's1-p16'):
+        settings = runs[f'pretrain-{name}-seed0'].settings()
+        is_ceiling = name == 's1-p16'
+        root = 'target' if is_ceiling else 'optical'
+        assert settings['data.init_args.root'] == root
+        shares = settings.get('data.init_args.sampler.init_args.shares')
+        assert (shares == 'cover.parquet') != is_ceiling
 
 
 def test_options_of_a_cell_reach_its_commands():
     plan = planned('3', data=Data(Path('data')), train_fraction=0.1)
-    run = plan.runs[
-        'finetune-from-s2-p16-s1-patch_embed+head-reinit-patch_embed-labels10-seed1'
-    ]
-    fit = run.commands(Path('out'))[0]
-    given = dict(zip(fit[1::2], fit[2::2], strict=True))
-    assert given['--model.init_args.trainable'] == 'patch_embed+head'
-    assert given['--model.init_args.reinit'] == '[patch_embed]'
-    assert given['--data.init_args.train_fraction'] == '0.1'
-    assert given['--data.init_args.root'] == 'data'
-    assert given['--seed_everything'] == '1'
-    assert given['--trainer.default_root_dir'] == f'out/{run.name}'
-
-
-def test_pretraining_reads_its_own_data_but_the_ceiling_the_targets():
-    runs = planned(data=Data(Path('bigearthnet'), Path('mmearth'))).runs
-    roots = {
-        name: of(runs[f'pretrain-{name}-p16-seed0'], 'data.init_args.root')
-        for name in ('s2', 'rgb', 's1')
-    }
-    assert roots == {'s2': 'mmearth', 'rgb': 'mmearth', 's1': 'bigearthnet'}
+    name = 'finetune-from-s2-p16-s1-patch_embed+head-reinit-patch_embed-labels10-seed1'
+    options = given(plan.runs[name].commands(Path('out'))[0])
+    assert options['model.init_args.trainable'] == 'patch_embed+head'
+    assert options['model.init_args.reinit'] == '[patch_embed]'
+    assert options['model.init_args.base_lr'] == '0.016'
+    assert options['data.init_args.train_fraction'] == '0.1'
+    assert options['data.init_args.root'] == 'data'
+    assert options['seed_everything'] == '1'
+    assert options['trainer.default_root_dir'] == f'out/{name}'
 
 
 def test_published_weights_are_left_out_with_the_reason_or_run():
-    left_out = {'optical-mae:S1', 'optical-mae:S2', 'radar-mae:S1', 'radar-mae:S2'}
-    assert set(planned().left_out) == left_out
-    assert all('needs a download (ViT' in w for w in planned().left_out.values())
+    reasons = planned().left_out
+    assert set(reasons) == {
+        f'{m}-mae:{s}' for m in ('optical', 'radar') for s in ('S1', 'S2')
+    }
+    assert all('needs a download (ViT' in reason for reason in reasons.values())
     plan = planned(preset=replace(SAMPLE, downloads=True))
     run = plan.runs['finetune-from-ViTBase16-SENTINEL1_GRD_MAE-s1-seed0']
-    assert of(run, 'model.init_args.weights') == 'ViTBase16_Weights.SENTINEL1_GRD_MAE'
+    weights = run.settings()['model.init_args.weights']
+    assert weights == 'ViTBase16_Weights.SENTINEL1_GRD_MAE'
     assert not plan.left_out
 
 
-def test_only_what_is_asked_for_is_run():
+def test_only_rows_and_cells_that_are_asked_for_are_run():
     plan = planned(only=['s2-p16:S1', 'scratch-p16'])
     assert set(plan.by_cell) == {'s2-p16:S1', 'scratch-p16:S1', 'scratch-p16:S2'}
     assert sum(run.kind == 'pretrain' for run in plan.runs.values()) == 2
+    with pytest.raises(ValueError, match=r"'s3-p16'.* scratch-p16, "):
+        planned(only=['s3-p16'])
 
 
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (
-            {'only': ['s3-p16']},
-            r"no cell or row 's3-p16': its rows are scratch-p16, .*",
-        ),
-        ({'seeds': (0, 1, 0)}, r'seeds are \[0, 1, 0\]: give one or more .* each once'),
-        ({'seeds': ()}, r'seeds are \[\]'),
-        ({'seeds': (-1,)}, r'seeds are \[-1\]: give one or more from 0 up'),
-        ({'train_fraction': 0.0}, 'train_fraction is 0.0: give a share above 0'),
-    ],
-)
-def test_bad_requests_are_told_in_a_sentence(options, words):
-    with pytest.raises(ValueError, match=words) as told:
-        planned(**options)
-    assert '\n' not in str(told.value)
+def test_a_train_fraction_outside_of_0_to_1_is_refused():
+    with pytest.raises(ValueError, match='train_fraction is 0'):
+        planned(train_fraction=0.0)
 
 
-def test_nested_settings_become_flat():
-    nested = {'a': {'b': 1, 'c': {'d': [1, 2]}}, 'e': None}
-    assert flat(nested) == {'a.b': 1, 'a.c.d': [1, 2], 'e': None}
+# Zero-shot tests
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_presets_name_files_that_exist_and_budgets_that_are_equal_for_all(name):
-    preset = read_preset(name, CONF)
-    for path in (*preset.pretrain, *preset.ceiling, *preset.finetune):
-        assert path.is_file(), path
-    assert '{patch}' in preset.model
-    assert len(set(preset.seeds)) == len(preset.seeds) >= 1
-    assert bool(preset.about) == (name in ('sample', 'synthetic'))
+def test_every_pretrained_cell_is_tested_on_sensors_with_bands_that_its_own_lacks():
+    found = {test.name: test for test in listed_for('s2', 'rgb', 's1')}
+    apart = {('S2', 's1'), ('RGB', 's1'), ('S1', 's2'), ('S1', 'rgb')}
+    single = {(t.cell.target, t.other) for t in found.values() if not t.joined}
+    joined = {(t.cell.target, t.other) for t in found.values() if t.joined}
+    assert single == apart
+    assert joined == apart | {('RGB', 's2')}  # RGB is a part of Sentinel-2
+    assert len(found) == 3 * (4 + 5)  # three sources
+    assert found['s2-p16:S1 on s1+rgb'].bands == ('VV', 'VH', 'B04', 'B03', 'B02')
+    assert found['s2-p16:RGB on rgb+s2'].bands[:3] == ('B04', 'B03', 'B02')
+    counts = {name: (test.known, test.added) for name, test in found.items()}
+    assert counts['s2-p16:S1 on s2'] == counts['s2-p16:S1 on s1+s2'] == (12, 12)
+    assert counts['rgb-p16:S1 on s2'] == (3, 12)
+    assert counts['s1-p16:S1 on s2'] == (0, 12)
+    assert counts['s2-p16:RGB on rgb+s2'] == (9, 9)
+    assert counts['rgb-p16:RGB on rgb+s2'] == (0, 9)
 
 
-def test_an_unknown_preset_and_a_missing_folder_are_told(tmp_path):
-    with pytest.raises(ValueError, match="no preset 'big': choose sample, synthetic"):
-        read_preset('big', CONF)
-    with pytest.raises(FileNotFoundError, match='give its conf folder with --conf'):
-        read_preset('sample', tmp_path)
-    (tmp_path / 'tables').mkdir()
-    (tmp_path / 'tables' / 'sample.yaml').write_text('seeds: [0]\n')
-    with pytest.raises(ValueError, match='has to have the keys about, base_lrs'):
-        read_preset('sample', tmp_path)
+def test_a_test_reads_fine_tuned_weights_and_the_embeddings_of_its_pretraining():
+    plan = planned_tests(data=Data(Path('data')), train_fraction=0.5)
+    run = plan.runs[plan.by_cell['rgb-p16:S1 on s1+rgb'][1]]
+    assert run.name == 'unchanged-from-rgb-p16-s1-labels50-on-s1+rgb-seed1'
+    tuned = 'finetune-from-rgb-p16-s1-labels50-seed1'
+    assert run.needs == (tuned, 'pretrain-rgb-p16-seed1')
+    (test,) = run.commands(Path('out'))
+    assert test[0] == 'test'
+    assert given(test) == {
+        'config': str(CONF / 'unchanged.yaml'),  # the last
+        'seed_everything': '1',
+        'data.init_args.train_fraction': '0.5',
+        'data.init_args.root': 'data',
+        'model.init_args.in_channels': '5',
+        'model.init_args.bands': '[VV, VH, B04, B03, B02]',
+        'data.init_args.bands': '[VV, VH, B04, B03, B02]',
+        'model.init_args.weights': f'out/{tuned}/last.ckpt',
+        'model.init_args.embeddings': 'out/pretrain-rgb-p16-seed1/last.ckpt',
+        'trainer.default_root_dir': f'out/{run.name}',
+    }
+
+
+def test_of_several_learning_rates_the_best_ones_weights_are_tested():
+    plan = planned_tests(replace(SAMPLE, base_lrs=(0.1, 0.2)), only=['rgb-p16:S1'])
+    first, second = (plan.runs[name] for name in plan.by_cell['rgb-p16:S1 on rgb'])
+    assert first.name == 'unchanged-from-rgb-p16-s1-on-rgb-seed0'
+    assert first.start is None
+    assert first.candidates == plan.tried['rgb-p16:S1']
+    assert second.start == 'finetune-from-rgb-p16-s1-seed1'
+
+
+def test_a_sensor_of_which_no_band_is_known_is_left_out_with_the_reason():
+    plan = planned_tests()
+    assert set(plan.left_out) == {'rgb-p16:RGB on s1', 's1-p16:S1 on rgb'}
+    assert 'fine-tuning on s1 read a band of rgb' in plan.left_out['s1-p16:S1 on rgb']
+    assert 's1-p16:S1 on s1+rgb' in plan.by_cell  # its own bands are known

@@ -12,7 +12,7 @@ from torchgeo.datamodules import BaseDataModule
 from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
-from ...models.plain import load_plain
+from ...models.controls import load_plain
 from ...models.tokens import spectral_parameters
 from ...models.weights import FreshBands, LoadReport, load_encoder
 from ..configuration import configured, read_task

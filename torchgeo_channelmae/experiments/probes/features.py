@@ -1,7 +1,7 @@
 """Features of a frozen encoder over a datamodule's samples, pooled, depth by depth."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -32,7 +32,7 @@ tokens side by side, or the class token."""
 
 Floats = npt.NDArray[np.floating]
 
-Encoders = Mapping[Hashable, nn.Module]
+Encoders = Mapping[Any, nn.Module]
 """Encoders by name."""
 
 FULL = Precision()
@@ -153,7 +153,7 @@ def pooled_depths(
 
 def extract_splits(
     models: Encoders, datamodule: BaseDataModule, splits: Sequence[str], how: Extraction
-) -> dict[str, dict[Hashable, Features]]:
+) -> dict[str, dict[Any, Features]]:
     """Compute the features of several splits as the options of a command ask for.
 
     Args:
@@ -193,7 +193,7 @@ def extract(
     device: torch.device | str = 'cpu',
     precision: Precision = FULL,
     quiet: bool = False,
-) -> dict[Hashable, Features]:
+) -> dict[Any, Features]:
     """Compute the features of a split with several encoders, reading each sample once.
 
     Distributed processes share the work, and all get the result.
@@ -291,7 +291,8 @@ def _loader(
     dataset: Any, chosen: list[int], datamodule: Any
 ) -> DataLoader[tuple[Tensor, dict[str, Any]]]:
     """Return a loader of batches with the indices of their samples."""
-    part: Any = Subset(StackDataset(range(len(dataset)), dataset), chosen)
+    numbers: Any = range(len(dataset))
+    part: Any = Subset(StackDataset(numbers, dataset), chosen)
     shared = dist.is_available() and dist.is_initialized()
     return DataLoader(
         part,

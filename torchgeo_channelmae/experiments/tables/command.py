@@ -3,18 +3,16 @@
 import sys
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
-from . import definitions
 from .calibrate import STEPS, Cost, calibrate
-from .cells import Table
-from .plan import Data, Plan, Run, make_plan
-from .presets import Preset, read_preset
+from .pages import write_table
+from .plan import Data, Plan, make_plan
 from .results import read_results
-from .runner import check_settings, commands_done, own, run_all
-from .sensors import DEFAULT, check_sensors
-from .unchanged import Unchanged, unchanged_tests, with_unchanged
-from .write import write_table
+from .runner import Outcome, check_settings, commands_done, run_all
+from .spec import SENSORS, Preset, bands_of, read_preset, read_table
+from .zero_shot import ZeroShotTest, with_zero_shot, zero_shot_tests
 
 
 def tables(
@@ -31,24 +29,24 @@ def tables(
     jobs: int = 1,
     resamples: int = 1000,
     conf: str = 'conf',
-    sensors: str = ','.join(DEFAULT),
+    sensors: str = ','.join(SENSORS),
     unchanged: bool = False,
 ) -> None:
     """Run a table of the paper, cell by cell, and show it.
 
-    Every cell is a run of ``torchgeo``; what is done is not run again, so the same
-    command goes on after a stop. Tables in one folder share their runs.
+    Every cell is a run of ``torchgeo``; finished runs are skipped, so the same command
+    continues after a stop. Tables in one folder share their runs.
 
     Args:
         table: Which: 1 (pretraining sources), 2 (maskings), 3 (partial fine-tuning),
             labels (label efficiency) or matrix (any sensor to any sensor).
-        preset: How large: sample (bundled patches, minutes), synthetic (a folder of
-            `channelmae synthesize`), copernicus-bench, or paper.
+        preset: How large: sample (bundled patches, minutes), copernicus-bench, paper,
+            or another file of conf/tables.
         out: Folder of the runs and the tables. Defaults to runs/tables/PRESET.
         root: Folder of the data to fine-tune and test on.
-        pretrain_root: Folder of the data to pretrain on, where it is another.
-        shares: File of their land cover, as `channelmae landcover` writes it, where
-            the preset balances them.
+        pretrain_root: Folder of the data to pretrain on, if it is another.
+        shares: File of their land cover, as `channelmae landcover` writes it, if the
+            preset balances them.
         only: Names of rows or cells, such as s2-p16 or s2-p16:S1, with commas.
         seeds: Training seeds, with commas. Defaults to those of the preset.
         train_fraction: Share of the training labels. Defaults to all.
@@ -60,131 +58,107 @@ def tables(
         conf: Folder of the configurations.
         sensors: Of the matrix: names of overlays in conf/paper/bands, with commas or
             spaces, such as s2,rgb,s1.
-        unchanged: Of the matrix: test each pretrained and fine-tuned model also on
-            every sensor without a band of its own, alone and added, and with the
-            further bands of one that has some of its own; without training.
+        unchanged: Of the matrix: zero-shot tests. Test each pretrained and fine-tuned
+            model also on every sensor without a band of its own, by itself and added,
+            and with the further bands of one that has some of its own.
 
     Raises:
-        ValueError: If an option does not fit, or earlier results are of other
-            settings.
-        FileNotFoundError: If the data or the configurations are missing.
-        RuntimeError: If a cell failed.
+        ValueError: If an option does not fit, or earlier results are of other settings.
+        FileNotFoundError: If data are missing.
+        TimeoutError: If another process runs tables in the folder.
+        ChildProcessError: If a run failed.
     """
     chosen = read_preset(preset, Path(conf))
-    named = tuple(sensors.replace(',', ' ').split())
+    named = tuple(dict.fromkeys(_split(sensors)))
+    described = read_table(table, chosen.fractions, named)
     if table == 'matrix':
-        check_sensors(named, chosen.overlays)
-    described = definitions.table(table, chosen.fractions, named)
-    if unchanged and table != 'matrix':
-        raise ValueError(
-            f'--unchanged is of the table matrix: leave it out for {table}.'
-        )
-    data = _data(chosen, root, pretrain_root, shares)
+        for sensor in named or ['']:
+            bands_of(sensor, chosen.overlays)
+    elif unchanged:
+        raise ValueError(f'--unchanged belongs to the table matrix, not to {table}.')
     if jobs < 1 or resamples < 100:
         raise ValueError(
-            f'jobs is {jobs} and resamples {resamples}: give at least 1 and 100.'
+            f'jobs is {jobs} and resamples {resamples}. Give at least 1 and 100.'
         )
+    data = _check_data(chosen, root, pretrain_root, shares)
     numbers = chosen.seeds if seeds is None else _numbers(seeds)
-    names = [] if only is None else [name.strip() for name in only.split(',')]
+    names = _split(only or '')
     plan = make_plan(described, chosen, numbers, data, train_fraction, names)
-    tests: tuple[Unchanged, ...] = ()
+    tests: list[ZeroShotTest] = []
     if unchanged:
-        tests = unchanged_tests(described, named, chosen.overlays)
-        plan = with_unchanged(plan, tests, described.cells, chosen)
+        tests = list(zero_shot_tests(described, named, chosen.overlays))
+        plan = with_zero_shot(plan, tests, chosen)
     folder = Path(out or f'runs/tables/{chosen.name}')
-    check_settings(plan, folder / 'runs')
+    runs = folder / 'runs'
+    check_settings(plan, runs)
     if dry_run:
-        _show_costs(plan, folder / 'runs', jobs)
+        _show_costs(plan, runs, jobs)
         return
-    with own(folder / 'runs'):
-        outcome = _run(plan, folder / 'runs', jobs)
+    runs.mkdir(parents=True, exist_ok=True)
+    with FileLock(runs / '.lock', timeout=2):  # children of a killed command end soon
+        outcome = _run(plan, runs, jobs)
         results = read_results(
-            described, chosen, plan, outcome, folder / 'runs', numbers, resamples, tests
+            described, chosen, plan, outcome, runs, numbers, resamples, tests
         )
-        where = write_table(results, folder / described.name)
-    print(f'Table {described.name} is in {where}')
-    _tell_failures(described, outcome)
-
-
-def _run(plan: Plan, runs: Path, jobs: int) -> dict[str, str | None]:
-    with tqdm(total=len(plan.runs), desc='runs', unit='run') as bar:
-
-        def told(run: Run, failure: str | None, seconds: float) -> None:
-            bar.update()
-            if failure:
-                bar.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
-            elif seconds:
-                bar.write(f'done   {run.name} ({seconds:.0f} s)')
-            else:
-                bar.write(f'was    {run.name}')
-
-        return run_all(plan, runs, jobs, told)
-
-
-def _tell_failures(table: Table, outcome: dict[str, str | None]) -> None:
+        page = write_table(results, folder / table)
+    print(f'Table {table} is in {page}')
     failed = [name for name, reason in outcome.items() if reason]
     if failed:
         raise ChildProcessError(
-            f'{len(failed)} of {len(outcome)} runs of table {table.name} failed, the '
-            f'first is {failed[0]}: {outcome[failed[0]]}. The table shows the others; '
-            f'the same command tries these again.'
+            f'{len(failed)} of {len(outcome)} runs of table {table} failed, the first '
+            f'is {failed[0]}: {outcome[failed[0]]}. The table shows the others; the '
+            f'same command tries these again.'
         )
 
 
-def _data(
-    preset: Preset, root: str | None, pretrain_root: str | None, shares: str | None
-) -> Data:
-    """Check that the data which a preset needs are named and there."""
-    given = {'root': root, 'pretrain_root': pretrain_root, 'shares': shares}
-    needed = {name: getattr(preset, name) for name in given}
-    for name, what in needed.items():
-        path = given[name]
-        option = f'--{name.replace("_", "-")}'
-        kind = 'file' if name == 'shares' else 'folder'
-        if what and path is None:
-            raise ValueError(
-                f'The preset {preset.name} needs data: give {option} '
-                f'{kind.upper()}, {what}.'
-            )
-        is_there = Path.is_file if name == 'shares' else Path.is_dir
-        if path is not None and not is_there(Path(path)):
-            raise FileNotFoundError(
-                f'{option} {path} is no {kind}: it has to be {what or "one of data"}.'
-            )
-    if root is not None and preset.root is None:
-        raise ValueError(
-            f'The preset {preset.name} brings its data: leave out --root, or choose '
-            f'another preset.'
-        )
-    if shares is not None and preset.shares is None:
-        raise ValueError(
-            f'The preset {preset.name} does not balance its pretraining: leave out '
-            f'--shares, or choose another preset.'
-        )
-    return Data(*(Path(path) if path else None for path in given.values()))
+def _split(text: str) -> list[str]:
+    return text.replace(',', ' ').split()
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(','))
-    except ValueError:
-        raise ValueError(
-            f'seeds is {text!r}: give whole numbers with commas between them.'
-        ) from None
+    parts = dict.fromkeys(_split(text))
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ValueError(f'--seeds is {text!r}. Give whole numbers from 0 up.')
+    return tuple(map(int, parts))
+
+
+def _check_data(preset: Preset, *given: str | None) -> Data:
+    """Check that the data that a preset needs are given and exist."""
+    names = ('root', 'pretrain_root', 'shares')
+    for name, path in zip(names, given, strict=True):
+        option, needed = f'--{name.replace("_", "-")}', preset.needs.get(name)
+        if path is None and needed:
+            raise ValueError(f'The preset {preset.name} needs {option}: {needed}.')
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f'{option} {path} does not exist.')
+        if path is not None and not needed and name != 'pretrain_root':
+            raise ValueError(f'The preset {preset.name} takes no {option}. Omit it.')
+    return Data(*(Path(path) if path else None for path in given))
+
+
+def _run(plan: Plan, runs: Path, jobs: int) -> Outcome:
+    outcome = {}
+    with tqdm(total=len(plan.runs), desc='runs', unit='run') as bar:
+        for run, failure, seconds in run_all(plan, runs, jobs):
+            outcome[run.name] = failure
+            bar.update()
+            if failure:
+                bar.write(f'FAILED {run.name}: {failure}', file=sys.stderr)
+            else:
+                was = f'done   {run.name} ({seconds:.0f} s)'
+                bar.write(was if seconds else f'was    {run.name}')
+    return outcome
 
 
 def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
-    """Print every command and what it takes, then all together."""
-    done = [
-        run.name
+    """Print every command and its cost, then the total."""
+    costs = calibrate(
+        run
         for run in plan.runs.values()
-        if commands_done(runs, run) == len(run.commands(runs))
-    ]
-    costs = calibrate(plan, runs, done)
-    for run in plan.runs.values():
-        print(
-            f'\n{run.name}: {_cost(costs[run.name]) if run.name in costs else "done"}'
-        )
+        if commands_done(runs, run) < len(run.commands(runs))
+    )
+    for name, run in plan.runs.items():
+        print(f'\n{name}: {_describe(costs[name]) if name in costs else "done"}')
         for command in run.commands(runs):
             print(f'  torchgeo {" ".join(command)}')
         if run.candidates:
@@ -195,22 +169,17 @@ def _show_costs(plan: Plan, runs: Path, jobs: int) -> None:
     known = [cost for cost in costs.values() if isinstance(cost, Cost)]
     hours = sum(cost.seconds for cost in known) / 3600 / jobs
     print(
-        f'\n{len(plan.runs)} runs, {len(done)} done; the {len(known)} measured ones: '
-        f'{sum(cost.steps for cost in known):,} optimizer steps, about {hours:.2f} '
-        f'hours on this machine with {jobs} at a time (from {STEPS} steps of each '
-        f'kind; start-up comes on top).'
+        f'\n{len(plan.runs)} runs, {len(plan.runs) - len(costs)} done; the '
+        f'{len(known)} measured ones: {sum(cost.steps for cost in known):,} optimizer '
+        f'steps, about {hours:.2f} hours on this machine with {jobs} at a time (from '
+        f'{STEPS} steps of each kind; start-up comes on top).'
     )
 
 
-def _cost(cost: Cost | str) -> str:
+def _describe(cost: Cost | str) -> str:
     if isinstance(cost, str):
         return f'not measured: {cost}'
-    if not cost.steps:
-        return (
-            f'{cost.samples:,} test samples, about {cost.seconds / 3600:.3f} hours, '
-            f'{cost.memory / 2**30:.2f} GiB'
-        )
     return (
-        f'{cost.samples:,} samples an epoch, {cost.steps:,} optimizer steps, about '
+        f'{cost.samples:,} samples per epoch, {cost.steps:,} optimizer steps, about '
         f'{cost.seconds / 3600:.3f} hours, {cost.memory / 2**30:.2f} GiB'
     )

@@ -1,26 +1,24 @@
 """Which ``torchgeo`` runs make a table, and with which settings."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from .cells import Cell, Pretraining, Table
-from .presets import Preset
-from .sensors import has_radar
+from .spec import Cell, Preset, Table, has_radar
 
 _SHARES = 'data.init_args.sampler.init_args.shares'
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data that runs read, None for the configuration's own.
+    """The data that runs read, None for those of the configuration.
 
     Attributes:
-        root: Of the data to fine-tune and test on.
-        pretrain_root: Of the data to pretrain on.
+        root: Folder of the data to fine-tune and test on.
+        pretrain_root: Folder of the data to pretrain on.
         shares: File of their land cover, which balances them.
     """
 
@@ -31,28 +29,38 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """A training, with a test where it is a fine-tuning, or a test of another's head.
+    """A pretraining, a fine-tuning with its test, or a zero-shot test of a head.
 
     Attributes:
-        name: Name of its folder.
-        kind: What it is.
+        kind: Which of them.
+        label: What it trains and on what; part of the name.
+        seed: Training seed.
         configs: Configurations, each laid over those before it.
-        options: Values of further options, by their names.
-        start: Name of the run whose weights it starts from, None for none.
-        candidates: Names of the runs of which it takes the best's learning rate, with
-            these rates; empty where its own options have one. A test of an unchanged
-            head takes the best's weights.
-        embeddings: Name of the run whose embeddings it takes for bands that its weights
-            lack, None for none.
+        options: Values of further options by name.
+        base_lr: Learning rate; None for that of a configuration or of a candidate.
+        is_tried: Whether the rate is one of several that are compared.
+        start: Name of the run that it starts from.
+        embeddings: Name of the run with the embeddings of bands that `start` lacks.
+        candidates: Learning rates by the name of the run that tries them. A
+            fine-tuning trains with the best one, a zero-shot test reads its weights.
     """
 
-    name: str
     kind: Literal['pretrain', 'finetune', 'unchanged']
+    label: str
+    seed: int
     configs: tuple[Path, ...]
     options: Mapping[str, str]
+    base_lr: float | None = None
+    is_tried: bool = False
     start: str | None = None
-    candidates: Mapping[str, float] | None = None
     embeddings: str | None = None
+    candidates: Mapping[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        rate = f'-lr{self.base_lr:g}' if self.is_tried else ''
+        return f'{self.kind}-{self.label}{rate}-seed{self.seed}'
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -61,40 +69,43 @@ class Run:
         return (*named, *(self.candidates or ()))
 
     def commands(self, runs: Path) -> list[list[str]]:
-        """The arguments of ``torchgeo``, command by command.
+        """Return the arguments of ``torchgeo``, command by command.
 
         Args:
             runs: Folder of all runs.
         """
         folder = runs / self.name
-        options = dict(self.options)
-        if self.start:
-            options['model.init_args.weights'] = str(runs / self.start / 'last.ckpt')
-        if self.embeddings:
-            lender = runs / self.embeddings / 'last.ckpt'
-            options['model.init_args.embeddings'] = str(lender)
-        shared = [
-            *(part for path in self.configs for part in ('--config', str(path))),
-            *(p for key, value in options.items() for p in (f'--{key}', value)),
-            '--trainer.default_root_dir',
-            str(folder),
-        ]
-        fit = ['fit', *shared]
-        if self.kind == 'pretrain':
-            return [fit]
+        options = self._options()
+        for key, source in (('weights', self.start), ('embeddings', self.embeddings)):
+            if source:
+                options[f'model.init_args.{key}'] = str(runs / source / 'last.ckpt')
+        options['trainer.default_root_dir'] = str(folder)
+        shared = [f'--config={path}' for path in self.configs]
+        shared += [f'--{key}={value}' for key, value in options.items()]
         if self.kind == 'unchanged':
             return [['test', *shared]]
-        return [fit, ['test', *shared, '--ckpt_path', str(folder / 'last.ckpt')]]
+        fit, test = ['fit', *shared], ['test', *shared]
+        if self.kind == 'pretrain':
+            return [fit]
+        return [fit, [*test, f'--ckpt_path={folder / "last.ckpt"}']]
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what the run gives, as flat names and values."""
+        """Return all that decides the result, as flat names and values."""
         merged: dict[str, Any] = {}
         for path in self.configs:
             merged |= flat(yaml.safe_load(path.read_text()))
-        values = {key: yaml.safe_load(value) for key, value in self.options.items()}
-        start = {'weights of': self.start} if self.start else {}
-        lent = {'embeddings of': self.embeddings} if self.embeddings else {}
-        return merged | values | start | lent
+        merged |= {k: yaml.safe_load(value) for k, value in self._options().items()}
+        if self.start:
+            merged['weights of'] = self.start
+        if self.embeddings:
+            merged['embeddings of'] = self.embeddings
+        return merged
+
+    def _options(self) -> dict[str, str]:
+        options = {'seed_everything': str(self.seed), **self.options}
+        if self.base_lr is not None:
+            options['model.init_args.base_lr'] = f'{self.base_lr:g}'
+        return options
 
 
 @dataclass(frozen=True)
@@ -102,20 +113,18 @@ class Plan:
     """The runs of a table.
 
     Attributes:
-        runs: All runs by name, those before that others need.
-        by_cell: For each cell its runs, one a seed. With several learning rates those
-            of the first seed are in `tried`, and the list has the others.
-        tried: For each cell the runs of the first seed by learning rate; empty where
-            there is but one rate.
-        left_out: Cells and tests that are not run, and why.
-        unchanged: For each test of a cell on other bands its runs, one a seed.
+        runs: All runs by name, each after those that it needs.
+        by_cell: Names of the runs of each cell and zero-shot test, one per seed. With
+            several learning rates the fine-tunings of the first seed are in `tried`.
+        tried: For each cell the learning rates by the name of the run of the first
+            seed; empty if there is only one rate.
+        left_out: Why other cells and tests are not run.
     """
 
     runs: Mapping[str, Run]
     by_cell: Mapping[str, Sequence[str]]
-    tried: Mapping[str, Mapping[str, float]]
+    tried: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, str]
-    unchanged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def make_plan(
@@ -124,7 +133,7 @@ def make_plan(
     seeds: Sequence[int],
     data: Data,
     train_fraction: float | None = None,
-    only: Iterable[str] = (),
+    only: Sequence[str] = (),
 ) -> Plan:
     """Plan the runs of a table.
 
@@ -133,176 +142,115 @@ def make_plan(
         preset: How large it is run.
         seeds: Training seeds.
         data: Folders of the data.
-        train_fraction: Share of the training labels, where a cell has none of its own.
+        train_fraction: Share of the training labels for cells without their own.
         only: Names of cells or rows to run; all if empty.
 
     Raises:
-        ValueError: If a name is no cell and no row, a seed is given twice, or a
-            configuration is missing.
+        ValueError: If a name is no cell and no row, or the share is not one.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(
-            f'seeds are {list(seeds)}: give one or more from 0 up, each once, as equal '
-            f'seeds make equal runs.'
-        )
     if train_fraction is not None and not 0 < train_fraction <= 1:
         raise ValueError(
-            f'train_fraction is {train_fraction}: give a share above 0, up to 1.'
+            f'train_fraction is {train_fraction}. Give a share above 0, up to 1.'
         )
-    chosen = _chosen(table, only)
-    left_out: dict[str, str] = {}
+    for name in only:
+        if name not in {*table.cells, *table.rows}:
+            raise ValueError(
+                f'Table {table.name} has no cell or row {name!r}. Its rows are '
+                f'{", ".join(table.rows)}; a cell is a row and a target, such as '
+                f'{next(iter(table.cells))}.'
+            )
     runs: dict[str, Run] = {}
     by_cell: dict[str, list[str]] = {}
-    tried: dict[str, dict[str, float]] = {}
-    for cell in chosen:
+    tried: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    for cell in table.cells.values():
+        if only and not {cell.name, cell.row} & {*only}:
+            continue
         if cell.weights and not preset.downloads:
             left_out[cell.name] = f'needs a download ({cell.weights})'
             continue
         cell = replace(cell, fraction=cell.fraction or train_fraction)
-        found = _trainings(cell, preset, seeds, data)
-        if len(preset.base_lrs) > 1:
-            tried[cell.name] = {
-                run.name: rate
-                for run, rate in zip(found, preset.base_lrs, strict=False)
-                if run.kind == 'finetune'
-            }
-            by_cell[cell.name] = [run.name for run in found[len(preset.base_lrs) :]]
-        else:
-            by_cell[cell.name] = [run.name for run in found]
+        found = list(_trainings(cell, preset, seeds, data))
         for run in found:
-            if run.start:
-                seed = int(run.start.rpartition('seed')[2])
-                assert cell.pretraining is not None
-                first = _pretraining(cell.pretraining, preset, seed, data)
-                runs.setdefault(first.name, first)
             runs.setdefault(run.name, run)
-    for run in runs.values():
-        check_configs(run)
+        tuned = [run for run in found if run.kind == 'finetune']
+        by_cell[cell.name] = [run.name for run in tuned if not run.is_tried]
+        tried[cell.name] = {r.name: r.base_lr for r in tuned if r.is_tried}
     return Plan(runs, by_cell, tried, left_out)
-
-
-def _chosen(table: Table, only: Iterable[str]) -> list[Cell]:
-    cells = table.cells
-    names = list(only)
-    known = {*cells, *(row.name for row in table.rows)}
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f'Table {table.name} has no cell or row {name!r}: its rows are '
-                f'{", ".join(row.name for row in table.rows)}; a cell is a row and a '
-                f'target, such as {next(iter(cells))}.'
-            )
-    return [
-        cell for cell in cells.values() if not names or {cell.name, cell.row} & {*names}
-    ]
 
 
 def _trainings(
     cell: Cell, preset: Preset, seeds: Sequence[int], data: Data
-) -> list[Run]:
-    """All fine-tunings of a cell: each rate at the first seed, then the other seeds."""
-    rates = preset.base_lrs
-    first = [
-        _finetuning(cell, preset, seeds[0], seeds, data, rate, named=len(rates) > 1)
-        for rate in rates
-    ]
-    if len(rates) == 1:
-        others = [
-            _finetuning(cell, preset, seed, seeds, data, rates[0]) for seed in seeds[1:]
-        ]
-        return first + others
-    candidates = {run.name: rate for run, rate in zip(first, rates, strict=True)}
-    return first + [
-        replace(
-            _finetuning(cell, preset, seed, seeds, data, None), candidates=candidates
-        )
-        for seed in seeds[1:]
-    ]
+) -> Iterator[Run]:
+    """Yield the trainings of a cell: every rate at the first seed, then other seeds."""
+    candidates: dict[str, float] | None = None
+    for seed in seeds:
+        start = None
+        if cell.pretrain:
+            own = seed if preset.pretrainings == 'each' else seeds[0]
+            pretraining = _pretraining(cell, cell.pretrain, preset, own, data)
+            start = pretraining.name
+            yield pretraining
+        run = _finetuning(cell, preset, seed, start, data)
+        if len(preset.base_lrs) == 1:
+            yield replace(run, base_lr=preset.base_lrs[0])
+        elif candidates is None:
+            candidates = {}
+            for rate in preset.base_lrs:
+                attempt = replace(run, base_lr=rate, is_tried=True)
+                candidates[attempt.name] = rate
+                yield attempt
+        else:
+            yield replace(run, candidates=candidates)
 
 
 def _finetuning(
-    cell: Cell,
-    preset: Preset,
-    seed: int,
-    seeds: Sequence[int],
-    data: Data,
-    rate: float | None,
-    named: bool = False,
+    cell: Cell, preset: Preset, seed: int, start: str | None, data: Data
 ) -> Run:
+    model = cell.model or preset.model.format(patch=cell.patch)
     options = {
-        'seed_everything': str(seed),
-        'model.init_args.model': cell.model or preset.model.format(patch=cell.patch),
+        'model.init_args.model': model,
         'model.init_args.weights': cell.weights or 'null',
         'model.init_args.trainable': cell.trainable,
         'model.init_args.reinit': f'[{", ".join(cell.reinit)}]',
     }
-    parts = [cell.model or f'{preset.model.partition("_patch")[0]}-p{cell.patch}']
-    start = None
-    if cell.pretraining is not None:
-        from_seed = seed if preset.pretrainings == 'each' else seeds[0]
-        start = _pretraining(cell.pretraining, preset, from_seed, data).name
-        parts = ['from', cell.pretraining.name.removeprefix('pretrain-')]
-    elif cell.weights:
-        parts = ['from', cell.weights.replace('_Weights.', '-')]
-    parts.append(cell.target.lower())
+    label = model.replace('_patch', '-p') if cell.model is None else model
+    if cell.pretrain or cell.weights:
+        weights = (cell.weights or '').replace('_Weights.', '-')
+        label = f'from-{weights or _source(cell)}'
+    label += f'-{cell.target.lower()}'
     if cell.trainable != 'all':
-        parts.append(cell.trainable)
+        label += f'-{cell.trainable}'
     if cell.reinit:
-        parts += ['reinit', *cell.reinit]
+        label += f'-reinit-{"-".join(cell.reinit)}'
     if cell.fraction is not None:
         options['data.init_args.train_fraction'] = f'{cell.fraction:g}'
-        parts.append(f'labels{100 * cell.fraction:g}')
-    if rate is not None:
-        options['model.init_args.base_lr'] = f'{rate:g}'
-    if named:
-        parts.append(f'lr{rate:g}')
+        label += f'-labels{100 * cell.fraction:g}'
     if data.root is not None:
         options['data.init_args.root'] = str(data.root)
     bands = preset.overlays / 'bands' / f'{cell.target.lower()}.yaml'
-    return Run(
-        name='-'.join(['finetune', *parts, f'seed{seed}']),
-        kind='finetune',
-        configs=(*preset.finetune, bands),
-        options=options,
-        start=start,
-    )
+    configs = (*preset.finetune, bands)
+    return Run('finetune', label, seed, configs, options, start=start)
 
 
-def _pretraining(
-    pretraining: Pretraining, preset: Preset, seed: int, data: Data
-) -> Run:
-    on_target = has_radar(pretraining.bands, preset.overlays)
+def _pretraining(cell: Cell, bands: str, preset: Preset, seed: int, data: Data) -> Run:
+    on_target = has_radar(bands, preset.overlays)
     root = data.root if on_target else data.pretrain_root or data.root
-    overlays = (f'bands/{pretraining.bands}', *pretraining.overlays)
-    shares = None if on_target else data.shares
-    return Run(
-        name=f'{pretraining.name}-seed{seed}',
-        kind='pretrain',
-        configs=(
-            *(preset.ceiling if on_target else preset.pretrain),
-            *(preset.overlays / f'{overlay}.yaml' for overlay in overlays),
-        ),
-        options={
-            'seed_everything': str(seed),
-            'model.init_args.model': preset.model.format(patch=pretraining.patch),
-            **({} if root is None else {'data.init_args.root': str(root)}),
-            **({} if shares is None else {_SHARES: str(shares)}),
-        },
-    )
+    options = {'model.init_args.model': preset.model.format(patch=cell.patch)}
+    if root is not None:
+        options['data.init_args.root'] = str(root)
+    if data.shares is not None and not on_target:
+        options[_SHARES] = str(data.shares)
+    base = preset.ceiling if on_target else preset.pretrain
+    overlays = (f'bands/{bands}', *cell.overlays)
+    configs = (*base, *(preset.overlays / f'{each}.yaml' for each in overlays))
+    return Run('pretrain', _source(cell), seed, configs, options)
 
 
-def check_configs(run: Run) -> None:
-    """Check that a run's configurations are there.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    for path in run.configs:
-        if not path.is_file():
-            raise ValueError(
-                f'{path} does not exist: run the command in a clone of the project, or '
-                f'give its conf folder with --conf.'
-            )
+def _source(cell: Cell) -> str:
+    """Label of a cell's pretraining, such as ``s2-p16-masking-s3``."""
+    overlays = [overlay.replace('/', '-') for overlay in cell.overlays]
+    return '-'.join([str(cell.pretrain), f'p{cell.patch}', *overlays])
 
 
 def flat(values: Any, prefix: str = '') -> dict[str, Any]:

@@ -1,11 +1,27 @@
-"""From the standardised bands of a datamodule to what published weights expect."""
+"""From the standardised bands of a datamodule to the scale that weights expect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+from torchvision.transforms import v2 as T
+
+SCALING = 'input_scaling'
+"""Name of the module that scales a model's input."""
+
+WHITE = {'L2A': 2000.0, 'L1C': 3558.0}
+"""Digital numbers that are 255 in the true-colour image of a Sentinel-2 product.
+
+Source: ESA, *Sentinel-2 Products Specification Document*."""
+
+IMAGENET = {'B04': (0.485, 0.229), 'B03': (0.456, 0.224), 'B02': (0.406, 0.225)}
+"""Mean and standard deviation of red, green and blue, from 0 to 1."""
+
+_PHYSICAL = ('SSL4EO-S12', 'CrisisLandMark', 'SSL4Eco Dataset', 'SatlasPretrain')
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,7 @@ class Expected:
         mean: C values, or one for all bands.
         std: C values, or one for all bands.
         physical: Whether they are of physical values (digital numbers of reflectance,
-            decibels); otherwise of standardised bands.
+            decibels) instead of standardised bands.
         low: Lower limits, C or one.
         high: Upper limits, C or one.
     """
@@ -29,9 +45,9 @@ class Expected:
 
 
 class InputScaling(nn.Module):
-    """Brings standardised bands to another scale; its numbers are in the state dict.
+    """Brings standardised bands to another scale; at first, the identity.
 
-    It starts as the identity.
+    Its numbers are in the state dict, (C,) each.
     """
 
     factor: Tensor
@@ -40,72 +56,70 @@ class InputScaling(nn.Module):
     high: Tensor
 
     def __init__(self, num_bands: int) -> None:
-        """Initialise the scaling.
-
-        Args:
-            num_bands: Number of bands.
-        """
+        """Initialise the scaling of `num_bands` bands."""
         super().__init__()
-        self.register_buffer('factor', torch.ones(num_bands))
-        self.register_buffer('offset', torch.zeros(num_bands))
-        self.register_buffer('low', torch.full((num_bands,), -torch.inf))
-        self.register_buffer('high', torch.full((num_bands,), torch.inf))
+        start = {'factor': 1.0, 'offset': 0.0, 'low': -torch.inf, 'high': torch.inf}
+        for name, value in start.items():
+            self.register_buffer(name, torch.full((num_bands,), value))
 
-    def match(
-        self, mean: Tensor | None, std: Tensor | None, expected: Expected
-    ) -> bool:
+    def match(self, mean: Tensor, std: Tensor, expected: Expected) -> None:
         """Set the scale, undoing a standardisation where the values are physical.
 
         Args:
-            mean: (C,) or one value: what was subtracted from the bands; None is
-                unknown.
-            std: (C,) or one value: what they were divided by then; None is unknown.
+            mean: (C,) or (1,), what was subtracted from the bands.
+            std: (C,) or (1,), what they were divided by then.
             expected: What the model expects.
-
-        Returns:
-            Whether it was set: not where it needs a mean or std that is unknown.
         """
         if not expected.physical:
             mean, std = torch.zeros(1), torch.ones(1)
-        if mean is None or std is None:
-            return False
-        center = torch.tensor(expected.mean, dtype=torch.float64)
-        spread = torch.tensor(expected.std, dtype=torch.float64)
+        center, spread = (
+            torch.tensor(values, dtype=torch.float64)
+            for values in (expected.mean, expected.std)
+        )
         self.factor.copy_(std.double().cpu() / spread)
         self.offset.copy_((mean.double().cpu() - center) / spread)
         self.low.copy_(torch.tensor(expected.low))
         self.high.copy_(torch.tensor(expected.high))
-        return True
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scale images.
+        """Scale images (B, C, H, W)."""
+        scaled = image * self.factor[:, None, None] + self.offset[:, None, None]
+        return torch.clamp(scaled, self.low[:, None, None], self.high[:, None, None])
 
-        Args:
-            image: (B, C, H, W), standardised.
 
-        Returns:
-            (B, C, H, W), as the model expects them.
-        """
-        factor, offset, low, high = (
-            value[:, None, None]
-            for value in (self.factor, self.offset, self.low, self.high)
+def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> None:
+    """Scale the bands of a datamodule as a model expects them, or warn.
+
+    Args:
+        scaling: The model's scaling, changed in place.
+        datamodule: Any datamodule of TorchGeo, by its ``mean`` and ``std``; or None.
+        expected: What the model expects.
+    """
+    known = [getattr(datamodule, name, None) for name in ('mean', 'std')]
+    values = [torch.as_tensor(v).flatten() for v in known if v is not None]
+    fit = [len(value) in (1, len(scaling.factor)) for value in values]
+    if fit == [True, True]:
+        mean, std = values
+        scaling.match(mean, std, expected)
+    elif not expected.physical:
+        scaling.match(torch.zeros(1), torch.ones(1), expected)
+    else:
+        rank_zero_warn(
+            f'The datamodule has no mean and std of each of the {len(scaling.factor)} '
+            f'bands: the model gets the bands as they come, and not on the scale that '
+            f'it expects.'
         )
-        return torch.clamp(image * factor + offset, low, high)
-
-
-SCALING = 'input_scaling'
-"""Name of the module that scales a model's input."""
 
 
 def attach_scaling(model: nn.Module, num_bands: int) -> InputScaling:
-    """Scale the input of a model of timm, in place, before its own forward pass.
+    """Scale the input of a model of timm before its own forward pass, in place.
 
     Args:
         model: The model.
         num_bands: Number of bands.
 
     Returns:
-        Its scaling: that which it has, or a new one, the identity.
+        Its scaling: the one that it has, or a new one.
     """
     found = getattr(model, SCALING, None)
     if isinstance(found, InputScaling):
@@ -120,23 +134,52 @@ def _scale(model: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (model.input_scaling(inputs[0]), *inputs[1:])
 
 
-def standardisation(datamodule: Any, num_bands: int) -> tuple[Tensor, Tensor] | None:
-    """Return the mean and standard deviation that a datamodule normalises with.
+def picture(bands: Sequence[str], level: str) -> Expected:
+    """Return how reflectance becomes a picture, standardised as those of ImageNet are.
 
     Args:
-        datamodule: Any datamodule, or None.
-        num_bands: Number of bands.
+        bands: Red, green and blue (B04, B03, B02), in any order.
+        level: Product level of Sentinel-2, a key of :data:`WHITE`.
+    """
+    mean, std = torch.tensor([IMAGENET[band] for band in bands], dtype=torch.float64).T
+    return Expected(
+        (WHITE[level] * mean).tolist(),
+        (WHITE[level] * std).tolist(),
+        physical=True,
+        low=(-mean / std).tolist(),
+        high=((1 - mean) / std).tolist(),
+    )
+
+
+def expected_by(
+    weights: WeightsEnum, inputs: Sequence[str], bands: Sequence[str]
+) -> Expected | None:
+    """Read from an entry of TorchGeo on which scale its weights expect their input.
+
+    Args:
+        weights: The weights.
+        inputs: Names of the bands that they take, in order.
+        bands: Names of the wanted ones of them.
 
     Returns:
-        Two tensors of (C,) or (1,), or None where it does not tell.
+        The scale of the wanted bands; None if the input is not scaled, or has no known
+        unit (8-bit pictures of an unpublished recipe).
     """
-    values = []
-    for name in ('mean', 'std'):
-        value = getattr(datamodule, name, None)
-        if value is None:
-            return None
-        tensor = torch.as_tensor(value).flatten()
-        if tensor.numel() not in (1, num_bands):
-            return None
-        values.append(tensor)
-    return values[0], values[1]
+    dataset = weights.meta.get('dataset')
+    if dataset == 'fMoW Dataset' and sorted(bands) == sorted(IMAGENET):
+        return picture(bands, 'L2A')
+    transforms: Any = weights.transforms
+    steps = transforms if isinstance(transforms, nn.Sequential) else [transforms]
+    steps = [step for step in steps if isinstance(step, T.Normalize)]
+    if not steps or dataset not in _PHYSICAL:
+        return None
+    mean, std = torch.zeros(len(inputs)).double(), torch.ones(len(inputs)).double()
+    for step in steps:  # ((x - mean) / std - m) / s, m and s of each band or of all
+        mean = mean + torch.tensor(step.mean).double() * std
+        std = std * torch.tensor(step.std).double()
+    limits = ((-torch.inf,), (torch.inf,))
+    if dataset == 'SatlasPretrain':  # red, green and blue as in a true-colour image
+        std[[band in IMAGENET for band in inputs]] = WHITE['L1C']
+        limits = ((0.0,), (1.0,))
+    chosen = [inputs.index(band) for band in bands]
+    return Expected(mean[chosen].tolist(), std[chosen].tolist(), True, *limits)

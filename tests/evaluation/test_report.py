@@ -1,0 +1,164 @@
+"""The files of a test and a prediction, and the summary a reader sees."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from torchgeo_channelmae.evaluation.metrics import evaluate, per_class
+from torchgeo_channelmae.evaluation.report import (
+    overlap_line,
+    patch_table,
+    per_country,
+    predictions_csv,
+    score_report,
+    write_files,
+)
+from torchgeo_channelmae.provenance.overlap import judge
+from torchgeo_channelmae.provenance.record import (
+    UNKNOWN,
+    DataRecord,
+    Provenance,
+    Training,
+)
+
+PROBABILITIES = torch.tensor([[0.9, 0.2], [0.6, 0.8], [0.3, 0.7], [0.1, 1e-7]])
+LABELS = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0]])
+
+
+def report(verdict=None, **kwargs):
+    scores = evaluate(PROBABILITIES, LABELS, groups=2, seeds=[4], **kwargs)
+    classes = per_class(PROBABILITIES, LABELS, names=['water, inland', 'forest'])
+    return score_report(scores, classes, 2, [4], 'Made up.', verdict)
+
+
+def test_a_report_has_its_note_protocol_scores_and_classes():
+    text = report(class_frequencies=torch.tensor([0.5, 0.25]))
+    assert '**Made up.**' in text
+    assert '2 groups with the seeds 4 (2 subsets)' in text
+    # class 0: a hit at rank 1 and at rank 3; class 1: perfect
+    assert '| water, inland | 2 | 83.33 | 50.00 |' in text
+    assert '| forest | 2 | 100.00 | 100.00 |' in text
+    assert '| floor: class frequencies |' in text
+
+
+def test_a_report_has_only_the_rows_that_were_scored():
+    assert '| floor' not in report()
+    assert '| at tuned thresholds' not in report()
+    tuned = report(thresholds=torch.tensor([0.2, 0.5]))
+    assert '| at tuned thresholds |  |  | 88.89 | 90.00 |' in tuned
+
+
+def test_predictions_keep_every_digit_of_a_float():
+    text = predictions_csv(list('abcd'), PROBABILITIES, ['x, y', 'z'])
+    table = pd.read_csv(io.StringIO(text))
+    assert table.columns.tolist() == ['patch_id', 'x, y', 'z']
+    assert table['patch_id'].tolist() == list('abcd')
+    read = torch.tensor(table[['x, y', 'z']].to_numpy(), dtype=torch.float32)
+    assert torch.equal(read, PROBABILITIES)
+
+
+def test_an_older_file_is_moved_aside(tmp_path):
+    for text in ('first', 'second'):
+        write_files(tmp_path / 'test', {'scores.md': text, 'patches.csv': text})
+    for name in ('scores{}.md', 'patches{}.csv'):
+        assert (tmp_path / 'test' / name.format('')).read_text() == 'second'
+        assert (tmp_path / 'test' / name.format('.1')).read_text() == 'first'
+
+
+def test_what_is_not_known_of_patches_stays_empty():
+    labels = torch.tensor([[1, 0], [0, 1]])
+    table = patch_table(['a', 'b'], labels, ['x', 'y'])
+    assert table.columns.tolist() == ['patch_id', 'acquisition', 'country', 'x', 'y']
+    assert (table[['acquisition', 'country']] == '').all(axis=None)
+    assert len(per_country(labels.float(), labels, None, table['country'])) == 0
+
+
+# What the test shares with pretraining
+
+
+def record(*sensors, tiles=None, patches=None, steered=False):
+    numbers = None if patches is None else torch.tensor(patches)
+    return DataRecord('Set', ('B04', 'B03'), sensors, tiles, numbers, steered)
+
+
+OPTICAL = Training(record('Sentinel-2 L2A', tiles=('33UUP',), patches=[1, 9]), False)
+RADAR = record('Sentinel-1 GRD')
+UNTOLD = UNKNOWN.inherited[0]
+TILES = np.array(['33UUP', '29TNE', '33UUP', '31TFJ'])
+
+
+def verdict_on(*pretraining, present=RADAR, tiles=TILES):
+    return judge(Provenance(pretraining), present, tiles, torch.tensor([1, 2, 3, 4]))
+
+
+def claims(verdict):
+    """Return name: (answer, why) of the claims in a report."""
+    lines = [line.split('|') for line in report(verdict).splitlines()]
+    cells = [[cell.strip(' *') for cell in line] for line in lines if len(line) == 5]
+    return {name: (answer, why) for _, name, answer, why, _ in cells[2:]}
+
+
+def test_a_report_gives_each_claim_an_answer_and_its_reason():
+    answers = claims(verdict_on(OPTICAL))
+    assert {name: answer for name, (answer, _) in answers.items()} == {
+        'sensor_free': 'yes',
+        'place_free': 'no',
+        'label_free': 'yes',
+        'overlap_free': 'yes',
+    }
+    assert (
+        'Sentinel-1 GRD, pretraining read Sentinel-2 L2A' in answers['sensor_free'][1]
+    )
+    assert answers['place_free'][1].endswith(': 2 of 4 (50.00 %)')
+    text = report(verdict_on(OPTICAL))
+    assert (
+        'Set (Sentinel-2 L2A: B04, B03; patches: 2; tiles: 1; without labels)' in text
+    )
+    assert 'Test patches that pretraining read: 1 of 4 (25.00 %).' in text
+
+
+def test_patches_with_names_of_two_kinds_are_counted_once():
+    both = replace(OPTICAL.record, name_spaces=('v1', 'v2'))
+    assert '; patches: 1; ' in report(verdict_on(Training(both, False)))
+
+
+def test_what_is_not_known_is_never_answered_with_yes():
+    for verdict in (
+        verdict_on(UNTOLD),
+        verdict_on(UNTOLD, present=None, tiles=None),
+        verdict_on(OPTICAL, UNTOLD, tiles=np.array(['29TNE', '', '31TFJ', ''])),
+    ):
+        answers = claims(verdict)
+        assert {answer for answer, _ in answers.values()} == {'unknown'}
+        assert 'data that are not known' in answers['sensor_free'][1]
+
+
+def test_of_places_known_in_part_the_known_is_a_lower_bound():
+    answer, why = claims(verdict_on(OPTICAL, UNTOLD))['place_free']
+    assert answer == 'no'
+    assert why.endswith('at least 2 of 4 (50.00 %), unknown of 2')
+
+
+@pytest.mark.parametrize(
+    ('pretraining', 'label', 'answer'),
+    [
+        (Training(record('Sentinel-2 L2A', steered=True), False), 'with labels', 'no'),
+        (Training(record('Sentinel-2 L2A'), True), 'with labels', 'no'),
+        (Training(None, False), 'labels unknown', 'unknown'),
+    ],
+)
+def test_a_report_says_whether_labels_were_used(pretraining, label, answer):
+    verdict = verdict_on(pretraining)
+    assert label in report(verdict)
+    assert label in overlap_line(verdict)
+    assert claims(verdict)['label_free'][0] == answer
+
+
+def test_a_model_from_scratch_has_read_nothing():
+    verdict = verdict_on()
+    assert {answer for answer, _ in claims(verdict).values()} == {'yes'}
+    assert overlap_line(verdict).startswith('Nothing was pretrained')

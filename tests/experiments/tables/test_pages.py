@@ -1,0 +1,311 @@
+"""The files of a table, from runs that are made up."""
+
+import math
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from tests.experiments.fabricated import predictions, write
+from tests.experiments.tables.fabricated import PRESET, fabricate
+from torchgeo_channelmae.experiments.tables.figures import figure
+from torchgeo_channelmae.experiments.tables.pages import page, write_table
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('runs')
+
+
+@pytest.fixture(scope='module')
+def results(folder):
+    rows = ['scratch-p16', 's2-p16', 'rgb-p16', 's1-p16', 'resnet50']
+    return fabricate(folder, only=rows)
+
+
+@pytest.fixture(scope='module')
+def written(results, tmp_path_factory):
+    return write_table(results, tmp_path_factory.mktemp('table')).parent
+
+
+def rows_of(text, title, part=''):
+    """Cells of the rows with a title, in the section with a heading."""
+    section = text.partition(f'## {part}')[2].partition('\n## ')[0] if part else text
+    lines = [re.split(r'\s*\|\s*', line)[1:-1] for line in section.splitlines()]
+    return [cells[1:] for cells in lines if cells and cells[0] == title]
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r'[+-]?\d+\.\d+', text)]
+
+
+def test_the_papers_numbers_stand_beside_ours_as_printed(results, written):
+    text = (written / 'table.md').read_text()
+    ((s1, paper_s1, f1, paper_f1, *_),) = rows_of(
+        text, 'Sentinel-2, patch 16', 'As the paper'
+    )
+    assert [paper_s1, paper_f1] == ['71.02 ± 0.13', '59.18 ± 0.15']
+    table = pd.read_csv(written / 'results.csv').set_index(['row', 'target', 'score'])
+    for shown, score in ((s1, 'mAP_micro'), (f1, 'F1_micro')):
+        record = table.loc['s2-p16', 'S1', score]
+        expected = [record['subsets_mean'], record['subsets_std']]
+        assert numbers(shown) == pytest.approx(expected, abs=0.006)
+    (control,) = rows_of(text, 'ResNet-50 from scratch', 'As the paper')
+    assert control[1::2] == [''] * 4
+    (floor,) = rows_of(text, 'class frequencies (floor)')
+    assert numbers(floor[0]) == pytest.approx([table['floor'].iloc[0]], abs=0.006)
+
+
+def test_the_reader_learns_what_scores_and_spreads_are_worth(written):
+    text = (written / 'table.md').read_text()
+    assert PRESET.about in text
+    assert '15 subsets: 5 groups, seeds 0, 1, 2' in text
+    assert 'holds no variance of training' in text
+    assert 'drawn by its 20 acquisitions, and the 2 training runs' in text
+    assert 'each seed has its own pretraining and fine-tuning' in text
+
+
+def test_a_difference_is_bold_only_if_its_interval_excludes_zero(results, written):
+    text = (written / 'table.md').read_text()
+    marked = set()
+    for name, cell in results.done.items():
+        section = 'Sentinel-1: the' if cell.target == 'S1' else 'Sentinel-2: the'
+        ((_, difference, *_),) = rows_of(text, cell.title, section)
+        if cell.scratch:
+            whole = results.compared[cell.target].whole
+            means = [whole[n]['mAP_micro'].mean() for n in (name, cell.scratch)]
+            estimate, low, high = numbers(difference)
+            assert estimate == pytest.approx(100 * (means[0] - means[1]), abs=0.006)
+            assert difference.startswith('**') == (low > 0 or high < 0)
+            marked.add(difference.startswith('**'))
+    assert marked == {True, False}
+
+
+def test_the_recovered_gain_lies_between_scratch_and_ceiling(written):
+    text = (written / 'table.md').read_text()
+    (line,) = re.findall(r'^- Sentinel-2, patch 16: (.*)$', text, re.MULTILINE)
+    share, low, high = numbers(line)
+    assert 0 < low < share < high < 1
+
+
+def test_missing_cells_are_listed_with_their_reason(folder):
+    found = fabricate(folder, failed=['rgb-p16:S2'], only=['rgb-p16', 's2-p16'])
+    text = page(found, 'table.md')
+    assert '- rgb-p16:S2: failed: ValueError: The data is gone.' in text
+    assert '- scratch-p16:S1: was not asked for' in text
+    (cells,) = rows_of(text, 'RGB, patch 16', 'As the paper')
+    assert cells[4] == '-'
+    assert text.count('; not run here') == 12
+
+
+def test_a_table_without_any_cell_is_still_a_page(folder, tmp_path):
+    cells = ['scratch-p16:S1', 's2-p16:S1']
+    found = fabricate(folder, '3', failed=cells, only=cells)
+    text = write_table(found, tmp_path).read_text()
+    assert '- s2-p16:S1: failed: ValueError' in text
+    assert pd.read_csv(tmp_path / 'results.csv')['missing'].notna().all()
+
+
+def test_the_papers_signs_are_confirmed_denied_or_left_open(folder):
+    rows = ['scratch-p16', 'masking-s2', 'masking-s3', 'masking-s4']
+    text = page(fabricate(folder, '2', only=rows), 'table.md')
+    lines = [line for line in text.splitlines() if ' scratch in the paper ' in line]
+    assert len(lines) == 16
+    (line,) = [each for each in lines if each.startswith('- S3') and '-1 mAP' in each]
+    assert ': below scratch in the paper (-0.05); agrees here (**-' in line
+    verdicts = {line.partition('; ')[2].partition(' here')[0] for line in lines}
+    assert verdicts == {'agrees', 'disagrees', 'cannot tell', 'not run'}
+
+
+def test_each_cell_is_scored_in_the_groups_of_its_own_runs(tmp_path):
+    groups = {'data.init_args.test_groups': 3, 'data.init_args.test_group_seeds': [7]}
+    cells = ['scratch-p16:S1', 's2-p16:S1']
+    found = fabricate(tmp_path, only=cells, settings={cells[1]: groups})
+    text = page(found, 'table.md')
+    assert (
+        '(15 subsets: 5 groups, seeds 0, 1, 2 or 3 subsets: 3 groups, seeds 7)' in text
+    )
+    own = found.by_name['s2-p16:S1', 'mAP_micro']
+    again = fabricate(tmp_path, only=cells[1:]).by_name['s2-p16:S1', 'mAP_micro']
+    assert own['subsets_mean'] == again['subsets_mean']
+
+
+def test_learning_rates_are_listed_and_the_best_one_is_used(tmp_path):
+    preset = replace(PRESET, base_lrs=(0.008, 0.016, 0.03))
+    found = fabricate(tmp_path, preset=preset, only=['scratch-p16:S1'])
+    text = page(found, 'table.md')
+    (rates,) = rows_of(text, 'scratch-p16:S1', 'Learning rates tried')
+    assert rates == ['49.20', '**50.00**', '48.60']
+    assert found.by_name['scratch-p16:S1', 'mAP_micro']['base_lr'] == 0.016
+
+
+def test_equal_runs_give_equal_files_and_older_ones_are_kept(folder, tmp_path):
+    only = ['s2-p16:S1', 'scratch-p16:S1']
+    found = fabricate(folder, '3', only=only)
+    first, second = (write_table(found, tmp_path / name).parent for name in 'ab')
+    names = sorted(path.name for path in first.iterdir())
+    expected = 'per_class.csv per_country.csv results.csv runs.csv table.md table.png'
+    assert names == [*expected.split(), 'table.tex']
+    for name in names:
+        content = (first / name).read_bytes()
+        assert content == (second / name).read_bytes(), name
+        assert str(folder).encode() not in content
+    before = (first / 'results.csv').read_bytes()
+    write_table(fabricate(folder, '3', only=only), first)
+    assert sorted(path.name for path in first.iterdir()) == names  # no copies
+    write_table(fabricate(folder, '3', only=only[:1]), first)
+    assert (first / 'results.1.csv').read_bytes() == before
+
+
+def test_the_csv_files_have_every_cell_and_score(results, written):
+    table = pd.read_csv(written / 'results.csv').set_index(['row', 'target', 'score'])
+    done = table[table['missing'].isna()]
+    assert len(done) == 6 * len(results.done)
+    assert done.loc[('s2-p16', 'S1', 'mAP_micro'), 'paper'] == 71.02
+    assert math.isnan(done.loc[('s2-p16', 'S1', 'mAP_macro'), 'paper'])
+    runs = pd.read_csv(written / 'runs.csv')
+    means = runs.groupby(['cell', 'score'])['value'].mean()
+    for (row, target, score), record in done.iterrows():
+        mean = means.loc[f'{row}:{target}', score]
+        assert record['whole'] == pytest.approx(mean, abs=2e-4)
+    classes = pd.read_csv(written / 'per_class.csv').set_index(['cell', 'class'])
+    labels = results.runs['s2-p16:S1'][0].labels
+    assert classes.loc['s2-p16:S1', 'support'].tolist() == labels.sum(0).tolist()
+    countries = pd.read_csv(written / 'per_country.csv')
+    assert countries.groupby('cell')['patches'].sum().eq(120).all()
+
+
+def test_latex_has_a_line_per_row_with_escaped_letters(results, written):
+    text = (written / 'table.tex').read_text()
+    lines = [line for line in text.splitlines() if line.endswith(r'\\')]
+    assert len(lines) == 2 + len(results.table.rows) + 1  # heads and floor
+    for line in lines[1:]:
+        assert line.count(' & ') == 8, line
+    assert text.count('{') == text.count('}')
+    assert r'71.02 $\pm$ 0.13' in text
+    assert not re.search(r'(?<!\\)%(?! needs|$)', text, re.MULTILINE)
+
+
+def test_the_picture_shows_intervals_and_the_papers_numbers(results):
+    drawing = figure(results)
+    shown = [text.get_text().split()[0] for text in drawing.legends[0].get_texts()]
+    assert sorted(shown) == ['control,', 'paper', 'this']
+    assert len([t for t in drawing.axes[0].texts if t.get_text() == 'not run']) == 5
+
+
+def test_label_efficiency_has_a_row_per_share_of_the_labels(tmp_path):
+    only = ['s2-p16-10:S1', 'scratch-p16-10:S1']
+    found = fabricate(tmp_path, 'labels', seeds=(0,), only=only)
+    text = write_table(found, tmp_path / 'labels').read_text()
+    assert rows_of(text, 'Sentinel-2, patch 16, 10 % of the labels', 'Sentinel-1: the')
+    (shown,) = figure(found).legends[0].get_texts()
+    assert shown.get_text() == 'this run, 95 % interval'
+
+
+# The matrix, with zero-shot tests
+
+
+@pytest.fixture(scope='module')
+def matrix(folder):
+    return fabricate(
+        folder,
+        'matrix',
+        failed=['rgb-p16:S1', 's1-p16:RGB on rgb+s1'],
+        sensors=('rgb', 's1'),
+        zero_shot=True,
+    )
+
+
+def test_the_page_has_each_gain_where_source_and_target_meet(matrix):
+    text = page(matrix, 'table.md')
+    (rgb,) = rows_of(text, 'RGB', 'Gain over scratch')
+    (radar,) = rows_of(text, 'Sentinel-1', 'Gain over scratch')
+    (scratch,) = rows_of(text, '*scratch: mAP micro*', 'Gain over scratch')
+    assert rgb[1] == '-'  # failed
+    for gain, base, target in zip(radar, scratch, ('RGB', 'S1'), strict=True):
+        found = matrix.compared[target].whole
+        mean = 100 * found[f's1-p16:{target}']['mAP_micro'].mean()
+        assert numbers(gain)[0] + numbers(base)[0] == pytest.approx(mean, abs=0.011)
+        assert gain.startswith('**')
+
+
+def test_the_heat_map_shows_the_same_gains_and_frames_sure_ones_and_ceilings(matrix):
+    panel = figure(matrix).axes[0]
+    texts, frames = {}, {'-': set(), '--': set()}
+    for text in panel.texts:
+        place = tuple(map(round, text.get_position()))
+        texts.setdefault(place, []).append(text.get_text())
+    for frame in panel.patches:
+        line = '-' if frame.get_linestyle() in ('-', 'solid') else '--'
+        frames[line].add(tuple(map(round, frame.get_center())))
+    assert texts[1, 0] == ['not run']
+    sure = set()
+    for x, y, name in (
+        (0, 0, 'rgb-p16:RGB'),
+        (0, 1, 's1-p16:RGB'),
+        (1, 1, 's1-p16:S1'),
+    ):
+        record = matrix.by_name[name, 'mAP_micro']
+        low, high = record['difference_low'], record['difference_high']
+        shown = [f'{record["difference"]:+.2f}', f'[{low:+.2f}, {high:+.2f}]']
+        assert texts[x, y] == shown
+        if low > 0 or high < 0:
+            sure.add((x, y))
+    assert frames == {'-': sure, '--': {(0, 0), (1, 1)}}
+
+
+def test_zero_shot_tests_have_a_row_per_fine_tuned_model_and_other_sensor(matrix):
+    text = page(matrix, 'table.md')
+    part = 'The same head on other bands'
+    ((other, own, single, both, gain, floor),) = rows_of(
+        text, 'Sentinel-1 -> Sentinel-1', part
+    )
+    assert other == 'RGB (0 of 3 bands known)'
+    assert single == '-'
+    assert numbers(gain)[0] == pytest.approx(
+        numbers(both)[0] - numbers(own)[0], abs=0.011
+    )
+    run = matrix.runs['s1-p16:S1'][0]
+    assert numbers(floor) == pytest.approx([100 * run.floor['mAP_micro']], abs=0.006)
+    ((other, _, single, both, gain, _),) = rows_of(text, 'Sentinel-1 -> RGB', part)
+    assert (other, both, gain) == ('Sentinel-1', '-', '-')
+    assert len(numbers(single)) == 3
+    assert not rows_of(text, 'RGB -> Sentinel-1', part)  # its fine-tuning failed
+    assert '- s1-p16:RGB on rgb+s1: failed: ValueError: The data is gone.' in text
+    assert '- s1-p16:S1 on rgb: tests nothing, as neither' in text
+
+
+def test_zero_shot_tests_add_a_file_and_leave_the_others_as_they_are(
+    matrix, folder, tmp_path
+):
+    plain = fabricate(folder, 'matrix', failed=['rgb-p16:S1'], sensors=('rgb', 's1'))
+    more = write_table(matrix, tmp_path / 'more').parent
+    less = write_table(plain, tmp_path / 'less').parent
+    names = {path.name for path in less.iterdir()}
+    assert {path.name for path in more.iterdir()} == {*names, 'unchanged.csv'}
+    for name in names - {'table.md'}:
+        assert (less / name).read_bytes() == (more / name).read_bytes(), name
+    table = pd.read_csv(more / 'unchanged.csv').set_index(['row', 'tested_on', 'score'])
+    row = table.loc[('s1-p16', 's1+rgb', 'mAP_micro')]
+    assert row['difference'] == pytest.approx(row['whole'] - row['on_a'], abs=2e-4)
+    assert row['difference_low'] <= row['difference'] <= row['difference_high']
+    assert (row['bands'], row['known_of_other']) == (5, 0)
+    reasons = table['missing'].dropna()
+    assert sum(reason.startswith('its fine-tuning failed') for reason in reasons) == 2
+
+
+def test_a_zero_shot_test_of_other_patches_is_not_compared(tmp_path):
+    name = 'unchanged-from-rgb-p16-s1-on-rgb-seed0'
+    write(tmp_path / name, predictions(patches=50, scenes=20))
+    (tmp_path / f'{name}.yaml').write_text('model.init_args.base_lr: 0.016')
+    found = fabricate(
+        tmp_path,
+        'matrix',
+        seeds=(0,),
+        sensors=('rgb', 's1'),
+        zero_shot=True,
+        only=['rgb-p16:S1', 'scratch-p16:S1'],
+    )
+    assert 'was tested on 50 patches' in found.missing['rgb-p16:S1 on rgb']
+    assert 'rgb-p16:S1 on s1+rgb' in found.runs

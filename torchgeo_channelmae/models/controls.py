@@ -1,0 +1,221 @@
+"""Image models of timm that take all bands at once, as controls beside channel tokens.
+
+A residual network or a plain vision transformer has one input layer for all bands, so
+weights for other bands lose it, as is usual in this field.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+from lightning.pytorch.utilities import rank_zero_info
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from ..provenance.published import input_bands
+from .peers import PEERS
+from .peers.adapter import check_same_size
+from .peers.scaling import SCALING, attach_scaling, expected_by, scale_input
+from .registry import did_you_mean
+from .tokens import check_size, resample_positions
+from .weights import LoadReport
+
+
+def create_plain(
+    name: str, bands: Sequence[str], num_classes: int, size: int, **kwargs: Any
+) -> nn.Module:
+    """Make an untrained model of timm for some bands, which it has as ``bands``.
+
+    Args:
+        name: Its name in timm.
+        bands: Names of the bands.
+        num_classes: Outputs of the head.
+        size: Side of the image in pixels, where the model has to know it.
+        **kwargs: Further arguments of the model.
+
+    Raises:
+        ValueError: If there is no such model, or it does not take these arguments.
+    """
+    if not timm.is_model(name):
+        hint = did_you_mean(name, [*PEERS, *timm.list_models()])
+        raise ValueError(
+            f'Model {name!r} is not known{hint}: choose a channel-token encoder '
+            f'({", ".join(timm.list_models("channelmae_*"))}), a foundation model '
+            f'({", ".join(PEERS)}) or a model of timm.list_models().'
+        )
+    arguments = {'in_chans': len(bands), 'num_classes': num_classes, **kwargs}
+    config = get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        arguments['img_size'] = size
+    if not arguments.get('drop_path_rate'):  # some models have none
+        arguments.pop('drop_path_rate', None)
+    try:
+        model: Any = timm.create_model(name, **arguments)
+    except TypeError as error:
+        raise ValueError(f'{name}: {error} (drop_path may have to be 0).') from error
+    model.bands = tuple(bands)
+    return model  # type: ignore[no-any-return]
+
+
+def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
+    """Return the names that a model's configuration in timm has for some layers.
+
+    Args:
+        model: The model.
+        entry: ``first_conv`` or ``classifier``; models of ours have ``positions`` and
+            ``spectral`` as well.
+
+    Returns:
+        The names; some models have two heads, and some models name none.
+    """
+    config: Any = getattr(model, 'pretrained_cfg', None) or {}
+    names = config.get(entry) or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def check_image(model: nn.Module, size: int) -> None:
+    """Check that a model of timm takes square images of `size` px.
+
+    Raises:
+        ValueError: If it was made for another size, or its patches do not fit.
+    """
+    embed: Any = getattr(model, 'patch_embed', None)
+    side = getattr(embed, 'patch_size', None)
+    if isinstance(side, tuple):
+        check_size(size, size, side[0])
+        if getattr(embed, 'strict_img_size', False):
+            check_same_size(embed.img_size[0], size)
+
+
+def load_plain(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    bands: Sequence[str] | None = None,
+) -> LoadReport:
+    """Load pretrained tensors of the same model for other bands or another size.
+
+    The head is never loaded. Positions are resampled if the grids differ. The first
+    layer gets its bands by name if the weights have all of them; other bands of the
+    weights are left over, as if they were 0. Otherwise it is not loaded.
+
+    Args:
+        model: The model.
+        state_dict: Tensors by name.
+        bands: Names of the bands of the tensors, None where unknown.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If fewer than half of the tensors find their counterpart.
+    """
+    head = tuple(f'{name}.' for name in named_layers(model, 'classifier'))
+    first = {f'{name}.weight' for name in named_layers(model, 'first_conv')}
+    positions = {'pos_embed', *named_layers(model, 'positions')}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
+    own_bands: Any = getattr(model, 'bands', ())
+    known = bands is not None and set(own_bands) <= set(bands)
+    bands = tuple(bands or own_bands)
+    order = [bands.index(band) for band in own_bands if known]
+    values, fresh = {}, {}
+    for name, tensor in own.items():
+        stored = value = state_dict.get(name)
+        why = 'not in the weights'
+        if stored is not None and stored.shape != tensor.shape:
+            shapes = ['x'.join(map(str, t.shape)) for t in (stored, tensor)]
+            why = f'{shapes[0]} in the weights, {shapes[1]} here'
+            value = _resample(model, stored, tensor) if name in positions else stored
+        by_band = name in first or name.startswith(f'{SCALING}.')
+        if stored is not None and by_band and bands != own_bands:
+            why = f'of the bands {", ".join(bands)} in the weights'
+            value = stored[:, order] if name in first else stored[order]
+        if value is None or value.shape != tensor.shape:
+            fresh[name] = why
+        else:
+            values[name] = value
+    if 2 * len(values) < len(own):
+        raise ValueError(
+            f'The weights match {len(values)} of the {len(own)} tensors of the model: '
+            f'they are of another model.'
+        )
+    model.load_state_dict(values, strict=False)
+    resampled = {k for k in positions & {*values} if values[k] is not state_dict[k]}
+    rest = ' and '.join(band for band in bands if band not in own_bands)
+    left_over = [name for name in state_dict if name not in values]
+    left_over += [f'{name} of {rest}' for name in values if name in first and rest]
+    return LoadReport(
+        loaded=tuple(name for name in values if name not in resampled),
+        resampled=tuple(resampled),
+        kept_bands=own_bands if known and first.isdisjoint(fresh) else (),
+        fresh_bands={},
+        fresh=fresh,
+        left_over=tuple(left_over),
+    )
+
+
+def load_published(
+    model: nn.Module,
+    weights: WeightsEnum,
+    tensors: Mapping[str, Tensor],
+    datamodule: Any,
+) -> LoadReport:
+    """Load published weights into a model of timm and scale its input as they expect.
+
+    Args:
+        model: The model.
+        weights: The published weights.
+        tensors: Their tensors by name.
+        datamodule: The datamodule, or None.
+
+    Returns:
+        What was loaded. Where the first layer is fresh, the input stays standardised.
+    """
+    inputs = input_bands(weights)
+    report = load_plain(model, tensors, inputs)
+    if not report.kept_bands or inputs is None:
+        return report
+    expected = expected_by(weights, inputs, report.kept_bands)
+    if expected is None:
+        rank_zero_info(f'{weights} have no known input scale: bands are standardised.')
+    else:
+        scaling = attach_scaling(model, len(report.kept_bands))
+        scale_input(scaling, datamodule, expected)
+    return report
+
+
+def load_own(
+    model: Any, tensors: Mapping[str, Tensor], bands: Sequence[str] | None
+) -> LoadReport:
+    """Load weights of a model of timm that a task trained, with their input's scale.
+
+    Args:
+        model: The model.
+        tensors: Tensors by name.
+        bands: Names of the bands of the tensors, None where unknown.
+    """
+    if f'{SCALING}.factor' in tensors:
+        attach_scaling(model, len(model.bands))
+    return load_plain(model, tensors, bands)
+
+
+def restore_scaling(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Give a model of timm the input scaling that a checkpoint has, if it has one.
+
+    Args:
+        model: The task's model.
+        state_dict: The task's tensors.
+    """
+    if (factor := state_dict.get(f'model.{SCALING}.factor')) is not None:
+        attach_scaling(model, len(factor))
+
+
+def _resample(model: Any, stored: Tensor, tensor: Tensor) -> Tensor | None:
+    """Return stored positions for the square grid of a model's, if they are such."""
+    if tensor.ndim != 3:
+        return None
+    no_class = getattr(model, 'no_embed_class', False)
+    prefix = 0 if no_class else getattr(model, 'num_prefix_tokens', 0)
+    side = math.isqrt(tensor.shape[1] - prefix)
+    return resample_positions(stored, tensor.shape[-1], (side, side), prefix)
