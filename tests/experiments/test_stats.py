@@ -137,7 +137,6 @@ def test_pixels_without_data_are_left_out_and_not_filled(form, broken_sample, tm
         ([], 'training'),
         (['--training=none.yaml'], 'none.yaml'),
         (['--dataset={class_path: S2100K}'], 'S2100K'),
-        (['--dataset={class_path: S2100k}', '--data={rot: 1}'], 'rot'),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(options, named, tmp_path, capsys):

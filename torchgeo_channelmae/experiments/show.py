@@ -206,6 +206,7 @@ def _draw(
     """Draw the composites of an image, titled if it is the upper of a card."""
     for panel, (title, picture) in zip(panels, composites(image, bands), strict=True):
         panel.set_frame_on(False)
+        panel.set_anchor('S' if label == 'before' else 'N')
         show_pixels(panel, picture)
         if label == 'before':
             panel.set_title(title, fontsize=7)

@@ -98,9 +98,9 @@ def test_processes_share_the_samples_and_all_get_them(data, monkeypatch):
     expected = extract(models, data, 'train')['']
     sent = []
 
-    def gather(received, rows):
-        sent.append(rows)
-        received[: len(sent)] = sent
+    def gather(received, batches):
+        sent.append(batches)
+        received[:] = (2 * sent)[:2]
 
     monkeypatch.setattr(dist, 'is_initialized', lambda: True)
     monkeypatch.setattr(dist, 'get_world_size', lambda *_: 2)
@@ -108,7 +108,8 @@ def test_processes_share_the_samples_and_all_get_them(data, monkeypatch):
     for rank in (0, 1):
         monkeypatch.setattr(dist, 'get_rank', lambda *_, rank=rank: rank)
         found = extract(models, data, 'train')['']
-    assert [len(rows['index']) for rows in sent] == [12, 12]  # of 23: one twice
+    counts = [sum(len(batch['index']) for batch in batches) for batches in sent]
+    assert counts == [12, 12]  # of 23: one twice
     torch.testing.assert_close(out_of(found), out_of(expected))
     assert torch.equal(found.labels, expected.labels)
 
