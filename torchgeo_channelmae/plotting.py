@@ -18,9 +18,8 @@ MISSING = '#d8d3c8'
 """Colour of hidden tokens and of pixels without data."""
 
 _RGB = ('B04', 'B03', 'B02')
-_COLOURS = ('red', 'green', 'blue')
 _FALSE_COLOUR = ('B08', 'B04', 'B03')
-_RADAR = ('VV', 'VH')
+_SYNONYMS = {'red': 'B04', 'green': 'B03', 'blue': 'B02'}
 
 
 def composites(
@@ -55,27 +54,21 @@ def composites(
             f'{", ".join(bands)}. Pass (C, H, W) with one name per channel.'
         )
     pixels = np.where(np.isfinite(pixels), pixels, np.float32(np.nan))
-    names = [re.sub(r'^B(\d)$', r'B0\1', name) for name in bands]
-
-    def stack(wanted: Sequence[str]) -> NDArray[np.float32] | None:
-        found = set(wanted) <= set(names)
-        return pixels[[names.index(name) for name in wanted]] if found else None
-
-    made = [
-        ('true colour', stretch(rgb[None])[0])
-        for rgb in (stack(_RGB), stack(_COLOURS))
-        if rgb is not None
-    ]
-    if (infrared := stack(_FALSE_COLOUR)) is not None:
-        made.append(('false colour', stretch(infrared)))
-    if (radar := stack(_RADAR)) is not None:
-        ratio = radar[:1] - radar[1:]
-        made.append(('VV, VH, VV - VH', stretch(np.concatenate([radar, ratio]))))
-    for _, picture in made:
-        picture[:, np.isnan(picture).any(axis=0)] = np.nan
+    names = [_SYNONYMS.get(name, re.sub(r'^B(\d)$', r'B0\1', name)) for name in bands]
+    layers = dict(zip(names, pixels, strict=True))
+    made = {}
+    if set(_RGB) <= set(names):
+        made['true colour'] = stretch(np.stack([layers[b] for b in _RGB])[None])[0]
+    if set(_FALSE_COLOUR) <= set(names):
+        made['false colour'] = stretch(np.stack([layers[b] for b in _FALSE_COLOUR]))
+    if {'VV', 'VH'} <= set(names):
+        radar = layers['VV'], layers['VH'], layers['VV'] - layers['VH']
+        made['VV, VH, VV - VH'] = stretch(np.stack(radar))
     if not made:
         return [(bands[0], stretch(pixels[:1])[0])]
-    return [(title, picture.transpose(1, 2, 0)) for title, picture in made]
+    for picture in made.values():
+        picture[:, np.isnan(picture).any(axis=0)] = np.nan
+    return [(title, picture.transpose(1, 2, 0)) for title, picture in made.items()]
 
 
 def stretch(groups: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -142,12 +135,11 @@ def plot_patch(
         show_pixels(panel, picture)
         if show_titles:
             panel.set_title(what, fontsize=9)
+    style: dict[str, Any] = {'x': 0.1 / size[0], 'ha': 'left'}
+    figure.supxlabel('\n'.join(texts), fontsize=8, **style)
+    figure.suptitle('\n'.join(above), fontsize=10, **style)
     if keys:
         figure.legend(handles=keys, loc='outside right upper', fontsize=7)
-    if texts:
-        figure.supxlabel('\n'.join(texts), x=0.1 / size[0], ha='left', fontsize=8)
-    if above:
-        figure.suptitle('\n'.join(above), x=0.1 / size[0], ha='left', fontsize=10)
     return figure
 
 
@@ -203,13 +195,13 @@ def plot_reconstruction(
         bands: C names.
         title: Title of the figure.
     """
-    rows = {'input': image, 'masked input': masked, 'reconstruction': reconstruction}
     low, high = np.nanpercentile(image.flatten(1).numpy(), [2, 98], axis=1)
     span = np.maximum(high - low, 1e-6)
-    rgb = [list(bands).index(name) for name in _RGB] if set(_RGB) <= set(bands) else []
+    rgb = [list(bands).index(name) for name in _RGB if set(_RGB) <= set(bands)]
     titles = ['RGB', *bands] if rgb else bands
     figure = Figure(figsize=(1.3 * len(titles) + 0.6, 4.6), layout='constrained')
     axes = figure.subplots(3, len(titles), squeeze=False)
+    rows = {'input': image, 'masked input': masked, 'reconstruction': reconstruction}
     for (name, pixels), line in zip(rows.items(), axes, strict=True):
         stretched = (pixels.numpy() - low[:, None, None]) / span[:, None, None]
         pictures = [stretched[rgb].transpose(1, 2, 0)] if rgb else []
@@ -218,8 +210,7 @@ def plot_reconstruction(
         line[0].set_ylabel(name, fontsize=9)
     for panel, band in zip(axes[0], titles, strict=True):
         panel.set_title(band, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=9)
+    figure.suptitle(title or '', fontsize=9)
     return figure
 
 

@@ -3,6 +3,7 @@
 The paper's figure 4, Sentinel-2 against Sentinel-1.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,13 +29,10 @@ from .configuration import read_datamodule
 from .report import markdown, write_folder
 
 _SENSORS = {
-    's2': sensors.names(sensors.SENTINEL2_L2A),
-    's1': sensors.names(sensors.SENTINEL1_GRD),
-    'rgb': sensors.names(sensors.RGB),
+    's2': sensors.SENTINEL2_L2A,
+    's1': sensors.SENTINEL1_GRD,
+    'rgb': sensors.RGB,
 }
-_KNOWN = sensors.names(
-    sensors.SENTINEL2_L1C + sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
-)
 _MEASURES = {
     'pearson': 'Pearson correlation',
     'spearman': 'Spearman correlation',
@@ -82,12 +80,11 @@ def bands(
         ValueError: If an option does not fit, or too few pixels have data.
     """
     refuse_existing(out)
-    metres = None if resolution == 'patch' else resolution
     names = band_names(first), band_names(second)
     wanted = list(dict.fromkeys([*names[0], *names[1]]))
-    values, patches = _pixels(
-        _dataset(training, root, wanted), wanted, metres, samples, pixels, seed
-    )
+    metres = None if resolution == 'patch' else resolution
+    dataset = _dataset(training, root, wanted)
+    values, patches = _pixels(dataset, wanted, metres, samples, pixels, seed)
     known = values.replace([np.inf, -np.inf], np.nan).dropna()
     if len(known) < _LEAST:
         raise ValueError(
@@ -104,12 +101,16 @@ def bands(
     )
     cells = table[['first', 'second']].rename(columns={'first': '', 'second': ' '})
     for name, title in _MEASURES.items():
-        pairs = zip(table[name], table[f'{name}_shuffled'], strict=True)
-        cells[title] = [f'{value:z.3f} ({chance:z.3f})' for value, chance in pairs]
+        cells[title] = _cells(table, name, 3)
     head = f'# How strongly bands depend on each other\n\n{note}'
     text = f'{head}\n\n{markdown(cells, len(_MEASURES))}\n'
     write_folder(out, 'bands', table, text, heat_maps(table, note))
     print(f'{note}\n{len(table)} pairs of bands are in {out}')
+
+
+def _cells(table: pd.DataFrame, name: str, digits: int) -> list[str]:
+    pairs = zip(table[name], table[f'{name}_shuffled'], strict=True)
+    return [f'{value:z.{digits}f} ({chance:z.{digits}f})' for value, chance in pairs]
 
 
 def band_names(text: str) -> tuple[str, ...]:
@@ -121,9 +122,11 @@ def band_names(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: If one is not a band.
     """
-    names = _SENSORS.get(text.lower()) or tuple(n.strip() for n in text.split(','))
+    if text.lower() in _SENSORS:
+        return sensors.names(_SENSORS[text.lower()])
+    names = tuple(name.strip() for name in text.split(','))
     for name in names:
-        if name not in _KNOWN:
+        if sensors.find(name) is None:
             raise ValueError(
                 f'{name!r} is not a band. Use s2, s1 or rgb, or names such as B04,B08 '
                 f'or VV,VH.'
@@ -160,13 +163,11 @@ def measure(
     values = values.reset_index(drop=True)
     shuffled = values.iloc[draw.permutation(len(values))].reset_index(drop=True)
     rows = []
-    for one in first:
-        for other in second:
-            row: dict[str, Any] = {'first': one, 'second': other}
-            for suffix, source in (('', values), ('_shuffled', shuffled)):
-                found = dependence(values[one], source[other], neighbors, seed)
-                row |= {f'{name}{suffix}': value for name, value in found.items()}
-            rows.append(row)
+    for one, other in itertools.product(first, second):
+        row: dict[str, Any] = {'first': one, 'second': other}
+        row |= dependence(values[one], values[other], neighbors, seed)
+        chance = dependence(values[one], shuffled[other], neighbors, seed)
+        rows.append(row | {f'{name}_shuffled': chance[name] for name in chance})
     return pd.DataFrame(rows)
 
 
@@ -192,6 +193,11 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
         note: Text below.
     """
     first, second = table['first'].unique(), table['second'].unique()
+    known = [sensors.find(band) for band in first]
+    rows = [
+        f'{band.name} ({band.wavelength:g} nm)' if band and band.wavelength else name
+        for name, band in zip(first, known, strict=True)
+    ]
     width = 2.2 + 3 * (0.75 * len(second) + 0.7)
     figure = Figure(figsize=(width, 1.6 + 0.36 * len(first)), layout='constrained')
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
@@ -201,38 +207,27 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
         top = 1.0 if signed else max(float(np.nanmax(values)), 0.1)
         colours = {'cmap': 'RdBu_r', 'vmin': -1} if signed else {'vmin': 0}
         image = panel.imshow(values, vmax=top, aspect='auto', **colours)
-        pairs = zip(table[name], table[f'{name}_shuffled'], strict=True)
-        for number, (value, chance) in enumerate(pairs):
-            strong = abs(value) > 0.6 * top  # dark in RdBu, bright in viridis
-            panel.text(
-                number % len(second),
-                number // len(second),
-                f'{value:z.2f} ({chance:z.2f})',
-                ha='center',
-                va='center',
-                fontsize=7,
-                color='white' if strong == signed else 'black',
-            )
+        for number, text in enumerate(_cells(table, name, 2)):
+            row, column = divmod(number, len(second))
+            strong = abs(values[row, column]) > 0.6 * top  # dark in RdBu, else bright
+            style = {'ha': 'center', 'va': 'center', 'fontsize': 7}
+            style['color'] = 'white' if strong == signed else 'black'
+            panel.text(column, row, text, **style)
         panel.set_xticks(range(len(second)), second, fontsize=8)
-        panel.set_yticks(range(len(first)), map(_label, first), fontsize=8)
+        panel.set_yticks(range(len(first)), rows, fontsize=8)
         panel.set_title(title, fontsize=9)
         figure.colorbar(image, ax=panel, shrink=0.8).ax.tick_params(labelsize=7)
     figure.supxlabel('\n'.join(wrap(note, width, 7)), fontsize=7)
     return figure
 
 
-def _label(band: str) -> str:
-    known = sensors.find(band)
-    wavelength = None if known is None else known.wavelength
-    return band if wavelength is None else f'{band} ({wavelength:g} nm)'
-
-
 def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     """Return all patches of the data, as stored."""
-    changes = {'bands': wanted, 'batch_size': 1, **({'root': root} if root else {})}
+    changes: dict[str, Any] = {'bands': wanted, 'batch_size': 1}
+    changes |= {'root': root} if root else {}
     datamodule: BaseDataModule
     if training is None:
-        datamodule = BigEarthNetS1S2DataModule(**changes)  # type: ignore[arg-type]
+        datamodule = BigEarthNetS1S2DataModule(**changes)
     else:
         datamodule, _ = read_datamodule([training], changes)
     datamodule.prepare_data()
@@ -246,7 +241,7 @@ def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
 
 def _pixels(
     dataset: Any,
-    wanted: Sequence[str],
+    bands: list[str],
     metres: float | None,
     samples: int,
     pixels: int,
@@ -259,14 +254,15 @@ def _pixels(
     parts = []
     for index in tqdm(chosen, desc='Reading patches', disable=None):
         sample = dataset[index]
-        if 'skipped' in sample:
-            continue
-        values = one_grid(sample, wanted, metres).flatten(1)
-        draw = generator(seed, 'pixels', index)
-        places = torch.randperm(values.shape[1], generator=draw)[:each]
-        parts.append(values[:, places].T.double().numpy())
-    rows = np.concatenate(parts) if parts else np.empty((0, len(wanted)))
-    return pd.DataFrame(rows, columns=list(wanted)), len(parts)
+        if 'skipped' not in sample:
+            values = one_grid(sample, bands, metres).flatten(1)
+            draw = generator(seed, 'pixels', index)
+            places = torch.randperm(values.shape[1], generator=draw)[:each]
+            parts.append(
+                pd.DataFrame(values[:, places].T.double().numpy(), columns=bands)
+            )
+    rows = np.concatenate(parts) if parts else None
+    return pd.DataFrame(rows, columns=bands), len(parts)
 
 
 def one_grid(
@@ -283,22 +279,20 @@ def one_grid(
     Returns:
         (C, h, w) float32.
     """
-    native = 'native' in sample
-    groups = sample['native'] if native else {tuple(wanted): sample['image']}
+    groups = sample.get('native') or {tuple(wanted): sample['image']}
     stored = {
         band: torch.as_tensor(np.asarray(layer, dtype=np.float32))
         for names, stack in groups.items()
-        for band, layer in zip(names, np.asarray(stack), strict=True)
+        for band, layer in zip(names, stack, strict=True)
     }
     finest = max(stored, key=lambda band: len(stored[band]))
-    known = sensors.find(finest) if native else None
+    known = sensors.find(finest) if 'native' in sample else None
     extent = len(stored[finest]) * (known.resolution if known else 10.0)  # m
     side = 1 if metres is None else max(1, round(extent / metres))
+    averaged = [
+        F.adaptive_avg_pool2d(stored[band][None], min(side, len(stored[band])))
+        for band in wanted
+    ]
     return torch.cat(
-        [
-            F.adaptive_avg_pool2d(layer[None], side)
-            if len(layer) > side
-            else F.interpolate(layer[None, None], (side, side))[0]
-            for layer in (stored[band] for band in wanted)
-        ]
+        [F.interpolate(layer[None], (side, side))[0] for layer in averaged]
     )

@@ -1,18 +1,17 @@
 """Datamodules and tasks from configurations, built and run as ``torchgeo fit`` does."""
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jsonargparse
-import numpy as np
 import torch
 import torchgeo.datamodules
 import torchgeo.tasks  # noqa: F401 (likewise)
 import yaml
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchgeo.datamodules import BaseDataModule
 
@@ -69,8 +68,8 @@ def read_task(
 def configured(configs: Sequence[str | Path], section: str, argument: str) -> Any:
     """Return an argument of the ``data`` or ``model`` section, None if not set."""
     value = None
-    for content in map(_read, configs):
-        arguments = content.get(section, {}).get('init_args') or {}
+    for config in configs:
+        arguments = (_read(config).get(section) or {}).get('init_args') or {}
         value = arguments.get(argument, value)
     return value
 
@@ -89,15 +88,11 @@ def process_batch(
         split: 'train', 'val' or 'test'; only 'train' augments.
         device: The device.
     """
-    trainer = SimpleNamespace(
-        training=split == 'train',
-        validating=split == 'val',
-        testing=split == 'test',
-        sanity_checking=False,
-        predicting=False,
-        current_epoch=0,
-    )
-    kept, datamodule.trainer = datamodule.trainer, trainer  # type: ignore[assignment]
+    stage = {'train': 'training', 'val': 'validating', 'test': 'testing'}[split]
+    flags = ('training', 'validating', 'testing', 'sanity_checking', 'predicting')
+    trainer: Any = SimpleNamespace(**{flag: flag == stage for flag in flags})
+    trainer.current_epoch, trainer.precision_plugin = 0, Precision()
+    kept, datamodule.trainer = datamodule.trainer, trainer
     try:
         batch = datamodule.transfer_batch_to_device(batch, torch.device(device), 0)
         processed: dict[str, Any] = datamodule.on_after_batch_transfer(batch, 0)
@@ -107,83 +102,59 @@ def process_batch(
 
 
 def _build(
-    configs: Sequence[str | Path],
-    changes: Mapping[str, Any],
-    section: str,
-    kind: type,
+    configs: Sequence[str | Path], changes: Mapping[str, Any], section: str, kind: type
 ) -> tuple[Any, int]:
     """Build what a section describes; return it with the seed."""
     where = ', '.join(map(str, configs))
-    contents = [_read(config) for config in configs]
-    if not any(section in content for content in contents):
-        raise ValueError(
-            f'{where} has no {section} section. Give a configuration of torchgeo fit, '
-            f'such as conf/pretrain.yaml.'
-        )
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, section, required=True, fail_untyped=False)
     parser.add_argument('--seed_everything', type=bool | int, default=0)
     values: Any = None
     try:
-        for content in contents:
+        for content in map(_read, configs):
             kept = {
                 k: v for k, v in content.items() if k in (section, 'seed_everything')
             }
-            if kept:
-                values = parser.parse_object(kept, cfg_base=values)
-        if changes:
-            values = parser.parse_object(_changed(values.as_dict(), changes, section))
-    except jsonargparse.ArgumentError as error:
+            values = parser.parse_object(kept, cfg_base=values) if kept else values
+        if changes and values:
+            values = values.as_dict()
+            for name, value in changes.items():
+                _override(values[section], name, value)
+            values = parser.parse_object(values)
+    except jsonargparse.ArgumentError as error:  # of which only the first guess counts
+        reason = str(error).split('Errors:')[-1].split("- Expected a <class 'NoneType'")
+        text = ' '.join(reason[0].split()).removeprefix('- ')
+        raise ValueError(f'The {section} section of {where}: {text}') from None
+    if not values:
         raise ValueError(
-            f'The {section} section of {where} is not valid: {_reason(error)}'
-        ) from None
+            f'{where} has no {section} section. Add one with a class_path.'
+        )
     seed = 0 if isinstance(values.seed_everything, bool) else values.seed_everything
     with isolate_rng():
-        if section == 'model':  # as torchgeo fit seeds before it builds
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
+        torch.manual_seed(seed)  # initial weights as those of torchgeo fit
         return parser.instantiate(values)[section], seed
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'Configuration {path} does not exist. Give one of torchgeo fit, such as '
-            f'conf/pretrain.yaml.'
-        )
     try:
-        content = jsonargparse.get_loader('yaml')(path.read_text())
+        content = jsonargparse.get_loader('yaml')(Path(path).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is not YAML: {_reason(error)}') from None
-    sections = content if isinstance(content, dict) else {'data': None}
-    if not all(isinstance(sections.get(s, {}), dict) for s in ('data', 'model')):
         raise ValueError(
-            f'{path} is not a configuration of torchgeo fit. Give one with data and '
-            f'model sections, such as conf/pretrain.yaml.'
+            f'{path} is not YAML: {" ".join(str(error).split())}'
+        ) from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'{path} has no sections. Give one such as conf/pretrain.yaml.'
         )
-    return sections
+    return content
 
 
-def _changed(
-    values: dict[str, Any], changes: Mapping[str, Any], section: str
-) -> dict[str, Any]:
-    """Set arguments by their dotted names, in place."""
-    for name, value in changes.items():
-        path = name.split('.')
-        if path[0] not in _LAYERS:
-            path.insert(0, 'init_args')
-        layer = values[section]
-        for part in path[:-1]:
-            inner = layer.get(part)
-            layer[part] = dict(inner) if isinstance(inner, Mapping) else {}
-            layer = layer[part]
-        layer[path[-1]] = value
-    return values
-
-
-def _reason(error: Exception) -> str:
-    """Return an error in one line, without jsonargparse's other guesses."""
-    text = str(error).split('Errors:')[-1].split("- Expected a <class 'NoneType'>")[0]
-    return ' '.join(text.split()).removeprefix('- ').rstrip('.') + '.'
+def _override(layer: dict[str, Any], name: str, value: Any) -> None:
+    """Set an argument by its dotted name, in place."""
+    path = name.split('.')
+    if path[0] not in _LAYERS:
+        path.insert(0, 'init_args')
+    for part in path[:-1]:
+        layer[part] = dict(layer.get(part) or {})
+        layer = layer[part]
+    layer[path[-1]] = value

@@ -2,11 +2,13 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyproj
+from jsonargparse.typing import PositiveFloat
 from matplotlib.figure import Figure
 from torchgeo.datasets import MMEarth, S2100k
 
@@ -19,9 +21,9 @@ from ..samplers.balance import entropy
 from ..samplers.shares import ClassShares, Values, write_shares
 from .landcover_lookup import (
     CLASSES,
-    MapLookup,
     RasterLookup,
     count_shares,
+    map_lookup,
     raster_values,
     read_labels,
 )
@@ -29,14 +31,14 @@ from .landcover_lookup import (
 
 def landcover(
     dataset: dict[str, Any],
-    source: str,
+    source: Literal['labels', 'worldcover', 'dynamic_world', 'raster'],
     out: Path,
     raster: dict[str, Any] | None = None,
-    size: float | None = None,
+    size: PositiveFloat | None = None,
     crs: str = 'EPSG:4326',
     classes: dict[int, str] | None = None,
     ignore: list[int] | None = None,
-    uncovered: str = 'raise',
+    uncovered: Literal['raise', 'drop', 'keep'] = 'raise',
     workers: int = 0,
 ) -> None:
     """Compute the class shares of each sample, to balance pretraining by land cover.
@@ -70,35 +72,32 @@ def landcover(
         ValueError: If an argument is wrong, the dataset has no coordinates or a sample
             no land cover.
     """
-    if out.suffix != '.parquet':
-        raise ValueError(f'out is {out}. Use a name that ends in .parquet.')
     refuse_existing(out)
     picture = refuse_existing(out.with_suffix('.png'))
-    _check(source, raster, size, uncovered)
+    if (source == 'raster') != (raster is not None):
+        raise ValueError(f'source is {source!r}. Use raster with source raster only.')
     opened = _open(dataset, source)
     facts = find_facts(type(opened))
     known = None if facts.bands is None else Source(opened, facts)
     rows = np.arange(len(opened)) if known is None else known.rows
-    names = None if known is None else known.column('names', rows)
     if source == 'labels':
         values, titles = read_labels(opened, rows.tolist(), workers)
     elif source == 'raster':
         land = build(raster, 'raster')
         named, ignored = raster_values(land, classes, ignore or ())
         places = None if known is None else known.places(rows)
-        centers = places if places is None else dict(zip(rows, places, strict=True))
+        centers = None if places is None else dict(zip(rows, places, strict=True))
         look = RasterLookup(land, opened, centers, size, pyproj.CRS(crs), ignored)
         values, titles = count_shares(look, rows.tolist(), named, workers)
     else:
-        chosen = CLASSES['maps'][source]
-        own = MapLookup(opened, chosen['modality'])
-        named = dict(enumerate(chosen['classes']))
-        values, titles = count_shares(own, rows.tolist(), named, workers)
-    kind = type(opened).__name__
-    values = _settle(values, rows, uncovered, kind)
+        own = CLASSES['maps'][source]
+        named = dict(enumerate(own['classes']))
+        counts = map_lookup(opened, own['modality'])
+        values, titles = count_shares(counts, rows.tolist(), named, workers)
+    values = _settle(values, rows, uncovered, type(opened).__name__)
     everything = np.zeros((len(opened), len(titles)), dtype=np.float32)
     everything[rows] = values
-    ids = None
+    names, ids = None if known is None else known.column('names', rows), None
     if names is not None:
         ids = np.full(len(opened), '', dtype=names.dtype)
         ids[rows] = names
@@ -106,7 +105,7 @@ def landcover(
         values=everything,
         classes=titles,
         source=source if raster is None else f'{source} {raster["class_path"]}',
-        dataset=kind,
+        dataset=type(opened).__name__,
         uses_labels=source == 'labels',
         patch_ids=ids,
     )
@@ -114,22 +113,15 @@ def landcover(
     with whole(picture) as partial:
         figure.savefig(partial, dpi=150)
     write_shares(out, shares)
-    _report(shares, out, picture)
-
-
-def _check(source: str, raster: Any, size: float | None, uncovered: str) -> None:
-    for name, value, choices in (
-        ('source', source, ('labels', *CLASSES['maps'], 'raster')),
-        ('uncovered', uncovered, ('raise', 'drop', 'keep')),
-    ):
-        if value not in choices:
-            raise ValueError(
-                f'Unknown {name} {value!r}. Use one of {", ".join(choices)}.'
-            )
-    if (source == 'raster') != (raster is not None):
-        raise ValueError(f"source is {source!r}. Use raster with source 'raster' only.")
-    if size is not None and size <= 0:
-        raise ValueError(f'size is {size}. Use the side of a sample in meters.')
+    print(f'{out}: {len(shares)} samples, {len(titles)} classes; {picture}')
+    print(f'{np.isnan(values[:, 0]).sum()} samples are of unknown land cover.')
+    print(f'{(everything.sum(axis=1) == 0).sum()} samples are left out.')
+    sums = np.nansum(everything, axis=0)
+    absent = [name for name, total in zip(titles, sums, strict=True) if not total]
+    if absent:
+        print(
+            f'No sample has {", ".join(absent)}. Set absent of the sampler to ignore.'
+        )
 
 
 def _open(spec: dict[str, Any], source: str) -> Any:
@@ -178,52 +170,24 @@ def plot_balance(shares: ClassShares) -> Figure:
         range(len(shares)), shares, samples_per_epoch=used, absent='ignore'
     )
     bars = {
-        'as they are': sampler.class_shares(),
         'as drawn': sampler.class_shares(sampler.order()),
+        'as they are': sampler.class_shares(),
     }
-    order = np.argsort(bars['as they are'])
-    places = np.arange(len(order))
-    figure = Figure(figsize=(9, 2 + 0.36 * len(order)), layout='constrained')
+    titles = [textwrap.fill(name, 38) for name in sampler.classes]
+    table = 100 * pd.DataFrame(bars, index=titles).sort_values(by='as they are')
+    table.columns = [f'{name}, entropy {entropy(p):.2f}' for name, p in bars.items()]
+    figure = Figure(figsize=(9, 2 + 0.36 * len(table)), layout='constrained')
     axes = figure.subplots()
-    for (name, p), offset, colour in zip(
-        bars.items(), (0.2, -0.2), ('#a3adb8', '#1f6f54'), strict=True
-    ):
-        label = f'{name}, entropy {entropy(p):.2f}'
-        axes.barh(places + offset, 100 * p[order], 0.38, color=colour, label=label)
-    even = f'all classes alike, entropy {np.log(len(order)):.2f} nats'
-    axes.axvline(100 / len(order), color='#444444', lw=0.9, ls=':', label=even)
-    titles = [textwrap.fill(sampler.classes[column], 38) for column in order]
-    axes.set_yticks(places, titles, fontsize=8)
-    axes.set_ylim(-0.6, len(order) - 0.4)
+    even = f'all classes alike, entropy {np.log(len(table)):.2f} nats'
+    axes.axvline(100 / len(table), color='#444444', lw=0.9, ls=':', label=even)
+    colours: Any = ['#1f6f54', '#a3adb8']
+    table.plot.barh(ax=axes, color=colours, width=0.78, fontsize=8, legend=False)
     axes.set_xlabel('share of the land cover in %')
     axes.spines[['top', 'right']].set_visible(False)
     figure.legend(frameon=False, loc='outside lower center', ncols=3, fontsize=9)
     figure.suptitle(
-        f'Land cover of {used:,} samples of {shares.dataset} from '
-        f'{shares.source},\nand of an epoch of {used:,} balanced '
-        f'draws from them',
+        f'Land cover of {used:,} samples of {shares.dataset} from {shares.source},\n'
+        f'and of an epoch of {used:,} balanced draws from them',
         fontsize=11,
     )
     return figure
-
-
-def _report(shares: ClassShares, out: Path, picture: Path) -> None:
-    bare = {
-        'of unknown land cover, drawn as often as the average': np.isnan(
-            shares.values[:, 0]
-        ).sum(),
-        'left out': (shares.values.sum(axis=1) == 0).sum(),
-    }
-    print(f'{out}: {len(shares)} samples, {len(shares.classes)} classes; {picture}')
-    for what, count in bare.items():
-        if count:
-            print(f'{count} samples are {what}.')
-    sums = np.nansum(shares.values, axis=0)
-    absent = [
-        name for name, total in zip(shares.classes, sums, strict=True) if not total
-    ]
-    if absent:
-        print(
-            f"No sample has {', '.join(map(repr, absent))}. Use the sampler's absent: "
-            f"'ignore'."
-        )

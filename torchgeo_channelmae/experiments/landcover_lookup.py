@@ -4,7 +4,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import shapely
 import torch
 import yaml
 from shapely.geometry.base import BaseGeometry
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchgeo.datasets import MMEarth, RasterDataset
 from tqdm import tqdm
 
@@ -34,55 +34,26 @@ _LEAST = 0.5  # of a sample's pixels must have a class
 _DEGREES = pyproj.CRS('EPSG:4326')
 
 
-class _Lookups(Dataset[Any]):
-    """The results of a function of samples."""
-
-    def __init__(self, look: Callable[[int], Any], rows: Sequence[int]) -> None:
-        self.look = look
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.look(self.rows[index])
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 def look_up(
     look: Callable[[int], Any], rows: Sequence[int], workers: int
 ) -> Iterator[Any]:
     """Call a function for each sample, in order, with a progress bar."""
-    loader = DataLoader(
-        _Lookups(look, rows),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-    )
+    data: Any = list(rows)
+    call: Any = look
+    loader = DataLoader(data, batch_size=None, collate_fn=call, num_workers=workers)
     yield from tqdm(loader, desc='land cover', unit='sample', disable=None)
 
 
-@dataclass
-class LabelLookup:
-    """Return the label of a sample, without reading its image if possible."""
-
-    dataset: Any
-
-    def __call__(self, row: int) -> npt.NDArray[Any]:
-        """Return a class number, or (K,) 1 for each of its classes."""
-        targets = getattr(self.dataset, 'targets', None)  # of a folder of images
-        if isinstance(targets, list):
-            return np.asarray(targets[row])
-        label = self.dataset[row].get('label')
-        if not isinstance(label, torch.Tensor | int) or np.ndim(label) > 1:
-            raise ValueError(
-                f'Sample {row} of {type(self.dataset).__name__} has no label of '
-                f'classes. Use another source.'
-            )
-        return np.asarray(label)
+def _label(dataset: Any, row: int) -> npt.NDArray[Any]:
+    """Return a class number, or (K,) 1 for each class of a sample."""
+    targets = getattr(dataset, 'targets', None)  # of a folder of images
+    label = targets[row] if targets is not None else dataset[row].get('label')
+    if not isinstance(label, torch.Tensor | int) or np.ndim(label) > 1:
+        raise ValueError(
+            f'Sample {row} of {type(dataset).__name__} has no label of classes. Use '
+            f'another source.'
+        )
+    return np.asarray(label)
 
 
 def read_labels(
@@ -106,30 +77,29 @@ def read_labels(
     table: Any = getattr(dataset, 'table', None)
     if hasattr(table, 'labels'):  # all at hand
         return label_shares(table.labels.numpy()[rows]), names
-    labels = np.stack(list(look_up(LabelLookup(dataset), rows, workers)))
+    labels = np.stack(list(look_up(partial(_label, dataset), rows, workers)))
     if labels.ndim == 1:
         labels = np.eye(max(len(names), int(labels.max()) + 1))[labels]
     numbered = tuple(f'class {column}' for column in range(labels.shape[1]))
     return label_shares(labels), names if len(names) == len(numbered) else numbered
 
 
-@dataclass
-class MapLookup:
-    """Count the pixels of a land-cover map that MMEarth has for each sample."""
+def map_lookup(dataset: MMEarth, modality: str) -> Callable[[int], tuple[Counts, int]]:
+    """Return what counts the pixels of a sample in a map of MMEarth, and reads no more.
 
-    dataset: MMEarth
-    modality: str
+    Args:
+        dataset: The dataset.
+        modality: Name of the map there.
+    """
+    bands = {modality: dataset.all_modality_bands[modality]}
+    dataset = copy.copy(dataset)
+    dataset.modality_bands = bands
+    return partial(_count_map, dataset, f'mask_{modality}')
 
-    def __post_init__(self) -> None:
-        """Read nothing but the map."""
-        bands = self.dataset.all_modality_bands[self.modality]
-        self.dataset = copy.copy(self.dataset)
-        self.dataset.modality_bands = {self.modality: bands}
 
-    def __call__(self, row: int) -> tuple[Counts, int]:
-        """Return the pixels per class of a sample, and the number of all pixels."""
-        pixels = self.dataset[row][f'mask_{self.modality}'].numpy()
-        return count_values(pixels[~np.isnan(pixels)], (255,)), pixels.size
+def _count_map(dataset: MMEarth, key: str, row: int) -> tuple[Counts, int]:
+    pixels = dataset[row][key].numpy()
+    return count_values(pixels[~np.isnan(pixels)], (255,)), pixels.size
 
 
 @dataclass
@@ -207,14 +177,10 @@ class RasterLookup:
         return lons[0], lats[1], lons[2], lats[3]
 
     def _covers(self, box: tuple[float, float, float, float]) -> bool:
-        left, bottom, right, top = box
         slack = min(self.raster.res) / 2  # what rounding to pixels leaves open
-        if min(right - left, top - bottom) > 2 * slack:
-            wanted = shapely.box(
-                left + slack, bottom + slack, right - slack, top - slack
-            )
-        else:
-            wanted = shapely.Point((left + right) / 2, (bottom + top) / 2)
+        wanted = shapely.box(*box).buffer(-slack, join_style='mitre')
+        if wanted.is_empty:
+            wanted = shapely.box(*box).centroid
         near = self._outlines[self._tree.query(wanted, predicate='intersects')]
         return bool(shapely.union_all(near).covers(wanted))
 
@@ -245,9 +211,8 @@ def outline(path: str, crs: pyproj.CRS) -> BaseGeometry:
 
 def count_values(pixels: npt.NDArray[Any], ignored: Sequence[int]) -> Counts:
     """Return the number of pixels per value, without ignored values."""
-    values, counts = np.unique(pixels, return_counts=True)
-    found = zip(values.tolist(), counts.tolist(), strict=True)
-    return Counter({int(v): count for v, count in found if v not in ignored})
+    found = zip(*np.unique(pixels, return_counts=True), strict=True)
+    return Counter({int(v): int(count) for v, count in found if v not in ignored})
 
 
 def count_shares(
@@ -314,9 +279,9 @@ def raster_values(
     if np.dtype(kind).kind not in 'iu':
         raise ValueError(f'{path} has {kind} pixels. Use a raster of classes.')
     raster.is_image = False  # nearest neighbors
-    kinds = (kind.__name__ for kind in type(raster).__mro__)
+    names = (kind.__name__ for kind in type(raster).__mro__)
     known: Any = next(
-        (CLASSES['rasters'][k] for k in kinds if k in CLASSES['rasters']), {}
+        (CLASSES['rasters'][k] for k in names if k in CLASSES['rasters']), {}
     )
     ignored = known.get('ignore', () if nodata is None else (int(nodata),))
     return classes or known.get('classes'), (*ignored, *ignore)

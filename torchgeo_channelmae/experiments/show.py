@@ -29,7 +29,6 @@ from .configuration import STAGES, process_batch, read_datamodule
 
 Split = Literal['train', 'val', 'test']
 
-_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
 _RADAR = ('VV', 'VH', 'HH', 'HV')
 _WIDTH = 14.0  # of a page at most, inches
 _PANEL = 1.3  # of a picture
@@ -93,11 +92,10 @@ def page_of(
         datamodule.prepare_data()
         datamodule.setup(STAGES[split])
         dataset, keys = _samples_of(datamodule, split)
-        samples = [dataset[keys[i]] for i in choose(len(keys), n, split, seed)]
-        skipped = [sample['skipped'] for sample in samples if 'skipped' in sample]
-        samples = [sample for sample in samples if 'skipped' not in sample]
+        drawn = [dataset[keys[i]] for i in choose(len(keys), n, split, seed)]
+        samples = [sample for sample in drawn if 'skipped' not in sample]
         if not samples:
-            raise ValueError(f'No sample could be read: {skipped[0]}')
+            raise ValueError(f'No sample could be read: {drawn[0]["skipped"]}')
         bands = _bands(datamodule, dataset, samples[0])
         before = [_image(sample, bands) for sample in samples]
         batch = datamodule.collate_fn(samples)
@@ -106,22 +104,18 @@ def page_of(
     known: Any = facts.class_names if facts else None
     classes: Sequence[str] = known or getattr(_base(dataset), 'classes', ())
     cards = [
-        Card(_name(sample, number), _labels(sample, classes), image, _flat(result))
-        for number, (sample, image, result) in enumerate(
-            zip(samples, before, after, strict=True)
-        )
+        Card(_name(sample, i), _labels(sample, classes), before[i], _flat(after[i]))
+        for i, sample in enumerate(samples)
     ]
-    counted = f'{len(cards)} of {len(keys):,} {_NAMES[split]} samples'
-    if skipped:
-        counted += f' ({len(skipped)} more could not be read)'
-    done = 'normalised, sized and augmented' if split == 'train' else 'normalised'
-    notes = [
-        f'before: as stored, in physical units. after: {done}, as the model gets it. '
-        f'Numbers: 2nd to 98th percentile over the bands; each picture is stretched '
-        f'between those of its own bands. Bands: {", ".join(bands)}.'
-    ]
-    if facts and facts.note:
-        notes.append(facts.note)
+    counted = f'{len(cards)} of {len(keys):,} {split} samples'
+    if len(samples) < n:
+        counted += f' ({n - len(samples)} more could not be read)'
+    note = (
+        f'before: as stored, in physical units. after: as the model gets it. Numbers: '
+        f'2nd to 98th percentile over the bands; each picture is stretched between '
+        f'those of its own bands. Bands: {", ".join(bands)}.'
+    )
+    notes = [note, facts.note] if facts and facts.note else [note]
     title = f'{type(datamodule).__name__}: {counted}'
     return draw_page(cards, bands, title, notes), counted
 
@@ -143,8 +137,8 @@ def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     """
     if n > length:
         raise ValueError(
-            f'n is {n}, but there are {length} {_NAMES[split]} samples. Use a smaller '
-            f'n or another split.'
+            f'n is {n}, but there are {length} {split} samples. Use a smaller n '
+            f'or another split.'
         )
     draw = generator(seed, 'show', split)
     bounds = [part * length // n for part in range(n + 1)]
@@ -182,66 +176,51 @@ def draw_page(
         title: Title of the page.
         notes: Notes below the title.
     """
-    width = max(_PANEL * len(composites(cards[0].before, bands)), 2.2)  # of a card
+    kinds = len(composites(cards[0].before, bands))
+    width = max(_PANEL * kinds, 2.2)  # of a card
     rows = math.ceil(len(cards) / max(1, int(_WIDTH / (width + _SIDE))))
     columns = math.ceil(len(cards) / rows)  # as many cards in each row
     page = max(columns * (width + _SIDE), 7.5)
     names = [wrap(card.name, width, 7) for card in cards]
     labels = [wrap(card.labels, width, 7) for card in cards]
     head = [title, *(line for note in notes for line in wrap(note, page - 0.3, 8))]
-    lines = sum(
-        max(map(len, texts))
-        for kind in (names, labels)
-        for texts in itertools.batched(kind, columns)
-    )
+    lines = rows * (max(map(len, names)) + max(map(len, labels)))
     height = rows * (2 * _PANEL + 0.6) + 0.13 * lines + 0.16 * len(head)
     figure = Figure(figsize=(page, height), layout='constrained')
     style: dict[str, Any] = {'ha': 'left', 'parse_math': False}
     figure.suptitle('\n'.join(head), x=0.1 / page, fontsize=8, **style)
-    panels = figure.subplots(2 * rows, columns, squeeze=False)
-    style['fontsize'] = 7
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for number, card in enumerate(cards):
-        row, column = divmod(number, columns)
-        before, after = panels[2 * row : 2 * row + 2, column]
-        titles = _draw(before, card.before, bands, 'before')
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    style |= {'x': 0.02, 'fontsize': 7}
+    for part, card, name, label in zip(parts, cards, names, labels, strict=False):
+        part.suptitle('\n'.join(name), **style)
+        part.supxlabel('\n'.join(label), **style)
+        before, after = part.subplots(2, kinds, squeeze=False)
+        _draw(before, card.before, bands, 'before')
         _draw(after, card.after, bands, 'after')
-        before.set_xticks(*titles, fontsize=7)
-        before.tick_params(labeltop=True, labelbottom=False, length=0)
-        before.set_title('\n'.join(names[number]), x=0, **style)
-        after.set_xlabel('\n'.join([*labels[number], '']), x=0, **style)
-        before.set_anchor('S')  # what is left of the height goes between samples
-        after.set_anchor('N')
     return figure
 
 
 def _draw(
-    panel: Axes, image: Tensor, bands: Sequence[str], label: str
-) -> tuple[list[float], list[str]]:
-    """Draw the composites of an image side by side; return their centres and titles."""
-    made = composites(image, bands)
-    height, side = made[0][1].shape[:2]
-    gap = max(1, side // 25)
-    white = np.ones((height, gap, 3))
-    pictures = [np.atleast_3d(picture) * np.ones(3) for _, picture in made]
-    spaced = [part for picture in pictures for part in (picture, white)][:-1]
-    panel.set_axis_on()
-    panel.set_frame_on(False)
-    show_pixels(panel, np.concatenate(spaced, axis=1))
-    panel.set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
-    centres = [number * (side + gap) + side / 2 for number in range(len(made))]
-    return centres, [title for title, _ in made]
+    panels: Sequence[Axes], image: Tensor, bands: Sequence[str], label: str
+) -> None:
+    """Draw the composites of an image, titled if it is the upper of a card."""
+    for panel, (title, picture) in zip(panels, composites(image, bands), strict=True):
+        panel.set_frame_on(False)
+        panel.set_anchor('S' if label == 'before' else 'N')
+        show_pixels(panel, picture)
+        if label == 'before':
+            panel.set_title(title, fontsize=7)
+    panels[0].set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
 
 
 def _ranges(image: Tensor, bands: Sequence[str]) -> list[str]:
     """Return the 2nd to 98th percentile of optical and radar bands."""
     radar = torch.tensor([band in _RADAR for band in bands])
     texts = []
-    for kind, chosen in (('', ~radar), ('' if radar.all() else 'radar ', radar)):
-        known = image[chosen][image[chosen].isfinite()]
-        if len(known):
-            low, high = np.percentile(known.cpu().numpy(), [2, 98])
+    for kind, pixels in (('', image[~radar]), ('radar ', image[radar])):
+        known = pixels[pixels.isfinite()].cpu().numpy()
+        if known.size:
+            low, high = np.percentile(known, [2, 98])
             digits = 0 if max(abs(low), abs(high)) >= 100 else 1
             texts.append(f'{kind}{low:z,.{digits}f} to {high:z,.{digits}f}')
     return texts or ['no data']
@@ -258,8 +237,7 @@ def _samples_of(datamodule: BaseDataModule, split: str) -> tuple[Any, Sequence[A
         dataset = datamodule.dataset
     if dataset is None:
         raise ValueError(
-            f'{type(datamodule).__name__} has no {_NAMES[split]} samples. Choose '
-            f'another split.'
+            f'{type(datamodule).__name__} has no {split} samples. Choose another split.'
         )
     if not isinstance(_base(dataset), GeoDataset):
         return dataset, range(len(dataset))
@@ -280,24 +258,23 @@ def _bands(datamodule: Any, dataset: Any, sample: Mapping[str, Any]) -> tuple[st
             f'datamodule of images.'
         )
     channels = len(_flat(sample['image']))
-    for owner in (datamodule, _base(dataset)):
-        for attribute in ('bands', 'all_bands', 'all_band_names'):
-            names = getattr(owner, attribute, ())
-            if isinstance(names, list | tuple) and len(names) == channels:
-                return tuple(names)
-    if channels == 3:
-        return ('red', 'green', 'blue')
-    return tuple(f'channel {number + 1}' for number in range(channels))
+    candidates = [
+        getattr(owner, attribute, ())
+        for owner in (datamodule, _base(dataset))
+        for attribute in ('bands', 'all_bands', 'all_band_names')
+    ]
+    candidates.append(('red', 'green', 'blue'))
+    numbers = [f'channel {number + 1}' for number in range(channels)]
+    listed = (names for names in candidates if isinstance(names, list | tuple))
+    return tuple(next((n for n in listed if len(n) == channels), numbers))
 
 
 def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
     """Return the pixels of a sample as stored, (C, H, W) on its finest grid."""
     if 'native' not in sample:
         return _flat(sample['image']).clone()
-    groups = {
-        names: torch.as_tensor(pixels)[None]
-        for names, pixels in sample['native'].items()
-    }
+    native = sample['native'].items()
+    groups = {names: torch.as_tensor(pixels)[None] for names, pixels in native}
     height, width = max(pixels.shape[-2:] for pixels in groups.values())
     return resample(groups, bands, (height, width))[0]
 
@@ -316,10 +293,10 @@ def _labels(sample: Mapping[str, Any], classes: Sequence[str]) -> str:
     label = torch.as_tensor(sample['label'])
     if label.is_floating_point() and label.ndim == 0:
         return f'{float(label):.4g}'  # of a regression
-    several = label.ndim > 0 and len(label) > 1
-    numbers = (label.nonzero() if several else label).flatten().tolist()
+    numbers = label.nonzero() if label.numel() > 1 else label
     known = dict(enumerate(classes))
-    return '; '.join(known.get(i, f'class {i}') for i in numbers) or 'no class'
+    texts = [known.get(i, f'class {i}') for i in numbers.flatten().tolist()]
+    return '; '.join(texts) or 'no class'
 
 
 def _name(sample: Mapping[str, Any], number: int) -> str:

@@ -1,30 +1,32 @@
 """``channelmae stats``: mean, standard deviation and percentiles of each band."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import getitem
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from jsonargparse.typing import PositiveInt
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..config import ClassSpec
+from ..config import ClassSpec, build
 from ..datamodules.base import ChannelDataModule
 from ..datamodules.geo import GeoPretrainingDataModule
 from ..datamodules.named_bands import NamedBands
 from ..datamodules.pretraining import PretrainingDataModule
 from ..datamodules.source_datamodule import SourceDataModule
-from ..datamodules.statistics import (
-    BandStatistics,
-    missing_pixels,
-    write_statistics,
-)
+from ..datamodules.statistics import BandStatistics, missing_pixels, write_statistics
 from ..datasets import BigEarthNetLMDB
 from ..files import refuse_existing
 from ..randomness import generator
 from .configuration import read_datamodule
+
+Rows = npt.NDArray[np.int64]
 
 
 def stats(
@@ -39,7 +41,7 @@ def stats(
     image_key: str | None = None,
     level: str | None = None,
     nodata: float | None = None,
-    samples: int | None = None,
+    samples: PositiveInt | None = None,
     seed: int = 0,
     workers: int = 0,
     data: dict[str, Any] | None = None,
@@ -72,7 +74,7 @@ def stats(
         samples: Number of samples, drawn at random without replacement; all by default.
         seed: Seed of the draw.
         workers: Number of data loading processes.
-        data: Other arguments of the training's datamodule to replace, nested ones with
+        data: Other arguments of the datamodule to replace, nested ones with
             dots: `{dataset.init_args.split: train}`.
 
     Raises:
@@ -83,56 +85,22 @@ def stats(
     refuse_existing(out)
     if (training is None) == (dataset is None):
         raise ValueError('Give either a training configuration or a dataset.')
-    if samples is not None and samples < 1:
-        raise ValueError(f'samples is {samples}. Use at least 1.')
-    options = {
-        'bands': bands,
-        'root': root,
-        'size': size,
-        'dataset_bands': dataset_bands,
-        'image_key': image_key,
-        'level': level,
-        'nodata': nodata,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
+    options = dict(bands=bands, root=root, size=size, level=level, nodata=nodata)
+    options |= dict(dataset_bands=dataset_bands, image_key=image_key)
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
+    given |= data or {}
     if training is not None:
-        if geo:
-            raise ValueError('geo is only for a dataset. Leave it out with training.')
         configs = [training] if isinstance(training, Path) else training
-        datamodule, _ = read_datamodule(configs, given | (data or {}))
+        datamodule, _ = read_datamodule(configs, given)
     else:
-        if data is not None:
-            raise ValueError('data is only for training. Use init_args of dataset.')
         kind: Any = GeoPretrainingDataModule if geo else PretrainingDataModule
-        datamodule = kind(dataset=dataset, batch_size=1, val_fraction=0, **given)
+        given |= {'dataset': dataset, 'val_fraction': 0}
+        datamodule = build({'init_args': given}, 'data', kind)
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
             f'data of {training} is {type(datamodule).__name__}. Use a configuration '
             f'with one of torchgeo_channelmae.datamodules.'
         )
-    _set_up(datamodule)
-    patches = _unfilled(datamodule.train_dataset, datamodule.bands)
-    total = len(patches)
-    chosen = np.arange(total)
-    if samples is not None and samples < total:
-        order = torch.randperm(total, generator=generator(seed, 'statistics'))
-        chosen = order[:samples].sort().values.numpy()
-    found, read = _measure(patches, datamodule.bands, chosen.tolist(), workers)
-    record = datamodule.record
-    about = {
-        'dataset': record.dataset if record else type(datamodule).__name__,
-        'sensors': list(record.sensors) if record else [],
-        'samples': read,
-        'samples_of': total,
-        'seed': seed,
-    }
-    write_statistics(out, found, about)
-    for name, band in found.items():
-        print(f'{name}: mean {band.mean:.6g}, std {band.std:.6g}')
-    print(f'Statistics of {read} samples are in {out}.')
-
-
-def _set_up(datamodule: ChannelDataModule) -> None:
     datamodule.batch_size = 1
     if isinstance(datamodule, SourceDataModule):
         datamodule.needs_statistics = False
@@ -141,71 +109,74 @@ def _set_up(datamodule: ChannelDataModule) -> None:
         datamodule.sampler = None  # every sample counts once
     datamodule.prepare_data()
     datamodule.setup('fit')
+    read, rows = _reader(datamodule.train_dataset, datamodule.bands)
+    order = torch.randperm(len(rows), generator=generator(seed, 'statistics'))
+    chosen = rows if samples is None else rows[order[:samples].sort().values.numpy()]
+    found, count = _measure(read, datamodule.bands, chosen.tolist(), workers)
+    record = datamodule.record
+    about = {
+        'dataset': record.dataset if record else type(datamodule).__name__,
+        'sensors': list(record.sensors) if record else [],
+        'samples': count,
+        'samples_of': len(rows),
+        'seed': seed,
+    }
+    write_statistics(out, found, about)
+    for name, band in found.items():
+        print(f'{name}: mean {band.mean:.6g}, std {band.std:.6g}')
+    print(f'Statistics of {count} samples are in {out}.')
 
 
-class _AsStored(Dataset[dict[str, Any]]):
-    """BigEarthNet's pixels as stored, of which the datasets fill those without data."""
-
-    def __init__(
-        self, dataset: BigEarthNetLMDB, bands: Sequence[str], rows: Sequence[int]
-    ) -> None:
-        self.dataset = dataset
-        self.bands = bands
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @override
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``native``: bands of a sensor and size together, NaN without data."""
-        try:
-            pixels = self.dataset.read(self.rows[index])
-        except (ValueError, OSError) as error:
-            if self.dataset.on_error != 'skip':
-                raise
-            return {'skipped': str(error)}
-        groups: dict[tuple[bool, int], list[str]] = {}
-        for band in self.bands:
-            group = (band in self.dataset.s1_bands, len(pixels[band]))
-            groups.setdefault(group, []).append(band)
-        native = {}
-        for (radar, _), names in groups.items():
-            stack = np.stack([pixels[band] for band in names]).astype(np.float64)
-            stack[missing_pixels(stack, None if radar else 0)] = np.nan
-            native[tuple(names)] = stack
-        return {'native': native}
-
-
-def _unfilled(data: Any, bands: Sequence[str]) -> Any:
-    """Return a training dataset that leaves pixels without data as they are."""
+def _reader(data: Any, bands: Sequence[str]) -> tuple[Callable[[int], Any], Rows]:
+    """Return what reads a sample without filling pixels, and its possible arguments."""
     if isinstance(data, BigEarthNetLMDB):
-        return _AsStored(data, bands, range(len(data)))
+        return partial(_as_stored, data, bands), np.arange(len(data))
     if isinstance(data, NamedBands):
-        whole = data.source.dataset
-        if isinstance(whole, BigEarthNetLMDB):
-            return _AsStored(whole, bands, data.rows.tolist())
+        if isinstance(data.source.dataset, BigEarthNetLMDB):
+            return partial(_as_stored, data.source.dataset, bands), data.rows
         data.fill = False
         data.max_nodata = 1.0
-    return data
+    return partial(getitem, data), np.arange(len(data))
+
+
+def _as_stored(
+    dataset: BigEarthNetLMDB, bands: Sequence[str], row: int
+) -> dict[str, Any]:
+    """Return ``native``: bands of a sensor and size together, NaN without data."""
+    try:
+        pixels = dataset.read(row)
+    except (ValueError, OSError) as error:
+        if dataset.on_error != 'skip':
+            raise
+        return {'skipped': str(error)}
+    groups: dict[tuple[bool, int], list[str]] = {}
+    for band in bands:
+        group = (band in dataset.s1_bands, len(pixels[band]))
+        groups.setdefault(group, []).append(band)
+    native = {}
+    for (radar, _), names in groups.items():
+        stack = np.stack([pixels[band] for band in names]).astype(np.float64)
+        stack[missing_pixels(stack, None if radar else 0)] = np.nan
+        native[tuple(names)] = stack
+    return {'native': native}
 
 
 def _measure(
-    data: Any, bands: Sequence[str], chosen: list[int], workers: int
+    read: Any, bands: Sequence[str], rows: Any, workers: int
 ) -> tuple[dict[str, BandStatistics], int]:
-    """Go through samples; returns each band's statistics and how many were read."""
+    """Return each band's statistics, and how many samples were read."""
     found = {band: BandStatistics() for band in bands}
-    loader = DataLoader(Subset(data, chosen), batch_size=None, num_workers=workers)
-    read = 0
+    loader = DataLoader(rows, batch_size=None, collate_fn=read, num_workers=workers)
+    count = 0
     for sample in tqdm(loader, desc='Reading samples', disable=None):
         if 'skipped' in sample:
             warnings.warn(sample['skipped'], stacklevel=2)
             continue
-        read += 1
+        count += 1
         groups = sample.get('native') or {tuple(bands): sample['image']}
         for names, pixels in groups.items():
             stack = np.asarray(pixels)
             missing = missing_pixels(stack, None)
             for band, values, holes in zip(names, stack, missing, strict=True):
                 found[band].update(values, holes)
-    return found, read
+    return found, count

@@ -130,29 +130,36 @@ def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[st
         ValueError: If `rename` names a band that the dataset does not have.
     """
     own = [band.name for band in bands]
-    unknown = set(rename) - set(own)
-    if unknown:
+    if unknown := set(rename) - set(own):
         raise ValueError(
             f'rename has {min(unknown)!r}, but the bands of the dataset are '
             f'{", ".join(own)}. Use one of these.'
         )
-    result = {i: rename[name] for i, name in enumerate(own) if name in rename}
+    ours = {i: band for i, band in enumerate(bands) if band.sensor == 's2'}
     candidates = [
-        *_by_wavelength({i: b for i, b in enumerate(bands) if b.sensor == 's2'}),
+        *((i, rename[name]) for i, name in enumerate(own) if name in rename),
+        *_by_wavelength(ours),
         *((i, _COLOURS[name]) for i, name in enumerate(own) if name in _COLOURS),
         *_by_wavelength(dict(enumerate(bands))),
-        *(
-            (i, name.upper())
-            for i, name in enumerate(own)
-            if bands[i].wavelength_um is None and name.upper() in _RADAR
-        ),
+        *((i, name.upper()) for i, name in enumerate(own) if name.upper() in _RADAR),
         *((i, name.replace('.', '_')) for i, name in enumerate(own)),
     ]
+    result: dict[int, str] = {}
     for i, name in candidates:
         if i not in result and name not in result.values():
             result[i] = name
-    _check_radar({result[i]: band for i, band in enumerate(bands)})
-    return tuple(result[i] for i in range(len(own)))
+    names = tuple(result[i] for i in range(len(own)))
+    known = dict(zip(names, bands, strict=True))
+    for co, cross in (('VV', 'VH'), ('HH', 'HV')):  # land keeps the polarisation
+        if {co, cross} <= known.keys() and known[co].mean < known[cross].mean < 0:
+            swap = f'{{{known[co].name}: {cross}, {known[cross].name}: {co}}}'
+            warnings.warn(
+                f'The mean of {co} in decibels is below that of {cross}: the names or '
+                f'the statistics of the dataset are swapped. If it is the names, set '
+                f'rename to {swap}.',
+                stacklevel=2,
+            )
+    return names
 
 
 def _by_wavelength(bands: Mapping[int, BandSpec]) -> list[tuple[int, str]]:
@@ -164,17 +171,3 @@ def _by_wavelength(bands: Mapping[int, BandSpec]) -> list[tuple[int, str]]:
         if band.wavelength_um is not None and known.wavelength is not None
     ]
     return [(i, name) for distance, i, name in sorted(pairs) if distance <= _TOLERANCE]
-
-
-def _check_radar(bands: Mapping[str, BandSpec]) -> None:
-    """Warn if VV is darker than VH in decibels: land mostly keeps the polarisation."""
-    for co, cross in (('VV', 'VH'), ('HH', 'HV')):
-        if {co, cross} <= bands.keys() and bands[co].mean < bands[cross].mean < 0:
-            one, other = bands[co], bands[cross]
-            warnings.warn(
-                f'The mean of {co}, {one.mean:g}, is below that of {cross}, '
-                f'{other.mean:g}: the names or the statistics of the dataset are '
-                f'swapped. If it is the names, set rename to {{{one.name}: {cross}, '
-                f'{other.name}: {co}}}.',
-                stacklevel=4,
-            )

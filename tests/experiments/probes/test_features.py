@@ -62,7 +62,7 @@ def test_each_bands_tokens_or_the_class_token_can_be_the_feature():
 
 def test_samples_are_those_of_validation_in_the_order_of_the_dataset(data):
     model = encoder()
-    found = extract({'it': (model, None)}, data, 'train', ['out'])['it']
+    found = extract({'it': model}, data, 'train')['it']
     dataset = data.make_dataset('train')
     assert torch.equal(found.labels, dataset.labels)
     image = torch.stack([dataset[i]['image'] for i in range(23)])
@@ -73,20 +73,19 @@ def test_samples_are_those_of_validation_in_the_order_of_the_dataset(data):
 
 def test_encoders_see_their_own_channels_of_the_same_samples(data):
     radar = encoder(bands=['VV', 'VH'])
-    models = {'all': (encoder(), None), 'radar': (radar, [1, 2])}
-    found = extract(models, data, 'test', ['out'])
+    found = extract({'all': encoder(), 'radar': radar}, data, 'test')
     own = BigEarthNetS1S2DataModule(bands=['VV', 'VH'], size=32, batch_size=21)
     own.setup('test')
-    expected = extract({'radar': (radar, None)}, own, 'test', ['out'])['radar']
+    expected = extract({'radar': radar}, own, 'test')['radar']
     torch.testing.assert_close(out_of(found['radar']), out_of(expected))
     assert len(found['all']) == 21
 
 
 def test_fewer_samples_are_the_same_part_each_time(data):
-    models = {'': (encoder(), None)}
-    full = extract(models, data, 'train', ['out'])['']
+    models = {'': encoder()}
+    full = extract(models, data, 'train')['']
     first, again, other = (
-        out_of(extract(models, data, 'train', ['out'], samples=7, seed=seed)[''])
+        out_of(extract(models, data, 'train', samples=7, seed=seed)[''])
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
@@ -95,38 +94,36 @@ def test_fewer_samples_are_the_same_part_each_time(data):
 
 
 def test_processes_share_the_samples_and_all_get_them(data, monkeypatch):
-    models = {'': (encoder(), None)}
-    expected = extract(models, data, 'train', ['out'])['']
+    models = {'': encoder()}
+    expected = extract(models, data, 'train')['']
     sent = []
 
-    def gather(received, rows):
-        sent.append(rows)
-        received[: len(sent)] = sent
+    def gather(received, batches):
+        sent.append(batches)
+        received[:] = (2 * sent)[:2]
 
     monkeypatch.setattr(dist, 'is_initialized', lambda: True)
     monkeypatch.setattr(dist, 'get_world_size', lambda *_: 2)
     monkeypatch.setattr(dist, 'all_gather_object', gather)
     for rank in (0, 1):
         monkeypatch.setattr(dist, 'get_rank', lambda *_, rank=rank: rank)
-        found = extract(models, data, 'train', ['out'])['']
-    assert [len(rows['index']) for rows in sent] == [12, 12]  # of 23: one twice
+        found = extract(models, data, 'train')['']
+    counts = [sum(len(batch['index']) for batch in batches) for batches in sent]
+    assert counts == [12, 12]  # of 23: one twice
     torch.testing.assert_close(out_of(found), out_of(expected))
     assert torch.equal(found.labels, expected.labels)
 
 
 @pytest.mark.filterwarnings('ignore:Skipped')
-def test_samples_that_cannot_be_read_are_left_out(broken_sample):
-    names = BigEarthNetS1S2DataModule(bands=BANDS, batch_size=1)
-    names.setup('test')
-    bad = names.test_dataset.patch_ids[2]
+def test_samples_that_cannot_be_read_are_left_out(data, broken_sample):
+    bad = data.test_dataset.patch_ids[2]
     root = broken_sample(lambda key, value: b'broken' if key == bad else value)
-    data = BigEarthNetS1S2DataModule(
-        root=str(root), bands=BANDS, size=32, batch_size=1, on_error='skip'
-    )
-    data.setup('test')
-    found = extract({'': (encoder(), None)}, data, 'test', ['out'])['']
+    options = {'bands': BANDS, 'size': 32, 'batch_size': 1, 'on_error': 'skip'}
+    broken = BigEarthNetS1S2DataModule(root=str(root), **options)
+    broken.setup('test')
+    found = extract({'': encoder()}, broken, 'test')['']
     kept = [i for i in range(21) if i != 2]
-    assert torch.equal(found.labels, names.test_dataset.labels[kept])
+    assert torch.equal(found.labels, data.test_dataset.labels[kept])
 
 
 class Tiny(Dataset):
@@ -153,12 +150,12 @@ def test_datamodules_of_torchgeo_use_their_augmentations_of_validation():
     model = encoder()
     forward = model.forward_features
     model.forward_features = lambda image: seen.append(image) or forward(image)
-    found = extract({'': (model, None)}, data, 'train', ['out'])['']
+    found = extract({'': model}, data, 'train')['']
     assert torch.cat(seen)[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40, 50]
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.trainer is trainer
     with pytest.raises(ValueError, match='NonGeoDataModule has no test samples'):
-        extract({'': (model, None)}, data, 'test', ['out'])
+        extract({'': model}, data, 'test')
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from torchgeo_channelmae.experiments.probes.similarity import (
     debiased_hsic,
     neighbour_overlap,
     pair_ranks,
-    recall,
     standardise,
 )
 
@@ -55,11 +54,6 @@ def test_cka_of_independent_features_is_zero_on_average_however_wide():
     assert abs(np.mean(found)) < 0.005
 
 
-def test_cka_of_constant_features_is_nan():
-    (x,) = draw(10, 3)
-    assert np.isnan(debiased_cka(x, np.ones((10, 4))))
-
-
 def test_overlap_is_the_share_of_common_nearest_neighbours():
     x, y = (standardise(part) for part in draw(40, 5, 8))
     y[:20, :5] += 2 * x[:20]
@@ -78,9 +72,9 @@ def test_ranks_count_what_is_as_similar_as_the_counterpart(monkeypatch):
         1 + sum(cosine[i, j] > cosine[i, i] for j in range(12)) for i in range(12)
     ]
     assert pair_ranks(x, y).tolist() == expected
-    assert recall(pair_ranks(x, x), 1) == 1
+    assert (pair_ranks(x, x) == 1).all()
     alike = np.ones_like(x)
-    assert recall(pair_ranks(alike, alike), 11) == 0  # the order does not help
+    assert (pair_ranks(alike, alike) == 12).all()  # the order does not help
 
 
 def test_standardised_features_are_centred_rows_of_length_one():

@@ -1,7 +1,6 @@
 """A callback that probes the encoder during training, without affecting training."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, override
 
 from jsonargparse.typing import PositiveInt
@@ -14,7 +13,7 @@ from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.weights import FreshBands
 from ...randomness import global_seed
-from .classifiers import PROBES, Protocol, check_labels, check_neighbors, hold_out
+from .classifiers import PROBES, Protocol, check_neighbors, hold_out
 from .encoders import check_bands, with_bands
 from .features import OUT, Pool, check_pool, choose_samples, extract
 
@@ -92,12 +91,7 @@ class FrozenProbe(Callback):
         data = self._data(trainer)
         choose_samples(data, 'val')
         _, learn = choose_samples(data, 'train', self.samples)
-        if 'knn' in self.probes:
-            check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
-        with isolate_rng():  # a dataset may draw
-            sample = data.train_dataset[0]
-        if 'skipped' not in sample and 'label' not in sample:
-            check_labels(None, type(data).__name__)
+        check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,29 +109,19 @@ class FrozenProbe(Callback):
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         data = self._data(trainer)
-        read = partial(
-            extract,
-            {'': (self._model(pl_module, data).eval(), None)},
-            data,
-            depths=[OUT],
-            pool=self.pool,
-            samples=self.samples,
-            seed=global_seed(),
-            device=pl_module.device,
-            precision=trainer.precision_plugin,
-            quiet=True,
-        )
-        parts = {split: read(split=split)[''] for split in ('train', 'val')}
+        model = {'': self._model(pl_module, data).eval()}
+        options = [OUT], self.pool, self.samples, global_seed(), pl_module.device
+        parts = {
+            split: extract(model, data, split, *options, trainer.precision_plugin, True)
+            for split in ('train', 'val')
+        }
         found: dict[str, float] = {}
         if trainer.is_global_zero:
-            labels = {split: part.labels for split, part in parts.items()}
+            labels = {split: part[''].labels for split, part in parts.items()}
+            features = {split: part[''].depths[OUT] for split, part in parts.items()}
             protocol = Protocol(labels, 'val', type(data).__name__, self.neighbors)
-            features = {split: part.depths[OUT] for split, part in parts.items()}
-            found = {
-                f'{probe}_{name}': values[name]
-                for probe, values in protocol.scores(features, self.probes).items()
-                for name in _LOGGED
-            }
+            for probe, values in protocol.scores(features, self.probes).items():
+                found |= {f'{probe}_{name}': values[name] for name in _LOGGED}
         return trainer.strategy.broadcast(found)
 
     def _model(self, pl_module: LightningModule, data: BaseDataModule) -> nn.Module:
@@ -150,9 +134,9 @@ class FrozenProbe(Callback):
         return model  # type: ignore[no-any-return]
 
     def _data(self, trainer: Any) -> Any:
-        data = self.datamodule or getattr(trainer, 'datamodule', None)
+        data = self.datamodule or trainer.datamodule
         if data is None:
             raise ValueError(
-                'The trainer has no datamodule to probe. Give FrozenProbe a datamodule.'
+                'There are no data to probe. Give FrozenProbe a datamodule.'
             )
         return data

@@ -6,6 +6,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +41,15 @@ def check_labels(labels: Tensor | None, owner: str) -> Tensor:
     Raises:
         ValueError: If they are missing or something else.
     """
-    if labels is None:
-        raise ValueError(
-            f'The samples of {owner} have no label to probe. Use a datamodule whose '
-            f'batches have a label (B,) or (B, K).'
-        )
-    top = 1 if labels.ndim == 2 else torch.inf
-    fits = (labels == labels.round()) & (labels >= 0) & (labels <= top)
-    if labels.ndim not in (1, 2) or not bool(fits.all()):
-        raise ValueError(
-            f'The labels of {owner}, {labels.dtype} {tuple(labels.shape)}, are not '
-            f'classes. Use class numbers (B,), or 0 or 1 per class (B, K).'
-        )
-    return labels.long()
+    if labels is not None and labels.ndim in (1, 2):
+        whole = labels.long()
+        top = 1 if labels.ndim == 2 else torch.inf
+        if bool(((labels == whole) & (whole >= 0) & (whole <= top)).all()):
+            return whole
+    raise ValueError(
+        f'The samples of {owner} have no labels to probe. Use a datamodule with a '
+        f'label of class numbers (B,), or of 0 or 1 per class (B, K).'
+    )
 
 
 def check_neighbors(neighbors: int, samples: int) -> None:
@@ -161,9 +158,8 @@ def linear(
     best, chosen = -1.0, grid[0]
     predicted: list[Tensor] = []
     for c in sorted(grid):
-        with warnings.catch_warnings():  # nearly converged is good enough for a probe
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            for k, model in fits.items():
+        with warnings.catch_warnings(category=ConvergenceWarning, action='ignore'):
+            for k, model in fits.items():  # nearly converged is good enough
                 model.set_params(C=c).fit(x, columns[k])
         score = multilabel_scores(predict(held), truth)['mAP_micro']
         if score > best or not predicted:
@@ -192,10 +188,8 @@ def scores(
     if labels.ndim == 2:
         return evaluate(probabilities, truth, tune_thresholds(*tune), *groups)
     decided = one_hot(probabilities.argmax(1), probabilities.shape[1])
-    ranked, found = (
-        evaluate(values.to(probabilities), truth, None, *groups)
-        for values in (probabilities, decided)
-    )
+    found = evaluate(decided.to(probabilities), truth, None, *groups)
+    ranked = evaluate(probabilities, truth, None, *groups)
     return {name: (found if 'F1' in name else ranked)[name] for name in ranked}
 
 
@@ -232,35 +226,33 @@ class Protocol:
         """
         known = {part: check_labels(value, owner) for part, value in labels.items()}
         self._scored, self._neighbors = scored, neighbors
-        self._train, self._test = known['train'], known[scored]
-        self._held: Tensor | None = None
-        if scored == 'val' or 'val' not in known:
-            self._held = torch.from_numpy(hold_out(len(self._train)))
-            self._tune = self._train[self._held]
-            self._train = self._train[~self._held]
-        else:
-            self._tune = known['val']
-        self._classes = (
-            self._test.shape[1]
-            if self._test.ndim == 2
-            else max(int(part.max()) for part in known.values()) + 1
-        )
-        self._groups = groups if groups[0] <= len(self._test) else ONE_GROUP
-        self.num_classes = int(one_hot(self._test, self._classes).any(0).sum())
+        self._tunes_on_val = scored != 'val' and 'val' in known
+        self._train, self._tune, self._test = self._roles(known)
         check_neighbors(neighbors, len(self._train))
         if not len(self._tune):
             raise ValueError(
                 f'{len(self._train)} training samples are too few to tune on some of '
                 f'them. Use at least 5.'
             )
+        several = self._test.ndim == 2
+        highest = max(int(part.max()) for part in known.values())
+        self._classes = self._test.shape[1] if several else highest + 1
+        self._groups = groups if groups[0] <= len(self._test) else ONE_GROUP
+        self.num_classes = int(one_hot(self._test, self._classes).any(0).sum())
+
+    def _roles(self, parts: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return rows that learn, tune and are scored."""
+        train, test = parts['train'], parts[self._scored]
+        if self._tunes_on_val:
+            return train, parts['val'], test
+        held = hold_out(len(train))
+        return train[~held], train[held], test
 
     def chance(self) -> dict[str, float]:
         """Score the class frequencies of the training samples as a prediction."""
         frequency = one_hot(self._train, self._classes).double().mean(0)
-        guess, tune = (
-            frequency.expand(len(part), -1) for part in (self._test, self._tune)
-        )
-        return scores(guess, self._test, (tune, self._tune), self._groups)
+        rows = len(self._test), len(self._tune)
+        return self._score([frequency.expand(count, -1) for count in rows])
 
     def scores(
         self, features: Mapping[str, Floats], probes: Sequence[str] = PROBES
@@ -274,24 +266,21 @@ class Protocol:
         Returns:
             Scores by probe, see :func:`scores`; ``linear`` also has ``C``.
         """
-        x, test = features['train'], features[self._scored]
-        if self._held is None:
-            tune = features['val']
-        else:
-            held = self._held.numpy()
-            x, tune = x[~held], x[held]
+        x, tune, test = self._roles(features)
+        learn = x, self._train
         found: dict[str, dict[str, float]] = {}
-        for probe in probes:
-            chosen: dict[str, float] = {}
-            if probe == 'knn':
-                made = [
-                    knn(x, self._train, part, self._classes, self._neighbors)
-                    for part in (test, tune)
-                ]
-            else:
-                made, chosen['C'] = linear(
-                    x, self._train, (tune, self._tune), [test, tune], self._classes
-                )
-            tuning = made[1], self._tune
-            found[probe] = chosen | scores(made[0], self._test, tuning, self._groups)
+        if 'knn' in probes:
+            votes = [
+                knn(*learn, part, self._classes, self._neighbors)
+                for part in (test, tune)
+            ]
+            found['knn'] = self._score(votes)
+        if 'linear' in probes:
+            made, c = linear(*learn, (tune, self._tune), [test, tune], self._classes)
+            found['linear'] = {'C': c} | self._score(made)
         return found
+
+    def _score(self, predicted: Sequence[Tensor]) -> dict[str, float]:
+        """Score predictions of the scored samples; those of the others tune."""
+        tuning = predicted[1], self._tune
+        return scores(predicted[0], self._test, tuning, self._groups)

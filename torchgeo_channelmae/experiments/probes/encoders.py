@@ -39,9 +39,7 @@ def build_encoder(
         FileNotFoundError: If a configuration is missing.
         ValueError: If it describes no such task.
     """
-    changes: dict[str, Any] = {}
-    if bands is not None:
-        changes = {'bands': list(bands), 'in_channels': len(bands)}
+    changes = {'bands': list(bands), 'in_channels': len(bands)} if bands else {}
     task, seed = read_task(config, changes)
     model = getattr(task, 'model', None)
     if not isinstance(model, nn.Module) or not hasattr(model, 'forward_features'):

@@ -13,11 +13,12 @@ import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import Precision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, StackDataset, Subset
 from torchgeo.datamodules import BaseDataModule
 from tqdm import tqdm
 
 from ...evaluation.predictions import PredictionStore
+from ...facts import data_facts
 from ...models import ChannelViT
 from ...randomness import generator
 from ..configuration import process_batch
@@ -31,10 +32,31 @@ tokens side by side, or the class token."""
 
 Floats = npt.NDArray[np.floating]
 
-Encoders = Mapping[str, tuple[nn.Module, Sequence[int] | None]]
-"""Encoders by name, each with the indices of its input channels (None for all)."""
+Encoders = Mapping[Any, nn.Module]
+"""Encoders by name."""
 
 FULL = Precision()
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Options that ``channelmae probe`` and ``channelmae why`` share.
+
+    Attributes:
+        depth: ``all``, or names from :func:`depths_of` separated by commas.
+        pool: How tokens become a feature.
+        samples: Maximum number of samples of each split, drawn with the seed.
+        seed: Seed of that draw.
+        device: Accelerator of Lightning, such as cpu or cuda.
+        precision: 32 or bf16.
+    """
+
+    depth: str
+    pool: Pool
+    samples: int | None
+    seed: int
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -63,19 +85,6 @@ def depths_of(model: nn.Module) -> list[str]:
     blocks: Any = getattr(model, 'blocks', None)
     count = len(blocks) + 1 if isinstance(blocks, nn.Sequential) else 0
     return [*map(str, range(count)), OUT]
-
-
-def choose_depths(model: nn.Module, asked: str) -> list[str]:
-    """Return the depths in ``asked``: ``all``, or names separated by commas.
-
-    Raises:
-        ValueError: If the encoder does not have one of them.
-    """
-    known = depths_of(model)
-    wanted = known if asked == 'all' else [part.strip() for part in asked.split(',')]
-    if not set(wanted) <= set(known):
-        raise ValueError(f'depth is {asked}. This encoder has {", ".join(known)}.')
-    return list(dict.fromkeys(wanted))
 
 
 def check_pool(model: nn.Module, pool: Pool) -> None:
@@ -143,29 +152,15 @@ def pooled_depths(
 
 
 def extract_splits(
-    models: Encoders,
-    datamodule: BaseDataModule,
-    splits: Sequence[str],
-    depth: str,
-    pool: Pool,
-    samples: int | None,
-    seed: int,
-    device: str,
-    precision: str,
-) -> dict[str, dict[str, Features]]:
+    models: Encoders, datamodule: BaseDataModule, splits: Sequence[str], how: Extraction
+) -> dict[str, dict[Any, Features]]:
     """Compute the features of several splits as the options of a command ask for.
 
     Args:
-        models: Encoders by name, each with the indices of its input channels (None for
-            all).
+        models: Encoders by name.
         datamodule: Set up.
         splits: Names of the splits.
-        depth: See :func:`choose_depths`.
-        pool: How tokens become a feature.
-        samples: Maximum number of samples of each split, drawn with the seed.
-        seed: Seed of that draw.
-        device: Accelerator of Lightning, such as cpu or cuda.
-        precision: 32 or bf16.
+        how: Options of the command.
 
     Returns:
         Features by split and encoder.
@@ -173,35 +168,39 @@ def extract_splits(
     Raises:
         ValueError: If an option does not fit the encoders or the machine.
     """
-    base = next(iter(models.values()))[0]
-    check_pool(base, pool)
-    depths = choose_depths(base, depth)
-    kind: Any = 'bf16-mixed' if precision == 'bf16' else '32-true'
-    fabric = Fabric(accelerator=device, devices=1, precision=kind)
-    moved = {name: (model.to(fabric.device), c) for name, (model, c) in models.items()}
-    options = (depths, pool, samples, seed, fabric.device, fabric.strategy.precision)
-    return {split: extract(moved, datamodule, split, *options) for split in splits}
+    base = next(iter(models.values()))
+    check_pool(base, how.pool)
+    known = depths_of(base)
+    depths = known if how.depth == 'all' else how.depth.replace(' ', '').split(',')
+    if not set(depths) <= set(known):
+        raise ValueError(f'depth is {how.depth}. This encoder has {", ".join(known)}.')
+    kind: Any = 'bf16-mixed' if how.precision == 'bf16' else '32-true'
+    fabric = Fabric(accelerator=how.device, devices=1, precision=kind)
+    moved = {name: model.to(fabric.device) for name, model in models.items()}
+    options = (list(dict.fromkeys(depths)), how.pool, how.samples, how.seed)
+    machine = fabric.device, fabric.strategy.precision
+    return {s: extract(moved, datamodule, s, *options, *machine) for s in splits}
 
 
 def extract(
     models: Encoders,
     datamodule: BaseDataModule,
     split: str,
-    depths: Sequence[str],
+    depths: Sequence[str] = (OUT,),
     pool: Pool = 'mean',
     samples: int | None = None,
     seed: int = 0,
     device: torch.device | str = 'cpu',
     precision: Precision = FULL,
     quiet: bool = False,
-) -> dict[str, Features]:
+) -> dict[Any, Features]:
     """Compute the features of a split with several encoders, reading each sample once.
 
     Distributed processes share the work, and all get the result.
 
     Args:
-        models: Encoders by name, in evaluation mode on the device, each with the
-            indices of its input channels (None for all).
+        models: Encoders by name, in evaluation mode on the device. One of fewer bands
+            than the data's gets its own.
         datamodule: Set up; its batches are processed as in validation.
         split: 'train', 'val' or 'test'.
         depths: Names from :func:`depths_of`.
@@ -222,33 +221,37 @@ def extract(
     store = PredictionStore()
     dataset, chosen = choose_samples(datamodule, split, samples, seed)
     loader = _loader(dataset, chosen, datamodule)
-    labelled = True
-    for numbers, batch in tqdm(
-        loader, desc=f'{split} features', disable=True if quiet else None
-    ):
+    channels = [_channels(model, datamodule) for model in models.values()]
+    bar = tqdm(loader, desc=f'{split} features', disable=True if quiet else None)
+    for numbers, batch in bar:
         if not len(numbers):
             warnings.warn(f'Skipped patches: {batch.get("skipped")}', stacklevel=2)
             continue
         batch = process_batch(datamodule, batch, 'val', device)
         image = precision.convert_input(batch['image'])
-        columns: dict[str, Tensor] = {}
+        columns = {'label': batch['label']} if 'label' in batch else {}
         with torch.no_grad(), precision.forward_context():
-            for name, (model, channels) in models.items():
-                seen = image if channels is None else image[:, list(channels)]
-                pooled = pooled_depths(model, seen, depths, pool)
-                columns |= {f'{name}\n{d}': f for d, f in pooled.items()}
-        labelled = labelled and 'label' in batch
-        if labelled:
-            columns['label'] = batch['label']
+            for number, model in enumerate(models.values()):
+                seen = image[:, channels[number]]
+                for depth, pooled in pooled_depths(model, seen, depths, pool).items():
+                    columns[f'{number} {depth}'] = pooled
         store.update(numbers, **columns)
-    gathered = store.gather()
+    found = store.gather()
     return {
         name: Features(
-            {depth: gathered[f'{name}\n{depth}'].numpy() for depth in depths},
-            gathered.get('label'),
+            {depth: found[f'{number} {depth}'].numpy() for depth in depths},
+            found.get('label'),
         )
-        for name in models
+        for number, name in enumerate(models)
     }
+
+
+def _channels(model: Any, datamodule: BaseDataModule) -> Any:
+    """Return the index of an encoder's bands among those of the data."""
+    facts = data_facts(datamodule)
+    if not isinstance(model, ChannelViT) or facts is None:
+        return slice(None)
+    return [facts.bands.index(band) for band in model.bands]
 
 
 def split_size(datamodule: BaseDataModule, split: str) -> int:
@@ -288,7 +291,8 @@ def _loader(
     dataset: Any, chosen: list[int], datamodule: Any
 ) -> DataLoader[tuple[Tensor, dict[str, Any]]]:
     """Return a loader of batches with the indices of their samples."""
-    part: Any = Subset(_Numbered(dataset), chosen)
+    numbers: Any = range(len(dataset))
+    part: Any = Subset(StackDataset(numbers, dataset), chosen)
     shared = dist.is_available() and dist.is_initialized()
     return DataLoader(
         part,
@@ -299,19 +303,6 @@ def _loader(
         collate_fn=partial(_collate, datamodule.collate_fn),
         pin_memory=torch.cuda.is_available(),
     )
-
-
-class _Numbered(Dataset[tuple[int, Any]]):
-    """A dataset that returns each sample with its index."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.dataset[index]
 
 
 def _collate(

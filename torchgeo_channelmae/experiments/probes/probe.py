@@ -1,6 +1,5 @@
 """``channelmae probe``: how well labels can be predicted from frozen features."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +15,14 @@ from ...models.weights import FreshBands
 from ..configuration import configured, read_datamodule
 from ..report import write_folder
 from .classifiers import Protocol
-from .encoders import UNTRAINED, build_encoders, check_bands, weights_to_probe
-from .features import Features, Pool, extract_splits, split_size
+from .encoders import (
+    UNTRAINED,
+    build_encoders,
+    check_bands,
+    weights_to_probe,
+)
+from .features import Extraction, Features, Pool, extract_splits, split_size
 from .pages import probe_page
-
-_POOLED = {
-    'mean': 'mean over the tokens',
-    'bands': "mean over each band's tokens",
-    'token': 'class token',
-}
 
 
 def probe(
@@ -71,39 +69,36 @@ def probe(
         ValueError: If an option does not fit, weights are of another model, or the data
             have no labels or too few samples.
     """
-    start = time.monotonic()
     refuse_existing(out)
     policy = fresh_bands or configured(config, 'model', 'fresh_bands') or 'sample'
     models, seed = build_encoders(config, weights_to_probe(config, weights), policy)
     datamodule, _ = read_datamodule(config, data)
-    set_up(datamodule, split)
+    parts = [*set_up(datamodule, split), split]
     check_bands(models[UNTRAINED], datamodule)
-    parts = [*learning_splits(datamodule, split), split]
-    every = {name: (model, None) for name, model in models.items()}
-    options = (depth, pool, samples, seed, device, precision)
-    found = extract_splits(every, datamodule, parts, *options)
-    owner = type(datamodule).__name__
-    facts, test = data_facts(datamodule), test_facts(datamodule)
-    labels = {part: rows[UNTRAINED].labels for part, rows in found.items()}
+    how = Extraction(depth, pool, samples, seed, device, precision)
+    found = extract_splits(models, datamodule, parts, how)
+    base = {part: rows[UNTRAINED] for part, rows in found.items()}
+    labels = {part: features.labels for part, features in base.items()}
+    owner, test = type(datamodule).__name__, test_facts(datamodule)
     groups = test.groups, test.group_seeds
     protocol = Protocol(labels, split, owner, neighbors, groups)
-    counts = {part: len(rows[UNTRAINED]) for part, rows in found.items()}
+    counts = {part: len(features) for part, features in base.items()}
     table = measure(found, protocol).assign(**counts, seed=seed)
     listed = ', '.join(f'{count:,} {part}' for part, count in counts.items())
     about = (
         f'{owner}: {listed} samples; {protocol.num_classes} classes occur among the '
-        f'{split} samples, which are scored. Features: {_POOLED[pool]} of '
-        f'{type(models[UNTRAINED]).__name__}, depth {depth}; seed {seed}; bands that '
-        f'weights do not know: {policy}.'
+        f'{split} samples, which are scored. {neighbors} neighbours vote. Features: '
+        f'{pool} of {type(models[UNTRAINED]).__name__}, depth {depth}; seed {seed}; '
+        f'bands that weights do not know: {policy}.'
     )
-    seconds = time.monotonic() - start
-    text = probe_page(table, facts.note if facts else None, about, neighbors, seconds)
+    facts = data_facts(datamodule)
+    text = probe_page(table, facts.note if facts else None, about)
     write_folder(out, 'probe', table, text)
     print(text)
 
 
 def measure(
-    found: Mapping[str, Mapping[str, Features]], protocol: Protocol
+    found: Mapping[str, Mapping[Any, Features]], protocol: Protocol
 ) -> pd.DataFrame:
     """Score all probes of all encoders at all depths, and chance.
 
@@ -125,15 +120,11 @@ def measure(
     return pd.DataFrame(rows).drop(columns=['num_classes', 'num_samples'])
 
 
-def set_up(datamodule: BaseDataModule, split: str) -> None:
-    """Make the datasets of training and validation, and of `split`."""
+def set_up(datamodule: BaseDataModule, split: str) -> list[str]:
+    """Set a datamodule up; return the splits that a probe of one reads besides."""
     datamodule.prepare_data()
     datamodule.setup('fit')
     if split == 'test':
         datamodule.setup('test')
-
-
-def learning_splits(datamodule: BaseDataModule, split: str) -> list[str]:
-    """Return the splits that a probe reads besides the scored one."""
     tunes = split == 'test' and split_size(datamodule, 'val')
     return ['train', 'val'] if tunes else ['train']

@@ -120,11 +120,6 @@ def pair_ranks(x: Floats, y: Floats) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def recall(ranks: npt.NDArray[np.int64], k: int) -> float:
-    """Return the share of counterparts among the k nearest; by chance k / n."""
-    return float((ranks <= k).mean())
-
-
 def _centred(x: Floats) -> npt.NDArray[np.float64]:
     values = np.asarray(x, np.float64)
     centred: npt.NDArray[np.float64] = values - values.mean(0)

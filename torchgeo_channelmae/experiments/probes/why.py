@@ -1,6 +1,7 @@
 """``channelmae why``: how alike two sensors' features are, depth by depth."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +28,12 @@ from .encoders import (
     with_bands,
     with_known_bands,
 )
-from .features import Features, Floats, extract_splits
+from .features import Extraction, Features, Floats, extract_splits
 from .pages import why_figure, why_page
-from .probe import learning_splits, set_up
+from .probe import set_up
 
 RECALLS = (1, 10)
 """Ranks within which a counterpart counts as found."""
-
-SEPARATOR = ' on '
-
-_SENSORS = ('first', 'second')
 
 
 def why(
@@ -104,25 +101,21 @@ def why(
             f'of torchgeo_channelmae.datamodules.'
         )
     datamodule, _ = read_datamodule(config, {**(data or {}), 'bands': union})
-    set_up(datamodule, split)
-    seen = {
-        name: (model, [union.index(band) for band in model.bands])
-        for name, model in models.items()
-    }
-    options = (depth, pool, samples, seed, device, precision)
-    found = extract_splits(seen, datamodule, [split], *options)
-    base = next(iter(found[split].values()))
+    learn = set_up(datamodule, split)
+    how = Extraction(depth, pool, samples, seed, device, precision)
+    found = extract_splits(models, datamodule, [split], how)
+    base = found[split][UNTRAINED, 'first']
     if probes and base.labels is not None:
-        parts = learning_splits(datamodule, split)
-        found |= extract_splits(seen, datamodule, parts, *options)
+        found |= extract_splits(models, datamodule, learn, how)
     table = compare(found, split, neighbors, seed, owner)
-    titles = {'first': first.upper(), 'second': second.upper()}
+    titles = first.upper(), second.upper()
     facts = data_facts(datamodule)
     about = (
-        f'{len(base):,} {split} places of {owner}, each seen by {titles["first"]} and '
-        f'{titles["second"]}; seed {seed}; bands that no weights know: {policy}.'
+        f'{len(base):,} {split} places of {owner}, each seen by {titles[0]} and '
+        f'{titles[1]}; {neighbors} neighbours; seed {seed}; bands that no weights '
+        f'know: {policy}.'
     )
-    page = table, titles, neighbors, about, facts.note if facts else None
+    page = table, titles, about, facts.note if facts else None
     text = why_page(*page)
     write_folder(out, 'why', table, text, why_figure(*page))
     print(text)
@@ -133,7 +126,7 @@ def sensor_encoders(
     paths: Sequence[str],
     sensors: Mapping[str, Sequence[str]],
     policy: FreshBands,
-) -> tuple[dict[str, ChannelViT], int]:
+) -> tuple[dict[Hashable, ChannelViT], int]:
     """Build the encoder of a configuration for each sensor, untrained and trained.
 
     Args:
@@ -143,7 +136,7 @@ def sensor_encoders(
         policy: How bands start that no weights know.
 
     Returns:
-        Encoders by ``'NAME on SENSOR'``, and the seed.
+        Encoders by (name, sensor), and the seed.
 
     Raises:
         ValueError: If the encoder has no tokens per band, or weights do not fit.
@@ -155,26 +148,22 @@ def sensor_encoders(
             f'{type(base).__name__} always takes all bands, so it cannot see two '
             f'sensors one by one. Give a configuration of a channel-token encoder.'
         )
-    models = {
-        f'{UNTRAINED}{SEPARATOR}{sensor}': with_bands(base, bands)[0]
+    models: dict[Hashable, ChannelViT] = {
+        (UNTRAINED, sensor): with_bands(base, bands)[0]
         for sensor, bands in sensors.items()
     }
     for path, (tensors, added) in zip(paths, with_known_bands(paths), strict=True):
         for sensor, bands in sensors.items():
-            model, report = with_bands(base, bands, tensors, policy)
-            models[f'{path}{SEPARATOR}{sensor}'] = model
-            missing = report.fresh_bands | {
-                band: f'of {added[band]}' for band in bands if band in added
-            }
-            listed = ', '.join(f'{band} ({how})' for band, how in missing.items())
-            print(
-                f'{path}, {", ".join(bands)}: not in the weights: {listed or "none"}.'
-            )
+            models[path, sensor], report = with_bands(base, bands, tensors, policy)
+            earlier = {band: f'of {added[band]}' for band in bands if band in added}
+            missing = (report.fresh_bands | earlier).items()
+            listed = ', '.join(f'{band} ({how})' for band, how in missing) or 'none'
+            print(f'{path}, {", ".join(bands)}: not in the weights: {listed}.')
     return models, seed
 
 
 def compare(
-    found: Mapping[str, Mapping[str, Features]],
+    found: Mapping[str, Mapping[Any, Features]],
     split: str,
     neighbors: int,
     seed: int,
@@ -183,7 +172,7 @@ def compare(
     """Measure how alike the sensors' features are, and how well they predict labels.
 
     Args:
-        found: Features by split and ``'NAME on SENSOR'``; with ``train`` to probe.
+        found: Features by split and (name, sensor); with ``train`` to probe.
         split: The split to compare and score.
         neighbors: Number of neighbours that are compared and that vote.
         seed: Seed of the shuffle of pairs.
@@ -195,9 +184,8 @@ def compare(
     Raises:
         ValueError: If there are too few samples.
     """
-    places = found[split]
-    base = next(iter(places.values()))
-    n = len(base)
+    base = {part: next(iter(rows.values())) for part, rows in found.items()}
+    n = len(base[split])
     if n <= max(neighbors, similarity.LEAST - 1):
         raise ValueError(
             f'neighbors is {neighbors}, but there are {n} {split} places. Compare at '
@@ -206,23 +194,26 @@ def compare(
     shuffle = np.random.default_rng(derive_seed(seed, 'shuffled pairs')).permutation(n)
     protocol = None
     if 'train' in found:
-        labels = {part: next(iter(one.values())).labels for part, one in found.items()}
+        labels = {part: features.labels for part, features in base.items()}
         protocol = Protocol(labels, split, owner, neighbors)
-    names = list(dict.fromkeys(name.rpartition(SEPARATOR)[0] for name in places))
-    pairs = [(name, depth) for name in names for depth in base.depths]
-    rows: list[dict[str, Any]] = []
+    names = dict.fromkeys(name for name, _ in found[split])
+    pairs = list(itertools.product(names, base[split].depths))
+    table: list[dict[str, Any]] = []
+    splits = found.items()
     for name, depth in tqdm(pairs, desc='Comparing', disable=None):
-        keys = {sensor: f'{name}{SEPARATOR}{sensor}' for sensor in _SENSORS}
-        x, y = (places[key].depths[depth] for key in keys.values())
+        seen = {
+            sensor: {part: rows[name, sensor].depths[depth] for part, rows in splits}
+            for sensor in ('first', 'second')
+        }
+        x, y = (parts[split] for parts in seen.values())
         row = {'encoder': name, 'depth': depth, **alikeness(x, y, shuffle, neighbors)}
         if protocol is not None:
             row['mAP_micro_chance'] = protocol.chance()['mAP_micro']
-            for sensor, key in keys.items():
-                parts = {part: one[key].depths[depth] for part, one in found.items()}
+            for sensor, parts in seen.items():
                 for probe, values in protocol.scores(parts).items():
                     row[f'{sensor}_{probe}_mAP_micro'] = values['mAP_micro']
-        rows.append(row)
-    return pd.DataFrame(rows).assign(places=n, neighbors=neighbors, seed=seed)
+        table.append(row)
+    return pd.DataFrame(table).assign(places=n, neighbors=neighbors, seed=seed)
 
 
 def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, float]:
@@ -247,7 +238,7 @@ def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, f
     row['overlap_chance'] = neighbors / (n - 1)
     forth, back = similarity.pair_ranks(x, y), similarity.pair_ranks(y, x)
     for k in RECALLS:
-        row[f'recall{k}_first_to_second'] = similarity.recall(forth, k)
-        row[f'recall{k}_second_to_first'] = similarity.recall(back, k)
+        row[f'recall{k}_first_to_second'] = float((forth <= k).mean())
+        row[f'recall{k}_second_to_first'] = float((back <= k).mean())
         row[f'recall{k}_chance'] = min(k / n, 1.0)
     return row
