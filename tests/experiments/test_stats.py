@@ -179,16 +179,6 @@ def test_pixels_without_data_are_left_out_and_not_filled(form, holed):
         assert found[band]['std'] == pytest.approx(values.std(), rel=1e-6)
 
 
-def test_bands_that_are_resampled_end_where_those_of_their_resolution_do(holed):
-    out = holed / 'stats.yaml'
-    stats(out, dataset=spec('BigEarthNetV2', holed, split='train'))
-    found = yaml.safe_load(out.read_text())['bands']
-    values = ramp('B02', 120, 14)
-    assert found['B02']['pixels_without_data'] == 14 * 120
-    assert found['B02']['mean'] == pytest.approx(values.mean(), rel=1e-6)
-    assert found['B02']['min'] == values.min()
-
-
 @pytest.mark.parametrize(
     ('options', 'named'),
     [

@@ -62,15 +62,19 @@ def _s2100k(dataset: Any, rows: Rows) -> dict[str, Any]:
 
 
 def _so2sat_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
-    known = tg.So2Sat.all_s2_band_names
-    asked = known if bands is None else [f'S2_{band}' for band in bands]
-    return {'bands': [name for name in asked if name in known]}
+    known = tg.So2Sat.all_band_names
+    names = tg.So2Sat.all_s2_band_names
+    if bands is not None:
+        names = [band if band in known else f'S2_{band}' for band in bands]
+    return {'bands': [name for name in names if name in known]}
 
 
 def _so2sat_bands(source: Source) -> Sequence[Band]:
-    """Return the optical bands; radar is complex amplitudes, not decibels."""
-    names = source.dataset.s2_band_names
-    return lookup([name.removeprefix('S2_') for name in names], _L1C)
+    """Return radar bands (complex amplitudes) first, as in the images."""
+    radar, nan = source.dataset.s1_band_names, float('nan')
+    optical = [name.removeprefix('S2_') for name in source.dataset.s2_band_names]
+    unknown = [Band(name, 'Sentinel-1 SLC', None, nan, nan, nan) for name in radar]
+    return [*unknown, *lookup(optical, _L1C)]
 
 
 def _seco_arguments(bands: Sequence[str] | None) -> dict[str, Any]:

@@ -9,10 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torchgeo.datasets import GeoDataset
 
-from .. import plotting, sensors
+from .. import plotting, samplers, sensors
 from ..config import ClassSpec, build, find_class, raise_deferred
 from ..provenance.record import DataRecord
-from ..samplers import epoch as samplers
 from ..samplers.epoch import EpochSampler
 from .base import ChannelDataModule
 from .named_bands import EpochNumbers, NamedBands
