@@ -130,7 +130,11 @@ def files_in(folder):
 def project(torchgeo, conf, shallow, tmp_path_factory):
     """Run a command that fails, beside a pretraining, and return its last line."""
     folder = tmp_path_factory.mktemp('project')
-    quick = ('--trainer.max_epochs=1', '--data.init_args.samples_per_epoch=16', *shallow)
+    quick = (
+        '--trainer.max_epochs=1',
+        '--data.init_args.samples_per_epoch=16',
+        *shallow,
+    )
     made = torchgeo('fit', '--config', conf / 'pretrain.yaml', *quick, folder=folder)
     assert made.code == 0, made.output[-3000:]
     before = files_in(folder / 'runs')
