@@ -10,7 +10,7 @@ from torchgeo.datasets import unbind_samples
 
 from tests import fabricate
 from tests.datamodules.test_holdout import kilometers, scattered
-from tests.fabricate import L1C, L2A, VALUES
+from tests.fabricate import L2A, VALUES
 from torchgeo_channelmae import sensors
 from torchgeo_channelmae.datamodules import PretrainingDataModule
 from torchgeo_channelmae.datasets.encode import encode
@@ -58,11 +58,6 @@ def test_a_batch_is_normalized_band_by_band(eurosat):
     physical = datamodule.physical(row)['image'].mean(dim=(1, 2))
     assert physical.tolist() == pytest.approx([VALUES[b] for b in bands], rel=1e-5)
     assert datamodule.plot(row).axes
-
-
-def test_all_bands_are_those_of_the_dataset_in_its_order(eurosat):
-    datamodule = module('EuroSAT', eurosat, val_by='random')
-    assert datamodule.bands == (*(b for b in L1C if b != 'B8A'), 'B8A')
 
 
 def test_statistics_come_from_a_file_if_there_is_one(eurosat, tmp_path):

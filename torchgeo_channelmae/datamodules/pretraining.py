@@ -111,11 +111,9 @@ class PretrainingDataModule(SourceDataModule):
         """Return ``tiles``, ``patches`` and ``name_spaces`` of the record."""
         source, rows = train.source, train.rows
         tiles = source.covering_tiles(rows, read=False)
-        known = tiles is not None and (tiles != '').any(axis=1).all()
-        found = {
-            'tiles': tuple(np.unique(tiles[tiles != '']).tolist()) if known else None,
-            'patches': None,
-        }
+        found: dict[str, Any] = {'tiles': None, 'patches': None}
+        if tiles is not None and (tiles != '').any(axis=1).all():
+            found['tiles'] = tuple(np.unique(tiles[tiles != '']).tolist())
         v1_names = source.column('patches', rows)
         if v1_names is None:
             return found
