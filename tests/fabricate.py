@@ -214,39 +214,16 @@ S1_NAMES = (
 V1_NAMES = ('S2A_MSIL2A_20170613T101031_26_57', 'S2B_MSIL2A_20180204T94160_10_11')
 
 
-def _bigearthnet_bands(folder, name, bands):
-    for band in bands:
-        side = 120 // {3: 2}.get(NATIVE.get(band, 1), NATIVE.get(band, 1))
-        dtype = 'float32' if band in ('VV', 'VH') else 'uint16'
-        write_tif(folder / f'{name}_{band}.tif', constant([band], side, dtype))
-
-
-def bigearthnet_v1(root):
-    """Write two training patches in TorchGeo's layout of version 1."""
-    for s2, s1 in zip(V1_NAMES, S1_NAMES, strict=True):
-        for name, part, bands in (
-            (s2, 'BigEarthNet-v1.0', L2A),
-            (s1, 'BigEarthNet-S1-v1.0', ('VV', 'VH')),
-        ):
-            _bigearthnet_bands(root / part / name, name, bands)
-            labels = {'labels': ['Coniferous forest']}
-            path = root / part / name / f'{name}_labels_metadata.json'
-            path.write_text(json.dumps(labels))
-    pairs = [f'{s2},{s1}' for s2, s1 in zip(V1_NAMES, S1_NAMES, strict=True)]
-    for split in ('train', 'val', 'test'):
-        text = '\n'.join(pairs) if split == 'train' else ''
-        (root / f'bigearthnet-{split}.csv').write_text(text)
-
-
 def bigearthnet_v2(root, splits=('train', 'train')):
     """Write two patches in TorchGeo's layout of version 2."""
     for s2, s1 in zip(S2_NAMES, S1_NAMES, strict=True):
-        s2_scene, s1_scene = s2.rsplit('_', 2)[0], s1.rsplit('_', 3)[0]
-        _bigearthnet_bands(root / 'BigEarthNet-S2' / s2_scene / s2, s2, L2A)
-        _bigearthnet_bands(root / 'BigEarthNet-S1' / s1_scene / s1, s1, ('VV', 'VH'))
-        land = np.full((1, 120, 120), 312, 'uint16')
-        folder = root / 'Reference_Maps' / s2_scene / s2
-        write_tif(folder / f'{s2}_reference_map.tif', land)
+        for name, cut, bands in ((s2, 2, L2A), (s1, 3, ('VV', 'VH'))):
+            folder = root / f'BigEarthNet-{name[:2]}' / name.rsplit('_', cut)[0] / name
+            for band in bands:
+                coarse = NATIVE.get(band, 1)
+                dtype = 'float32' if name.startswith('S1') else 'uint16'
+                pixels = constant([band], 120 // {3: 2}.get(coarse, coarse), dtype)
+                write_tif(folder / f'{name}_{band}.tif', pixels)
     bigearthnet_table(root, splits)
 
 
@@ -263,21 +240,6 @@ def bigearthnet_table(root, splits):
             'country': ['Austria', 'Finland'],
         }
     ).to_parquet(root / 'metadata.parquet')
-
-
-def copernicus_bench(root):
-    """Write Copernicus-Bench's BigEarthNet: float32, a file a sensor and patch."""
-    folder = root / 'bigearthnet_s1s2'
-    for name, bands, part in (
-        (S1_NAMES[0], ('VV', 'VH'), 'BigEarthNet-S1-5%'),
-        (S2_NAMES[0], L2A, 'BigEarthNet-S2-5%'),
-    ):
-        write_tif(folder / part / f'{name}.tif', constant(bands, 120, 'float32'))
-    row = {'s1': f'{S1_NAMES[0]}.tif', 's2': f'{S2_NAMES[0]}.tif'}
-    row |= {f'class {number}': number == 9 for number in range(19)}
-    pd.DataFrame([row]).astype(dict.fromkeys(list(row)[2:], int)).to_csv(
-        folder / 'multilabel-train.csv', index=False
-    )
 
 
 def sentinel2_scenes(

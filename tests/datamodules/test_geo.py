@@ -172,7 +172,7 @@ def test_an_unknown_raster_is_described(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'wrong', [{'block': 0.0}, {'gap': -1.0}, {'val_samples': 0}, {'level': 'L3'}]
+    'wrong', [{'block': -1.0}, {'gap': -1.0}, {'val_samples': -1}, {'level': 'L3'}]
 )
 def test_a_wrong_argument_raises_in_the_constructor(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

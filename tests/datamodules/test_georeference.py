@@ -27,7 +27,7 @@ def test_squares_are_in_the_wide_zones_of_norway_and_svalbard_too():
 def test_beyond_utm_and_without_coordinates_there_is_no_tile():
     places = np.array([[10, 84.0], [10, -90], [np.nan, 10], [10, np.nan]])
     assert mgrs_squares(places).tolist() == [''] * 4
-    assert sentinel2_tiles(places).tolist() == [['']] * 4
+    assert sentinel2_tiles(places).shape == (4, 0)
 
 
 def test_a_tile_covers_its_109_8_km_and_no_more():

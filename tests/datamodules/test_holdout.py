@@ -66,7 +66,7 @@ def test_scenes_that_lie_apart_are_held_out_whole():
     scenes = np.repeat(list('abcdef'), 4)
     source = source_of(24, True, scenes=scenes, tiles=[['33UUP']] * 24)
     train, val, note = split(source)
-    assert 'val_by scene' in note
+    assert 'by scene' in note
     assert not set(scenes[train]) & set(scenes[val])
 
 
@@ -75,7 +75,7 @@ def test_dates_of_a_place_are_no_groups_unless_asked_for():
     scenes = [f'{date}_{tile}' for tile, date in zip(tiles, 'abcd' * 6, strict=True)]
     source = source_of(24, scenes=scenes, tiles=tiles[:, None])
     train, val, note = split(source)
-    assert 'val_by tile' in note
+    assert 'by tile' in note
     assert not set(tiles[train]) & set(tiles[val])
     train, val, _ = split(source, 'scene')
     assert set(tiles[train]) & set(tiles[val])
@@ -87,7 +87,7 @@ def test_one_place_under_the_names_of_two_tiles_is_on_one_side(seed):
     places[1::2] += 0.001  # a hundred meters apart, in tiles that overlap
     tiles = [[f'33U{"AB"[row % 2]}{"CDEF"[row % 4]}'] for row in range(80)]
     train, val, note = split(source_of(80, tiles=tiles, places=places), seed=seed)
-    assert 'val_by tile' in note
+    assert 'by tile' in note
     assert len(train)
     assert kilometers(places[train], places[val]).min() > 5
 
@@ -100,7 +100,7 @@ def test_no_training_sample_is_within_the_gap_of_one_that_validates(
 ):
     places = scattered(150, seed, (-180, 180), (lat, lat + 10))
     train, val, note = split(source_of(150, places=places), val_by, gap, seed)
-    assert f'val_by {"tile" if val_by == "tile" else "block"}' in note
+    assert f'by {"tile" if val_by == "tile" else "block"}' in note
     assert kilometers(places[train], places[val]).min() > gap
     group = mgrs_squares if val_by == 'tile' else lambda where: blocks(where, 100)
     assert not set(group(places[train])) & set(group(places[val]))

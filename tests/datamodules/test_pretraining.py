@@ -10,9 +10,10 @@ from torchgeo.datasets import unbind_samples
 
 from tests import fabricate
 from tests.datamodules.test_holdout import kilometers, scattered
-from tests.fabricate import L1C, L2A, VALUES
+from tests.fabricate import L2A, VALUES
 from torchgeo_channelmae import sensors
 from torchgeo_channelmae.datamodules import PretrainingDataModule
+from torchgeo_channelmae.datasets.encode import encode
 from torchgeo_channelmae.experiments.configuration import read_datamodule
 from torchgeo_channelmae.provenance.record import patch_hashes
 from torchgeo_channelmae.samplers import EpochSampler
@@ -59,11 +60,6 @@ def test_a_batch_is_normalized_band_by_band(eurosat):
     assert datamodule.plot(row).axes
 
 
-def test_all_bands_are_those_of_the_dataset_in_its_order(eurosat):
-    datamodule = module('EuroSAT', eurosat, val_by='random')
-    assert datamodule.bands == (*(b for b in L1C if b != 'B8A'), 'B8A')
-
-
 def test_statistics_come_from_a_file_if_there_is_one(eurosat, tmp_path):
     path = tmp_path / 'own.yaml'
     path.write_text('bands: {B03: {mean: 1100, std: 2}, B02: {mean: 0, std: 11}}')
@@ -72,19 +68,6 @@ def test_statistics_come_from_a_file_if_there_is_one(eurosat, tmp_path):
     )
     assert datamodule.facts.mean.tolist() == [0, 1100]
     assert datamodule.facts.std.tolist() == [11, 2]
-
-
-def test_whole_scenes_validate(tmp_path):
-    fabricate.sen12ms(tmp_path, scenes=range(1, 9), patches=3)
-    init_args = {'checksum': False}
-    datamodule = module('SEN12MS', tmp_path, init_args=init_args, val_fraction=0.25)
-    train, val = (
-        {name.rsplit('_', 1)[0] for name in data.names}
-        for data in (datamodule.train_dataset, datamodule.val_dataset)
-    )
-    assert (len(train), len(val)) == (6, 2)
-    assert not train & val
-    assert datamodule.num_patches == {'val': 6, 'train': 18}
 
 
 def test_no_training_sample_is_near_one_that_validates(s2100k):
@@ -262,12 +245,6 @@ def test_samples_on_tiles_of_the_transfer_test_are_refused_dropped_or_used(overl
     assert {'10TEK', '35VNL', '43RCP'} <= set(datamodule.record.tiles)
 
 
-def test_training_tiles_of_the_transfer_may_be_used(overlapping, tmp_path):
-    (tmp_path / 'transfer' / 'metadata.parquet').unlink()
-    fabricate.bigearthnet_table(tmp_path / 'transfer', ('test', 'train'))
-    assert len(module(**overlapping).train_dataset) == 3  # none is on 33UUP
-
-
 def test_validation_is_kept_off_the_tiles_of_the_transfer_test_too(overlapping):
     given = overlapping | {'val_fraction': 0.5, 'gap_km': 0, 'overlap': 'drop'}
     with pytest.warns(UserWarning, match='35VNL: left out'):
@@ -319,9 +296,11 @@ def test_coordinates_are_on_all_tiles_that_may_cover_them(name, tmp_path):
 
 def test_the_record_of_bigearthnet_has_patches_under_all_names_and_tiles(tmp_path):
     fabricate.bigearthnet_v2(tmp_path)
-    datamodule = module('BigEarthNetV2', tmp_path, val_fraction=0, bands=['B04'])
+    encode(tmp_path, tmp_path / 'out', workers=0)
+    name = 'torchgeo_channelmae.datasets.BigEarthNetLMDB'
+    datamodule = module(name, tmp_path / 'out', val_fraction=0, bands=['B04'])
     record = datamodule.record
-    assert record.dataset == 'BigEarthNetV2'
+    assert record.dataset == 'BigEarthNetLMDB'
     assert record.tiles == ('33UUP', '35VNL')
     names = [*fabricate.V1_NAMES, *fabricate.S2_NAMES]
     encoded = np.array([name.encode() for name in names])
@@ -330,28 +309,15 @@ def test_the_record_of_bigearthnet_has_patches_under_all_names_and_tiles(tmp_pat
     assert record.labels_steered is False
 
 
-def shares_file(path, uses_labels=False, order=range(6)):
-    """Write land-cover shares: of EuroSAT's six samples, the last is of the sea."""
-    values = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 0, 1]][list(order)]
-    names = np.array([f'Train{number}_{number}' for number in range(1, 7)])
-    write_shares(
-        path,
-        ClassShares(
-            values,
-            ('forest', 'sea'),
-            'made up',
-            'EuroSAT',
-            uses_labels,
-            names[list(order)],
-        ),
-    )
-    init_args = {'shares': str(path), 'max_repeats': 50}
-    return {'class_path': 'LandCoverBalancedSampler', 'init_args': init_args}
-
-
 @pytest.mark.parametrize('uses_labels', [True, False])
 def test_a_balanced_sampler_can_choose_and_the_record_says_so(uses_labels, eurosat):
-    sampler = shares_file(eurosat / 'a.parquet', uses_labels, order=range(5, -1, -1))
+    values = np.eye(2, dtype=np.float32)[[1, 0, 0, 0, 0, 0]]  # the last is of the sea
+    names = np.array([f'Train{number}_{number}' for number in range(6, 0, -1)])
+    about = (('forest', 'sea'), 'made up', 'EuroSAT', uses_labels)
+    path = eurosat / 'shares.parquet'
+    write_shares(path, ClassShares(values, *about, names))
+    init_args = {'shares': str(path), 'max_repeats': 50}
+    sampler = {'class_path': 'LandCoverBalancedSampler', 'init_args': init_args}
     given = {'val_fraction': 0, 'samples_per_epoch': 8}
     datamodule = module('EuroSAT', eurosat, sampler=sampler, **given)
     assert datamodule.record.labels_steered is uses_labels
@@ -444,24 +410,6 @@ def test_a_damaged_file_is_named_or_skipped(on_error, eurosat):
     assert len(batch['image']) == 5
     [(name, _)] = batch['skipped']
     assert name == 'Train1_1'
-
-
-def test_the_dataset_is_built_once(eurosat, monkeypatch):
-    built = []
-    build = PretrainingDataModule.build_dataset
-    monkeypatch.setattr(
-        PretrainingDataModule,
-        'build_dataset',
-        lambda *args, **kwargs: built.append(1) or build(*args, **kwargs),
-    )
-    datamodule = PretrainingDataModule(
-        {'class_path': 'EuroSAT'}, root=str(eurosat), batch_size=2, val_by='random'
-    )
-    datamodule.prepare_data()
-    assert not built
-    datamodule.setup('fit')
-    datamodule.setup('validate')
-    assert len(built) == 1
 
 
 def test_a_configuration_is_read_with_all_its_options(tmp_path):

@@ -28,7 +28,7 @@ def stream(images, nodata=None):
     return band
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(numbers, st.data())
 def test_moments_and_percentiles_do_not_depend_on_how_values_are_split(values, data):
     array = np.array(values)

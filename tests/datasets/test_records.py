@@ -10,7 +10,6 @@ from torchgeo_channelmae.datasets import records
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.records import (
     environment,
-    first_key,
     missing_keys,
     read_bands,
     write_lmdb,
@@ -64,11 +63,6 @@ def test_a_forked_process_opens_its_own(keys):
 
 def test_missing_keys_come_sorted(keys):
     assert missing_keys(PATH, [b'x', keys[5], b'', b'A', keys[0]]) == [b'', b'A', b'x']
-
-
-def test_the_first_key_of_a_prefix_is_found(keys):
-    assert first_key(PATH, b'S1') == min(key for key in keys if key[:2] == b'S1')
-    assert first_key(PATH, b'S1C') == first_key(PATH, b'S3') == b''
 
 
 def test_what_is_written_in_chunks_is_read_by_band(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """Where samples lie: centers of files, MGRS squares, Sentinel-2 tiles."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import rasterio
 from pyproj import Proj
 from rasterio.warp import transform
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 Coordinates = npt.NDArray[np.float64]
 """(places, 2): longitude and latitude in degrees."""
@@ -26,19 +25,14 @@ _LETTERS = 'ABCDEFGHJKLMNPQRSTUVWXYZ'  # of columns and rows of squares
 
 
 def centers(paths: Iterable[str | Path]) -> Coordinates:
-    """Read the centers of georeferenced files.
-
-    Returns:
-        (files, 2): longitude and latitude in degrees.
+    """Read the centers of georeferenced files, (files, 2) in degrees.
 
     Raises:
         ValueError: If a file has no coordinate reference system.
         OSError: If a file cannot be opened.
     """
-    files = list(paths)
-    with ThreadPoolExecutor(16) as pool:
-        found = tqdm(pool.map(_center, files), 'Reading places', len(files))
-        return np.array(list(found)).reshape(-1, 2)
+    found = thread_map(_center, list(paths), max_workers=16, desc='Reading places')
+    return np.array(found).reshape(-1, 2)
 
 
 def _center(path: str | Path) -> tuple[float, float]:
@@ -57,7 +51,7 @@ def mgrs_squares(places: Coordinates) -> Names:
     """Return the MGRS 100 km square of each place, such as '33UUP'.
 
     Args:
-        places: (places, 2) longitudes and latitudes in degrees.
+        places: (places, 2) longitude and latitude in degrees.
 
     Returns:
         (places,) names; '' for NaN and outside of UTM (84° N to 80° S).
@@ -80,11 +74,11 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
     no tile that covers a place is missing.
 
     Args:
-        places: (places, 2) longitudes and latitudes in degrees.
+        places: (places, 2) longitude and latitude in degrees.
         margin: Meters, below 45,000, by which tiles count as larger on all sides.
 
     Returns:
-        (places, K) sorted names, padded with ''.
+        (places, K) sorted names, after '' where a place has fewer than K.
     """
     lon, lat, known = _checked(places)
     # Beyond 72 degrees, a tile may be wider than a zone.
@@ -100,22 +94,18 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
                 code = (zone * 10 + column) * 200 + row
                 codes.append(np.where(inside, code, 0).astype(np.int64))
     squares, square = np.unique(np.stack(codes, axis=1), return_inverse=True)
-    names = [_square_names(code) for code in squares.tolist()]
-    listed = sorted({name for pair in names for name in pair}, reverse=True)
-    number = {name: place for place, name in enumerate(listed, 1)}
-    numbers = np.zeros((len(squares), 2), dtype=np.int32)
-    for row, pair in zip(numbers, names, strict=True):
-        row[: len(pair)] = [number[name] for name in pair]
-    found = -np.sort(-numbers[square].reshape(len(lon), -1), axis=1)
+    pairs = [('', ''), *map(_square_names, squares.tolist())]
+    names, numbers = np.unique(np.array(pairs, dtype='U5'), return_inverse=True)
+    found = numbers.reshape(-1, 2).astype(np.int32)[square + 1]
+    found = np.sort(found.reshape(len(lon), -1), axis=1)
     found[:, 1:] *= found[:, 1:] != found[:, :-1]  # each name once
-    found = -np.sort(-found, axis=1)
-    most = max(int((found > 0).sum(axis=1).max(initial=0)), 1)
-    return np.array(['', *listed], dtype='U5')[found[:, :most]]
+    found = np.sort(found, axis=1)
+    return names[found[:, found.any(axis=0)]]
 
 
 @cache
-def _square_names(code: int) -> tuple[str, ...]:
-    """Return the names of a tile; none if no part of it is in its own zone."""
+def _square_names(code: int) -> tuple[str, str]:
+    """Return the names of a tile, '' if no part of it is in its own zone."""
     zone, column, row = code // 2000, code // 200 % 10, code % 200 - 100
     x, y = np.meshgrid(
         [0, _SQUARE // 2, _SQUARE + _OVERHANG], [-_OVERHANG, 1, _SQUARE // 2, _SQUARE]
@@ -123,12 +113,12 @@ def _square_names(code: int) -> tuple[str, ...]:
     lon, lat = _UTM(column * _SQUARE + x, row * _SQUARE + y, inverse=True)
     lon = (lon + 6 * zone - 6) % 360 - 180
     found = mgrs_squares(np.stack([lon.ravel(), lat.ravel()], axis=1)).tolist()
-    if not any(name.startswith(f'{zone:02}') for name in found):
-        return ()
-    bands = {name[2] for name in found[3:] if name}  # of the square itself
+    bands = sorted({name[2] for name in found[3:] if name})  # of the square itself
+    if not bands or not any(name.startswith(f'{zone:02}') for name in found):
+        return '', ''
     end = _LETTERS[(zone - 1) % 3 * 8 + column - 1]
     end += _LETTERS[(row + 5 * (zone % 2 == 0)) % 20]
-    return tuple(f'{zone:02}{band}{end}' for band in bands)
+    return f'{zone:02}{bands[0]}{end}', f'{zone:02}{bands[-1]}{end}'
 
 
 def _checked(

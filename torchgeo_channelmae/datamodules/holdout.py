@@ -43,24 +43,17 @@ def hold_out(
     values = np.unique(np.asarray(groups), return_inverse=True)[1]
     _, chosen = group_shuffle_split(
         values.tolist(),
-        train_size=1 - fraction,
         test_size=fraction,
         random_state=derive_seed(seed, 'validation') % 2**32,
     )
-    held = np.zeros(len(values), dtype=bool)
-    held[chosen] = True
-    return held
+    return np.isin(np.arange(len(values)), chosen)
 
 
 def blocks(places: Coordinates, side: float) -> Names:
     """Return the block that each place lies in.
 
-    Blocks are cells of a fixed grid over the Earth, at least ``side`` wide and high, in
-    rows of equal height from the South Pole.
-
-    Args:
-        places: (places, 2) longitude and latitude in degrees.
-        side: Height of a block, and least width, in km.
+    Blocks are cells of a fixed grid over the Earth, at least ``side`` km wide and high,
+    in rows of equal height from the South Pole.
     """
     lon, lat = places.T
     rows = np.maximum(np.floor(180 * _KM / side), 1)
@@ -69,19 +62,12 @@ def blocks(places: Coordinates, side: float) -> Names:
     narrowest = np.cos(np.radians(np.abs(edges).max(axis=0)))
     columns = np.maximum(np.floor(360 * _KM * narrowest / side), 1)
     column = np.floor((lon + 180) % 360 / 360 * columns)
-    names = np.char.add(row.astype(int).astype(str), '_')
-    found: Names = np.char.add(names, column.astype(int).astype(str))
-    return found
+    pairs = zip(row.astype(int), column.astype(int), strict=True)
+    return np.array([f'{row}_{column}' for row, column in pairs])
 
 
 def near(places: Coordinates, others: Coordinates, km: float) -> npt.NDArray[np.bool_]:
-    """Return which places lie within a distance of any other place.
-
-    Args:
-        places: (places, 2) longitude and latitude in degrees.
-        others: (others, 2) the other places.
-        km: The distance in km.
-    """
+    """Return which places lie within a distance of any other place."""
     tree = BallTree(np.radians(others[:, ::-1]), metric='haversine')
     distance, _ = tree.query(np.radians(places[:, ::-1]))
     found: npt.NDArray[np.bool_] = distance[:, 0] * _RADIUS <= km
@@ -121,45 +107,45 @@ class Holdout:
         Raises:
             ValueError: If what ``val_by`` needs is unknown.
         """
-        by, groups = self._groups(source, rows)
-        held = hold_out(groups, self.fraction, self.seed)
+        by = self._kind(source)
+        held = hold_out(self._groups(by, source, rows), self.fraction, self.seed)
         kept = ~held
-        counts = f'{held.sum()} of {len(rows)} samples validate'
-        note = f'{source.name}: {counts} (val_by {by})'
-        places = None
-        if by in ('tile', 'block') and self.gap_km:
-            places = source.places(rows)
+        note = f'{source.name}: {held.sum()} of {len(rows)} samples validate by {by}'
+        by_place = by in ('tile', 'block') and self.gap_km
+        places = source.places(rows) if by_place else None
         if places is not None:
             kept &= ~near(places, places[held], self.gap_km)
             left_out = (~held & ~kept).sum()
             note += f', {left_out} within gap_km={self.gap_km} of them are left out'
         return rows[kept], rows[held], f'{note}.'
 
-    def _groups(self, source: Source, rows: Rows) -> tuple[str, npt.NDArray[Any]]:
-        """Return how groups were found, and the group of each sample."""
-        auto = self.val_by == 'auto'
-        if self.val_by == 'random':
-            return 'random', np.arange(len(rows))
-        if self.val_by == 'key':
-            return 'key', _values(source, rows, str(self.key))
-        if self.val_by == 'scene' or (auto and source.facts.scenes_are_places):
-            scenes = source.column('scenes', rows)
-            if scenes is not None:
-                return 'scene', scenes
-        if self.val_by in ('auto', 'tile'):
-            tiles = source.column('tiles', rows)
-            if tiles is not None:
-                return 'tile', tiles[:, 0]
-        if self.val_by in ('tile', 'block') or (auto and 'places' in source.columns):
-            places = source.places(rows)
-            if places is not None and self.val_by == 'tile':
-                return 'tile', mgrs_squares(places)
-            if places is not None:
-                return 'block', blocks(places, self.block_km)
-        raise ValueError(
-            f'{source.name} lacks what val_by={self.val_by!r} needs. Use key with a '
-            f'val_key, or random if neighbors may be on both sides.'
-        )
+    def _kind(self, source: Source) -> str:
+        """Return ``val_by``, or what auto stands for."""
+        if self.val_by != 'auto':
+            return self.val_by
+        if source.facts.scenes_are_places and 'scenes' in source.columns:
+            return 'scene'
+        if source.columns.get('tiles') is not None:
+            return 'tile'
+        return 'block' if 'places' in source.columns else 'auto'
+
+    def _groups(self, by: str, source: Source, rows: Rows) -> npt.NDArray[Any]:
+        """Return the group of each sample."""
+        if by == 'random':
+            return np.arange(len(rows))
+        if by == 'key':
+            return _values(source, rows, str(self.key))
+        if by == 'scene' and (scenes := source.column('scenes', rows)) is not None:
+            return scenes
+        if by == 'tile' and (tiles := source.column('tiles', rows)) is not None:
+            return tiles[:, 0]
+        places = source.places(rows) if by in ('tile', 'block') else None
+        if places is None:
+            raise ValueError(
+                f'{source.name} lacks what val_by={self.val_by!r} needs. Use key with '
+                f'a val_key, or random if neighbors may be on both sides.'
+            )
+        return mgrs_squares(places) if by == 'tile' else blocks(places, self.block_km)
 
 
 def _values(source: Source, rows: Rows, key: str) -> npt.NDArray[Any]:
@@ -186,14 +172,18 @@ def transfer_tiles(root: str | Path) -> Names:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If its table is damaged.
+        ValueError: If its table is damaged or names no tile.
     """
     path = Path(root)
-    folder = path.parent if path.name == 'metadata.parquet' else path
-    table = read_table(folder)
-    names = table.s1_names[table.split == 'test']
+    table = read_table(path.parent if path.name == 'metadata.parquet' else path)
+    names = table.s1_names[table.split == 'test'].tolist()
     found = {tile(name.decode()) for name in names} - {None}
-    return np.array(sorted(map(str, found)), dtype=np.str_)
+    if not found:
+        raise ValueError(
+            f'transfer_test {root} names no tile of its test split. Use the '
+            f'metadata.parquet of BigEarthNet.'
+        )
+    return np.array(sorted(map(str, found)))
 
 
 def exclude_test_tiles(
@@ -214,19 +204,19 @@ def exclude_test_tiles(
     Raises:
         ValueError: If some are on such tiles and may not be.
     """
-    if tiles is None or not len(test):
+    if tiles is None:
         rank_zero_warn(
             f'Overlap of {name} with transfer_test is unchecked: the tiles are unknown.'
         )
         return rows
-    nowhere = (tiles == '').all(axis=1)
-    on_test = np.isin(tiles, test)
     dropped = overlap == 'drop'
+    nowhere = (tiles == '').all(axis=1)
     if nowhere.any():
         rank_zero_warn(
             f'The tiles of {nowhere.sum()} of {len(rows)} samples of {name} are '
             f'unknown: {"left out" if dropped else "used unchecked"}.'
         )
+    on_test = np.isin(tiles, test)
     shared = on_test.any(axis=1)
     what = f'{shared.sum()} of {len(rows)} samples of {name}'
     report_overlap(what, tiles[on_test], overlap)
@@ -234,26 +224,13 @@ def exclude_test_tiles(
 
 
 def report_overlap(what: str, tiles: Names, overlap: str) -> None:
-    """Raise or warn if samples may be on tiles of a transfer's test split.
-
-    Raises:
-        ValueError: If there are such tiles and ``overlap`` is 'raise'.
-    """
+    """Raise or warn if samples may be on ``tiles`` of a transfer's test split."""
     if not len(tiles):
         return
     found = np.unique(tiles)
-    said = f'{what} may be on {len(found)} tiles of transfer_test, such as {found[0]}'
+    message = (
+        f'{what} may be on {len(found)} tiles of transfer_test, such as {found[0]}'
+    )
     if overlap == 'raise':
-        raise ValueError(f'{said}. Leave them out with overlap drop, or allow them.')
-    rank_zero_warn(f'{said}: {"left out" if overlap == "drop" else "used"}.')
-
-
-def known_tiles(tiles: Names | None) -> tuple[str, ...] | None:
-    """Return the different tiles of samples; None if those of any are unknown.
-
-    Args:
-        tiles: (samples, K), padded with '', or None.
-    """
-    if tiles is None or (tiles == '').all(axis=1).any():
-        return None
-    return tuple(np.unique(tiles[tiles != '']).tolist())
+        raise ValueError(f'{message}. Leave them out with overlap drop, or allow them.')
+    rank_zero_warn(f'{message}: {"left out" if overlap == "drop" else "used"}.')

@@ -1,31 +1,28 @@
 """Facts of TorchGeo's datasets, as read from its classes and the datasets' papers."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchgeo.datasets as tg
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torchgeo.datasets.utils import lazy_import
 
 from .. import sensors
 from ..datasets import BigEarthNetLMDB
 from ..datasets.names import acquisition, tile
 from ..sensors import Band
-from .mmearth import MMEARTH
 from .sources import (
     LEVELS,
     Rows,
     Source,
     SourceFacts,
-    described_bands,
     lookup,
-    stems,
+    padded,
     tiles_in,
 )
 
@@ -33,7 +30,7 @@ _S1, _L1C, _L2A = sensors.SENTINEL1_GRD, LEVELS['L1C'], LEVELS['L2A']
 
 
 def find_facts(kind: type) -> SourceFacts:
-    """Return the facts of a class of datasets; none if it is unknown."""
+    """Return the facts of a class of datasets, empty if it is unknown."""
     return next((FACTS[base] for base in kind.__mro__ if base in FACTS), SourceFacts())
 
 
@@ -42,14 +39,26 @@ def _listed(*known: Sequence[Band]) -> Callable[[Source], Sequence[Band]]:
     return lambda source: lookup(source.dataset.bands, *known)
 
 
+def _bigearthnet(dataset: Any, rows: Rows) -> dict[str, Any]:
+    table = dataset.table.rows(rows)
+    s2_names, s1_names = np.char.decode([table.s2_names, table.s1_names], 'utf-8')
+    tiles = [[tile(name) or ''] for name in s1_names]
+    return {
+        'names': s2_names,
+        'scenes': [acquisition(name) for name in s2_names],
+        'tiles': tiles if any(name for (name,) in tiles) else tiles_in(s2_names),
+        'patches': table.known_names,
+    }
+
+
 def _eurosat(dataset: Any, rows: Rows) -> dict[str, Any]:
-    return {'names': stems(dataset.imgs[row][0] for row in rows)}
+    return {'names': [Path(dataset.imgs[row][0]).stem for row in rows]}
 
 
 def _s2100k(dataset: Any, rows: Rows) -> dict[str, Any]:
     table = dataset.index.iloc[rows]
     places = table[['lon', 'lat']].to_numpy(dtype=np.float64)
-    return {'names': stems(table['fn']), 'places': places}
+    return {'names': [Path(name).stem for name in table['fn']], 'places': places}
 
 
 def _so2sat_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
@@ -61,13 +70,11 @@ def _so2sat_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _so2sat_bands(source: Source) -> Sequence[Band]:
-    """Sentinel-1 comes first, whatever order was asked for."""
-    radar = described_bands(source.dataset.s1_band_names, None)
+    """Return radar bands (complex amplitudes) first, as in the images."""
+    radar, nan = source.dataset.s1_band_names, float('nan')
     optical = [name.removeprefix('S2_') for name in source.dataset.s2_band_names]
-    return [
-        *(replace(b, sensor='Sentinel-1 SLC') for b in radar),
-        *lookup(optical, _L1C),
-    ]
+    unknown = [Band(name, 'Sentinel-1 SLC', None, nan, nan, nan) for name in radar]
+    return [*unknown, *lookup(optical, _L1C)]
 
 
 def _seco_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
@@ -75,22 +82,15 @@ def _seco_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
     return {'bands': [known[band] for band in bands or known if band in known]}
 
 
-def _sen12ms_parts(dataset: Any, row: int) -> list[str]:
-    """Return region, season, scene and patch."""
-    region, season, _, scene, patch = Path(dataset.ids[row]).stem.split('_')
-    return [region, season, scene, patch]
-
-
 def _sen12ms(dataset: Any, rows: Rows) -> dict[str, Any]:
-    parts = [_sen12ms_parts(dataset, row) for row in rows]
-    scenes = ['_'.join(each[:3]) for each in parts]
-    return {'names': ['_'.join(each) for each in parts], 'scenes': scenes}
+    names = [Path(dataset.ids[row]).stem.replace('_lc_', '_') for row in rows]
+    return {'names': names, 'scenes': [name.rsplit('_', 1)[0] for name in names]}
 
 
 def _sen12ms_file(dataset: Any, row: int) -> Path:
-    region, season, scene, patch = _sen12ms_parts(dataset, row)
-    folder = Path(dataset.root, f'{region}_{season}', f's2_{scene}')
-    return folder / f'{region}_{season}_s2_{scene}_{patch}.tif'
+    name = dataset.ids[row].replace('_lc_', '_s2_')
+    region, season, sensor, scene, _ = name.split('_')
+    return Path(dataset.root, f'{region}_{season}', f'{sensor}_{scene}', name)
 
 
 def _seasons(
@@ -134,57 +134,82 @@ def _seasons(
     )
 
 
-def _patches(s2_names: Any, s1_names: Any, v1_names: Any = None) -> dict[str, Any]:
-    """Return the columns of BigEarthNet's patches; v1 names may be ''."""
-    names = np.array(s2_names, dtype=np.str_)
-    own = names if v1_names is None else np.where(v1_names == '', names, v1_names)
-    tiles = [[tile(name) or ''] for name in s1_names]
-    return {
-        'names': names,
-        'scenes': [acquisition(name) for name in s2_names],
-        'tiles': tiles if any(name for (name,) in tiles) else tiles_in(s2_names),
-        'patches': np.char.encode(own, 'utf-8'),
-    }
+# MMEarth: TorchGeo's class mixes the product levels, of which one is used here, and
+# normalizes. Radar is that of ascending orbits.
+
+_MMEARTH_IMAGES = ('sentinel1_asc', 'sentinel2')
 
 
-def _own_bigearthnet(dataset: Any, rows: Rows) -> dict[str, Any]:
-    table = dataset.table.rows(rows)
-    s2, s1 = np.char.decode([table.s2_names, table.s1_names], 'utf-8')
-    v1 = table.v1_names
-    return _patches(s2, s1, None if v1 is None else np.char.decode(v1, 'utf-8'))
+def _mmearth_arguments(bands: Sequence[str] | None) -> dict[str, Any]:
+    radar = sensors.names(_S1)
+    images = {_MMEARTH_IMAGES[band not in radar] for band in bands or ('B01',)}
+    return {'modalities': sorted(images)}
 
 
-def _bigearthnet_v1(dataset: Any, rows: Rows) -> dict[str, Any]:
-    folders = [dataset.folders[row] for row in rows]
-    names = [[Path(each[key]).name for each in folders] for key in ('s2', 's1')]
-    return _patches(*names)
+def _mmearth_channels(source: Source) -> Iterator[tuple[str, list[str], list[bool]]]:
+    """Yield each image that is read, its channels' names and which are used."""
+    order, read = source.dataset.all_modality_bands, source.dataset.modality_bands
+    known = sensors.names(_S1 + LEVELS[str(source.level)])
+    for image in _MMEARTH_IMAGES:
+        if image in read:
+            names = [name for name in order[image] if name in read[image]]
+            yield image, names, [padded(name) in known for name in names]
 
 
-def _bigearthnet_v2(dataset: Any, rows: Rows) -> dict[str, Any]:
-    table = dataset.metadata_df.iloc[rows].fillna({'s2v1_name': ''})
-    v1_names = table['s2v1_name'].to_numpy(str) if 's2v1_name' in table else None
-    return _patches(table['patch_id'].tolist(), table['s1_name'].tolist(), v1_names)
-
-
-def _archives(bands: Sequence[str] | None) -> dict[str, Any]:
-    """Read only the archives that the bands need."""
-    radar = {band in sensors.names(_S1) for band in bands or ['B01']}
-    return {'bands': 'all' if len(radar) == 2 else 's1' if radar == {True} else 's2'}
-
-
-def _archive_bands(source: Source) -> Sequence[Band]:
-    if source.dataset.bands != 's2':
-        rank_zero_warn(
-            f"TorchGeo's {source.name} rounds Sentinel-1 to whole decibels. "
-            f'BigEarthNetS1S2DataModule does not.'
+def _mmearth_bands(source: Source) -> Sequence[Band]:
+    mode = source.dataset.normalization_mode
+    if mode != 'z-score':
+        raise ValueError(
+            f'normalization_mode of MMEarth is {mode!r}, which cannot be undone. Leave '
+            f'it at z-score.'
         )
-    radar = lookup(('VH', 'VV'), _S1)  # sorted by file name
-    return {'s1': radar, 's2': _L2A, 'all': radar + _L2A}[source.dataset.bands]
+    names = [
+        name
+        for _, names, used in _mmearth_channels(source)
+        for name in np.array(names)[used].tolist()
+    ]
+    return lookup(names, _S1, LEVELS[str(source.level)])
 
 
-def _stacked(source: Source, sample: Mapping[str, Any]) -> Tensor:
-    keys = ('image_s1', 'image_s2') if source.dataset.bands == 'all' else ('image',)
-    return torch.cat([sample[key] for key in keys])
+def _mmearth_image(source: Source, sample: Mapping[str, Any]) -> Tensor:
+    """Turn z-scores back into digital numbers and decibels."""
+    parts = []
+    for image, names, used in _mmearth_channels(source):
+        optical = image == 'sentinel2'
+        stats = f'sentinel2_{str(source.level).lower()}' if optical else 'sentinel1'
+        order = source.dataset.all_modality_bands[image]
+        mean, std = (
+            torch.tensor([values[order.index(name)] for name in names])[:, None, None]
+            for values in map(source.dataset.band_stats[stats].get, ('mean', 'std'))
+        )
+        pixels = sample[f'image_{image}'] * std + mean
+        parts.append((pixels.round() if optical else pixels)[used])
+    return torch.cat(parts)
+
+
+def _mmearth_tiles(dataset: Any, rows: Rows) -> list[tuple[str, dict[str, Any]]]:
+    """Return the id and facts of samples, which the dataset has by place in a file."""
+    folder = dataset.filenames[dataset.subset]
+    path = Path(dataset.root, folder, dataset.dataset_filename)
+    with lazy_import('h5py').File(path, 'r') as file:
+        table = file['metadata'][:]
+    ids = [table[dataset.indices[row]][0].decode() for row in rows]
+    return [(name, dataset.tile_info[name]) for name in ids]
+
+
+def _mmearth_rows(source: Source) -> Rows:
+    """Return the samples of the product level; radar has no level."""
+    rows = np.arange(len(source.dataset))
+    if 'sentinel2' not in source.dataset.modality_bands:
+        return rows
+    levels = [info['S2_type'] for _, info in _mmearth_tiles(source.dataset, rows)]
+    return np.flatnonzero(np.array(levels) == str(source.level).lower())
+
+
+def _mmearth(dataset: Any, rows: Rows) -> dict[str, Any]:
+    found = _mmearth_tiles(dataset, rows)
+    places = [(info['lon'], info['lat']) for _, info in found]
+    return {'names': [name for name, _ in found], 'places': places}
 
 
 FACTS: dict[type, SourceFacts] = {
@@ -192,17 +217,7 @@ FACTS: dict[type, SourceFacts] = {
         bands=_listed(_L2A, _S1),
         arguments=lambda bands: {} if bands is None else {'bands': list(bands)},
         nodata=0,
-        columns=_own_bigearthnet,
-    ),
-    tg.BigEarthNet: SourceFacts(
-        bands=_archive_bands, arguments=_archives, nodata=0, columns=_bigearthnet_v1
-    ),
-    tg.BigEarthNetV2: SourceFacts(
-        bands=_archive_bands,
-        arguments=_archives,
-        nodata=0,
-        image=_stacked,
-        columns=_bigearthnet_v2,
+        columns=_bigearthnet,
     ),
     tg.EuroSAT: SourceFacts(
         bands=_listed(_L1C),
@@ -210,7 +225,15 @@ FACTS: dict[type, SourceFacts] = {
         columns=_eurosat,
         file=lambda dataset, row: dataset.imgs[row][0],
     ),
-    tg.MMEarth: MMEARTH,
+    tg.MMEarth: SourceFacts(
+        bands=_mmearth_bands,
+        arguments=_mmearth_arguments,
+        level='L2A',
+        nodata=0,
+        image=_mmearth_image,
+        rows=_mmearth_rows,
+        columns=_mmearth,
+    ),
     tg.S2100k: SourceFacts(bands=lambda source: _L2A, nodata=0, columns=_s2100k),
     tg.SEN12MS: SourceFacts(  # patches of a scene overlap by half
         bands=_listed(_S1, _L1C),
@@ -220,7 +243,7 @@ FACTS: dict[type, SourceFacts] = {
         scenes_are_places=True,
     ),
     tg.SSL4EOS12: _seasons(
-        lambda source: lookup(  # named B1 rather than B01
+        lambda source: lookup(
             source.dataset.bands,
             {'s1': _S1, 's2c': _L1C, 's2a': _L2A}[source.dataset.split],
         ),

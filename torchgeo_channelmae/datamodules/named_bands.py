@@ -15,7 +15,7 @@ from .. import sensors
 from .georeference import Names
 from .sources import Rows, Source
 
-_PASSES = 1 << 20  # more than any epoch draws a sample
+_REPEATS = 1 << 20  # more than an epoch draws any sample
 
 
 @dataclass(eq=False)
@@ -36,6 +36,7 @@ class NamedBands(Dataset[dict[str, Any]]):
         on_error: 'raise' or, to return the reason as a sample, 'skip'.
         fill: Whether to fill pixels without data; otherwise they are NaN.
         names: Name of each sample; None if they have none.
+        sensors: Names of the sensors of the bands, sorted.
     """
 
     source: Source
@@ -50,6 +51,8 @@ class NamedBands(Dataset[dict[str, Any]]):
         """Look up the bands and names."""
         available = sensors.names(self.source.bands)
         self.order = [available.index(band) for band in self.bands]
+        chosen = {self.source.bands[number].sensor for number in self.order}
+        self.sensors = tuple(sorted(chosen))
         self.names: Names | None = self.source.column('names', self.rows)
 
     def __len__(self) -> int:
@@ -58,14 +61,10 @@ class NamedBands(Dataset[dict[str, Any]]):
 
     @override
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a sample.
+        """Return a sample by the number of its draw.
 
-        Args:
-            index: Number of the draw.
-
-        Returns:
-            A sample, see the class; or, with ``on_error='skip'``, ``patch_id``,
-            ``index`` and ``skipped``, the reason.
+        With ``on_error='skip'``, an unreadable sample has ``patch_id``, ``index`` and
+        ``skipped``, the reason.
 
         Raises:
             ValueError: If the sample cannot be read or has too few pixels with data.
@@ -114,7 +113,7 @@ class NamedBands(Dataset[dict[str, Any]]):
 class EpochNumbers(DistributedSampler[Any]):
     """Number n of a sampler, made different per epoch: n + epoch * 2**20 * size.
 
-    Workers do not know the epoch, so this is how a dataset draws anew in each.
+    Workers do not know the epoch, so this is how a dataset draws differently in each.
 
     Attributes:
         start: Number of samples that an iteration skips.
@@ -123,7 +122,7 @@ class EpochNumbers(DistributedSampler[Any]):
     start: int = 0
 
     def __init__(self, sampler: DistributedSampler[Any], size: int) -> None:
-        """Initialize from a sampler of numbers ``pass * size + i``."""
+        """Initialize from a sampler of numbers ``repeat * size + row``."""
         super().__init__(sampler.dataset, num_replicas=1, rank=0)
         self.sampler = sampler
         self.size = size
@@ -142,4 +141,4 @@ class EpochNumbers(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         """Iterate over the samples of this rank, from ``start`` on."""
         rest = islice(self.sampler, self.start, None)
-        return (int(n) + self.epoch * _PASSES * self.size for n in rest)
+        return (int(n) + self.epoch * _REPEATS * self.size for n in rest)

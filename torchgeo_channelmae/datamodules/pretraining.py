@@ -9,13 +9,7 @@ from ..config import ClassSpec, deferred_errors
 from ..datasets.names import name_spaces
 from ..provenance.record import patch_hashes
 from ..randomness import global_seed
-from .holdout import (
-    VAL_BY,
-    Holdout,
-    exclude_test_tiles,
-    known_tiles,
-    transfer_tiles,
-)
+from .holdout import VAL_BY, Holdout, exclude_test_tiles, transfer_tiles
 from .known_sources import find_facts
 from .named_bands import NamedBands
 from .source_datamodule import SourceDataModule
@@ -90,9 +84,7 @@ class PretrainingDataModule(SourceDataModule):
     @override
     def make_source(self) -> Source:
         """Build the dataset and look up its facts."""
-        dataset = self.build_dataset(
-            lambda kind: find_facts(kind).arguments(self.wanted)
-        )
+        dataset = self.build_dataset(lambda k: find_facts(k).arguments(self.wanted))
         return Source(dataset, find_facts(type(dataset)), **self.reading)
 
     @override
@@ -117,9 +109,12 @@ class PretrainingDataModule(SourceDataModule):
     @override
     def what_is_read(self, train: NamedBands) -> dict[str, Any]:
         """Return ``tiles``, ``patches`` and ``name_spaces`` of the record."""
-        v1_names = train.source.column('patches', train.rows)
-        tiles = train.source.covering_tiles(train.rows, read=False)
-        found = {'tiles': known_tiles(tiles), 'patches': None}
+        source, rows = train.source, train.rows
+        tiles = source.covering_tiles(rows, read=False)
+        found: dict[str, Any] = {'tiles': None, 'patches': None}
+        if tiles is not None and (tiles != '').any(axis=1).all():
+            found['tiles'] = tuple(np.unique(tiles[tiles != '']).tolist())
+        v1_names = source.column('patches', rows)
         if v1_names is None:
             return found
         names = [v1_names, np.char.encode(np.asarray(train.names), 'utf-8')]

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, override
 
 import torch
 from matplotlib.figure import Figure
 from torchgeo.datasets import GeoDataset
 
-from .. import plotting, sensors
+from .. import plotting, samplers, sensors
 from ..config import ClassSpec, build, find_class, raise_deferred
 from ..provenance.record import DataRecord
-from ..samplers import epoch as samplers
 from ..samplers.epoch import EpochSampler
 from .base import ChannelDataModule
 from .named_bands import EpochNumbers, NamedBands
@@ -25,8 +25,8 @@ class SourceDataModule(ChannelDataModule):
     Attributes:
         needs_statistics: Whether mean and standard deviation of each band must be
             known; not while they are computed.
-        root_argument: Argument of the datasets that ``root`` is the value of.
-        sampler: Specification of a sampler; None is :class:`.EpochSampler`.
+        root_argument: Argument of the datasets that gets ``root``.
+        sampler: Specification of a sampler. None is :class:`.EpochSampler`.
     """
 
     needs_statistics: bool = True
@@ -107,11 +107,11 @@ class SourceDataModule(ChannelDataModule):
         self.split_seed = split_seed
         self.transfer_test = transfer_test
         self.overlap = overlap
-        self.reading: dict[str, Any] = dict(level=level, key=image_key, nodata=nodata)
-        self.reading['bands'] = dataset_bands
         self.max_nodata = max_nodata
-        self._source: Source | None = None
-        self._made_sampler: Any = None
+        self.reading: dict[str, Any] = dict(
+            level=level, key=image_key, bands=dataset_bands, nodata=nodata
+        )
+        self._sampler: Any = None
 
     def check_choices(self, **choices: Sequence[str]) -> None:
         """Check the arguments of the constructor.
@@ -134,12 +134,10 @@ class SourceDataModule(ChannelDataModule):
             if not 0 <= vars(self)[name] < 1:
                 raise ValueError(f'{name} is {vars(self)[name]}. Use 0 to below 1.')
 
-    @property
-    def source(self) -> Source:
+    @cached_property
+    def source(self) -> Any:
         """The dataset with its facts, built on first use."""
-        if self._source is None:
-            self._source = self.make_source()
-        return self._source
+        return self.make_source()
 
     @override
     def prepare_data(self) -> None:
@@ -161,21 +159,22 @@ class SourceDataModule(ChannelDataModule):
             ValueError: If an argument is wrong, or does not fit the data.
         """
         raise_deferred(self)
-        self.choose_bands()
+        self._choose_bands()
         train, val = self.split()
         if stage in ('fit', 'validate'):
             self.val_dataset = val
         if stage == 'fit':
             self.train_dataset = train
-            self._made_sampler = self._make_sampler(self.sampler)
-            self.check_batch_size(
-                getattr(self._made_sampler, 'samples_per_epoch', None)
-            )
+            self._sampler = self._build_sampler()
+            self.check_batch_size(getattr(self._sampler, 'samples_per_epoch', None))
+        plain = self.sampler is None or type(self._sampler) is EpochSampler
         self.record = DataRecord(
             dataset=train.source.name,
             bands=self.bands,
-            sensors=self.sensor_names,
-            labels_steered=self._labels_steered(),
+            sensors=train.sensors,
+            labels_steered=(
+                False if plain else getattr(self._sampler, 'uses_labels', None)
+            ),
             **self.what_is_read(train),
         )
 
@@ -191,28 +190,15 @@ class SourceDataModule(ChannelDataModule):
         """Return ``tiles``, ``patches`` and ``name_spaces`` of the record."""
         raise NotImplementedError
 
-    def _make_sampler(self, spec: ClassSpec | None) -> Any:
-        if spec is None:
+    def _build_sampler(self) -> Any:
+        if self.sampler is None:
             return None
-        kind = find_class(spec, 'sampler', (samplers,))
+        kind = find_class(self.sampler, 'sampler', (samplers,))
         given = {'samples_per_epoch': self.samples_per_epoch, **self.shared()}
-        return build(spec, 'sampler', kind, dataset=self.train_dataset, **given)
-
-    def _labels_steered(self) -> bool | None:
-        """Return whether labels decide what the sampler draws; None is unknown."""
-        if self.sampler is None or type(self._made_sampler) is EpochSampler:
-            return False
-        return getattr(self._made_sampler, 'uses_labels', None)
+        return build(self.sampler, 'sampler', kind, dataset=self.train_dataset, **given)
 
     def build_dataset(self, arguments: Callable[[type], dict[str, Any]]) -> Any:
-        """Build the dataset.
-
-        Args:
-            arguments: Returns arguments that the class gets unless specified.
-
-        Raises:
-            ValueError: If the class belongs to the other datamodule.
-        """
+        """Build the dataset; ``arguments`` returns those that its class gets."""
         kind = find_class(self.specification, 'dataset')
         geo = issubclass(kind, GeoDataset)
         if geo != (self.root_argument == 'paths'):
@@ -223,13 +209,8 @@ class SourceDataModule(ChannelDataModule):
             given[self.root_argument] = self.root
         return build(self.specification, 'dataset', **given)
 
-    def choose_bands(self) -> None:
-        """Set ``bands``, ``mean`` and ``std``.
-
-        Raises:
-            FileNotFoundError: If there is no such statistics file.
-            ValueError: If the dataset lacks a band, or its statistics are unknown.
-        """
+    def _choose_bands(self) -> None:
+        """Set ``bands``, ``mean`` and ``std``."""
         available = self.source.bands
         chosen = sensors.select(self.wanted or sensors.names(available), available)
         self.bands = sensors.names(chosen)
@@ -243,7 +224,6 @@ class SourceDataModule(ChannelDataModule):
                     f'them with `channelmae stats`, and give that file as statistics.'
                 )
         self.mean, self.std = torch.tensor([values[band] for band in self.bands]).T
-        self.sensor_names = tuple(sorted({band.sensor for band in chosen}))
 
     @override
     def val_dataloader(self) -> Any:
@@ -253,7 +233,7 @@ class SourceDataModule(ChannelDataModule):
     @override
     def make_sampler(self, dataset: Any, **shared: Any) -> Any:
         """Return the sampler of an epoch, with other numbers in each epoch."""
-        sampler = self._made_sampler or super().make_sampler(dataset, **shared)
+        sampler = self._sampler or super().make_sampler(dataset, **shared)
         return EpochNumbers(sampler, len(dataset))
 
     @override

@@ -31,19 +31,19 @@ class SourceFacts:
     """How to read a class of datasets.
 
     Attributes:
-        bands: Returns the band of each channel, in order. None is unknown.
-        arguments: Returns the arguments that make the dataset read only the wanted
+        bands: Returns the band of each channel, in order. None if unknown.
+        arguments: Returns the arguments with which the dataset reads only the wanted
             bands (None for all).
         level: Product level of Sentinel-2 to use where the dataset has both.
         nodata: Pixel value that means no data where all bands of a sensor and
             resolution have it.
         scale: Factor from Sentinel-2 pixels to reflectance x 10,000.
-        image: Returns the channels of a sample; None is its entry ``image``.
-        rows: Returns the indices of the usable samples; None is all.
-        columns: Returns what tables and names of files say of samples of a dataset:
-            ``names``; ``scenes`` that they were cut from; (rows, K) MGRS ``tiles`` of
-            their images, padded with ''; ``patches``, their BigEarthNet v1 names; and
-            ``places``, longitude and latitude in degrees.
+        image: Returns the channels of a sample. None is its entry ``image``.
+        rows: Returns the indices of the usable samples. None is all.
+        columns: Returns what tables and file names say of samples: ``names``;
+            ``scenes`` that they were cut from; (rows, K) MGRS ``tiles``, padded with
+            ''; ``patches``, their BigEarthNet v1 names; and ``places``, longitude and
+            latitude in degrees.
         file: Returns a georeferenced file of a sample, where no table has places.
         scenes_are_places: Whether scenes lie apart, rather than being dates of a place.
         draws: Whether the dataset itself draws one of several dates of a sample.
@@ -66,7 +66,7 @@ class Source:
     """A dataset with its facts.
 
     Names, scenes, tiles and places are looked up on demand, once for all samples; None
-    is unknown.
+    if unknown.
     """
 
     def __init__(
@@ -108,16 +108,14 @@ class Source:
             self.bands = tuple(facts.bands(self))
             found = {b.sensor for b in self.bands if 'Sentinel-2' in b.sensor}
             if level and found and found != {f'Sentinel-2 {level}'}:
-                raise ValueError(f'level is {level!r}, but {self.name} has {found}.')
+                raise ValueError(
+                    f'level is {level!r}, but {self.name} has {min(found)}. Leave it '
+                    f'out.'
+                )
         sensors.check_names(sensors.names(self.bands))
 
     def sample(self, row: int, *address: int | str) -> dict[str, Any]:
-        """Return a sample of the dataset.
-
-        Args:
-            row: Its index.
-            address: Seed of the draw, where the dataset draws.
-        """
+        """Return a sample; ``address`` seeds the draw of a dataset that draws."""
         if not self.facts.draws:
             sample: dict[str, Any] = self.dataset[row]
             return sample
@@ -164,10 +162,9 @@ class Source:
             bands of coarser pixels end elsewhere at the edge of the data.
         """
         found = np.zeros(image.shape, dtype=bool)
-        kinds = [f'{band.sensor} {band.resolution}' for band in self.bands]
-        for kind in set(kinds):
-            channels = [number for number, each in enumerate(kinds) if each == kind]
-            found[channels] = missing_pixels(image[channels], self.nodata)
+        kinds = np.array([f'{band.sensor} {band.resolution}' for band in self.bands])
+        for kind in np.unique(kinds):
+            found[kinds == kind] = missing_pixels(image[kinds == kind], self.nodata)
         return found
 
     @cached_property
@@ -178,7 +175,7 @@ class Source:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """What tables and names of files say of all usable samples."""
+        """What tables and file names say of all usable samples."""
         return dict(self.facts.columns(self.dataset, self.rows))
 
     def column(self, key: str, rows: Rows) -> npt.NDArray[Any] | None:
@@ -215,28 +212,26 @@ class Source:
 
 
 def described_bands(names: Sequence[str], level: str | None) -> tuple[Band, ...]:
-    """Look up bands that a user names.
+    """Look up bands that a user names; unknown names are bands without statistics.
 
     Args:
-        names: Names of bands. Unknown names are bands without statistics.
-        level: Product level of Sentinel-2 bands among them.
+        names: Names of the bands.
+        level: Product level of the Sentinel-2 bands among them.
 
     Raises:
         ValueError: If a Sentinel-2 band is named without a level.
     """
-    known = {band.name: band for band in sensors.SENTINEL1_GRD}
     optical = [name for name in names if name in sensors.names(LEVELS['L1C'])]
-    if level is not None:
-        known |= {band.name: band for band in LEVELS[level]}
-    elif optical:
+    if level is None and optical:
         raise ValueError(
             f'dataset_bands has Sentinel-2 band {optical[0]}, which is in two product '
             f'levels. Set level to L1C (top of atmosphere) or L2A.'
         )
-    unknown = float('nan')
+    listed = sensors.SENTINEL1_GRD + LEVELS.get(str(level), ())
+    known = {band.name: band for band in listed}
+    nan = float('nan')
     return tuple(
-        known.get(name, Band(name, 'unknown', None, unknown, unknown, unknown))
-        for name in names
+        known.get(name, Band(name, 'unknown', None, nan, nan, nan)) for name in names
     )
 
 
@@ -249,11 +244,6 @@ def lookup(names: Sequence[str], *known: Sequence[Band]) -> tuple[Band, ...]:
     """Return the bands of these names, each from the first sensor that has it."""
     by_name = {band.name: band for sensor in reversed(known) for band in sensor}
     return tuple(by_name[padded(name)] for name in names)
-
-
-def stems(paths: Iterable[str | Path]) -> list[str]:
-    """Return the names of files without folder and suffix."""
-    return [Path(path).stem for path in paths]
 
 
 def tiles_in(texts: Iterable[str]) -> Names | None:

@@ -74,11 +74,7 @@ class BandStatistics:
         return math.sqrt(self.squares / self.count) if self.count else 0.0
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return percentiles, as numpy's method ``inverted_cdf`` defines them.
-
-        Args:
-            percents: From 0 to 100.
-        """
+        """Return percentiles (0 to 100), as numpy's method ``inverted_cdf``."""
         values = sorted(self.counts)
         ranks = np.cumsum([self.counts[value] for value in values])
         wanted = np.maximum(np.ceil(np.array(percents) / 100 * self.count), 1)
@@ -86,7 +82,7 @@ class BandStatistics:
         return found.clip(self.minimum, self.maximum).tolist()
 
     def summary(self) -> dict[str, Any]:
-        """Return what is written to the file."""
+        """Return the entry of the band in the file."""
         percentiles = map(_short, self.percentiles(PERCENTILES))
         return {
             'mean': _short(self.mean),
@@ -106,18 +102,14 @@ def missing_pixels(
 
     Args:
         image: (C, height, width) of any type.
-        nodata: Value that stands for no data if all bands have it (0 in one of several
-            is a valid reflectance); None for none.
+        nodata: Value that means no data if all bands have it (0 in one of several is a
+            valid reflectance); None for none.
 
     Returns:
         (C, height, width), True where a pixel is NaN or infinite, or no data.
     """
-    missing: npt.NDArray[np.bool_]
-    if image.dtype.kind == 'f':
-        missing = ~np.isfinite(image)
-    else:
-        missing = np.zeros(image.shape, dtype=bool)
-    if nodata is not None and len(image):
+    missing: npt.NDArray[np.bool_] = ~np.isfinite(image)
+    if nodata is not None:
         missing |= (image == nodata).all(axis=0)
     return missing
 
@@ -166,7 +158,7 @@ def read_statistics(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a band is missing or its values are not usable.
+        ValueError: If a band is missing or its values cannot be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -174,23 +166,19 @@ def read_statistics(
             f'There is no statistics file {path}. Write it with `channelmae stats`.'
         )
     content = yaml.safe_load(path.read_text())
-    known = content.get('bands') if isinstance(content, dict) else None
     found = {}
     for band in bands:
-        entry = known.get(band) if isinstance(known, dict) else None
-        values: list[Any] = [
-            entry.get(name) if isinstance(entry, dict) else None
-            for name in ('mean', 'std')
-        ]
-        usable = all(
-            isinstance(value, int | float) and math.isfinite(value) for value in values
-        )
-        if not usable or values[1] <= 0:
+        try:
+            entry = content['bands'][band]
+            mean, std = float(entry['mean']), float(entry['std'])
+        except (KeyError, TypeError, ValueError):
+            mean = std = math.nan
+        if not (math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(
-                f'Statistics file {path} has no usable mean and std of band {band!r} '
-                f'(it has {entry!r}). Write it with `channelmae stats`.'
+                f'Statistics file {path} has no usable mean and std of band {band!r}. '
+                f'Write it with `channelmae stats`.'
             )
-        found[band] = float(values[0]), float(values[1])
+        found[band] = mean, std
     return found
 
 

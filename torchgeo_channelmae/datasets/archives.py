@@ -7,7 +7,7 @@ bands to 10 m, so only the layout of the folders is taken from them.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, override
@@ -23,7 +23,7 @@ from torchgeo.datasets import (
     BigEarthNetV2,
     CopernicusBenchBigEarthNetS1,
 )
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from .bigearthnet import NATIVE_SIDES, SIDE, BigEarthNetLMDB
 from .metadata import CLASSES, SPLITS, PatchTable, read_table, table_note
@@ -36,7 +36,6 @@ _COLUMNS = {
     name: BigEarthNet.label_converter.get(number)
     for number, name in enumerate(BigEarthNet.class_sets[43])
 }
-_THREADS = 8  # that read small files of labels
 _PROBED = 8  # radar files whose order of bands is checked
 
 
@@ -116,9 +115,7 @@ class V1(Archive):
         table = super().labelled(rows)
         names = table.s2_names if 's2' in self.parts else table.s1_names
         folders = [self._folder(name.decode()) for name in names]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            read = pool.map(_read_labels, folders, chunksize=256)
-            labels = list(tqdm(read, 'Reading labels', len(folders)))
+        labels = thread_map(_read_labels, folders, max_workers=8, desc='Reading labels')
         return replace(table, labels=torch.stack(labels))
 
     def _folder(self, name: str) -> Path:
@@ -190,20 +187,14 @@ class CopernicusBench(Archive):
         names = self.table.s1_names
         swapped = []
         for row in np.linspace(0, len(names) - 1, min(_PROBED, len(names)), dtype=int):
-            try:
+            with suppress(ValueError):  # encoding it raises or skips
                 pixels = read_geotiff(self._paths[names[row].decode()], _S1, SIDE)
-            except ValueError:
-                continue  # encoding it raises or skips
-            swapped.append(np.nanmedian(pixels['VH']) > np.nanmedian(pixels['VV']))
+                swapped.append(np.nanmedian(pixels['VH']) > np.nanmedian(pixels['VV']))
         return _S1[::-1] if sum(swapped) > len(swapped) / 2 else _S1
 
 
 def open_archive(root: str | Path, sensors: str) -> Archive:
-    """Return the archive that a folder has.
-
-    Args:
-        root: Folder of an archive, unpacked as TorchGeo does.
-        sensors: 'all', 's1' or 's2'.
+    """Return the archive of a folder, unpacked as TorchGeo does.
 
     Raises:
         FileNotFoundError: If its lists of patches are missing.
@@ -220,7 +211,7 @@ def open_archive(root: str | Path, sensors: str) -> Archive:
 
 
 def read_geotiff(path: Path, bands: Sequence[str], side: int) -> dict[str, Pixels]:
-    """Read all bands of a GeoTIFF.
+    """Read all bands of a GeoTIFF, (side, side) each.
 
     Args:
         path: The file.
@@ -228,8 +219,8 @@ def read_geotiff(path: Path, bands: Sequence[str], side: int) -> dict[str, Pixel
         side: Height and width.
 
     Returns:
-        For each band (side, side): float32 decibels, NaN where the file declares no
-        data, or digital numbers as uint16 or int16.
+        Float32 decibels, NaN where the file declares no data, or digital numbers as
+        uint16 or int16.
 
     Raises:
         ValueError: If the file is missing, damaged or of another format, or if pixels

@@ -12,9 +12,8 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from .. import plotting, sensors
-from .metadata import CLASSES, SPLITS, PatchTable, find_lmdb, read_table
-from .names import version_of
-from .records import Pixels, first_key, missing_keys, read_bands
+from .metadata import CLASSES, PatchTable, find_lmdb, read_table
+from .records import Pixels, missing_keys, read_bands
 from .resample import resample
 
 SAMPLE_ROOT = Path(__file__).parents[1] / 'data' / 'bigearthnet'
@@ -54,8 +53,6 @@ class BigEarthNetLMDB(NonGeoDataset):
     bands of one sensor and size with their pixels (bands, height, width) as stored.
     With ``on_error='skip'``, an unreadable patch has ``skipped``, the reason.
 
-    Without a ``root`` the dataset is the bundled sample of 59 pairs.
-
     If you use this dataset in your research, please cite the following papers:
 
     * https://doi.org/10.1109/MGRS.2021.3089174
@@ -66,7 +63,6 @@ class BigEarthNetLMDB(NonGeoDataset):
     s1_bands: ClassVar[tuple[str, ...]] = sensors.names(sensors.SENTINEL1_GRD)
     s2_bands: ClassVar[tuple[str, ...]] = sensors.names(sensors.SENTINEL2_L2A)
     all_bands: ClassVar[tuple[str, ...]] = s2_bands + s1_bands
-    rgb_bands: ClassVar[tuple[str, ...]] = sensors.names(sensors.RGB)
     side: ClassVar[int] = SIDE
 
     def __init__(
@@ -106,12 +102,8 @@ class BigEarthNetLMDB(NonGeoDataset):
             ValueError: If a split, band or label is unknown, or if the table does not
                 fit the LMDB.
         """
-        for name, value, choices in (
-            ('split', split, tuple(SPLITS)),
-            ('on_error', on_error, ('raise', 'skip')),
-        ):
-            if value not in choices:
-                raise ValueError(f'{name} is {value!r}. Use {" or ".join(choices)}.')
+        if on_error not in ('raise', 'skip'):
+            raise ValueError(f'on_error is {on_error!r}. Use raise or skip.')
         self.root = Path(SAMPLE_ROOT if root is None else root)
         self.split = split
         self.transforms = transforms
@@ -128,8 +120,8 @@ class BigEarthNetLMDB(NonGeoDataset):
         self.table = patches.rows(patches.split == split)
         if not len(self.table):
             raise ValueError(
-                f'No patch of {self.root} is in the split {split!r}. Choose other '
-                f'filters or splits.'
+                f'No patch of {self.root} is in the split {split!r}. Use train, val or '
+                f'test, or other filters or splits.'
             )
         self._records = [  # names of the records to read, and their bands
             (names, wanted)
@@ -139,7 +131,8 @@ class BigEarthNetLMDB(NonGeoDataset):
             )
             if (wanted := [band for band in self.bands if band in sensor])
         ]
-        self._check_records()
+        if on_error == 'raise':
+            self._check_records()
         self._sides = self._stored_sides()
         groups: dict[tuple[str, int], list[str]] = {}
         for band in chosen:
@@ -154,24 +147,14 @@ class BigEarthNetLMDB(NonGeoDataset):
 
     @override
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one patch.
-
-        Args:
-            index: Row of the table.
-
-        Returns:
-            A sample, see the class.
+        """Return the sample of a row of the table.
 
         Raises:
             ValueError: If the patch is damaged or has too many pixels without data.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'Patch {index} is out of range of {len(self)}.')
+        name = self.table.s2_names[index].decode()
         index = int(index) % len(self)
-        sample: dict[str, Any] = {
-            'patch_id': self.table.s2_names[index].decode(),
-            'index': index,
-        }
+        sample: dict[str, Any] = {'patch_id': name, 'index': index}
         try:
             native = self._read_native(index)
         except ValueError as error:
@@ -186,13 +169,7 @@ class BigEarthNetLMDB(NonGeoDataset):
         return sample if self.transforms is None else self.transforms(sample)
 
     def read(self, index: int) -> dict[str, Pixels]:
-        """Read the pixels of a patch.
-
-        Args:
-            index: Row of the table.
-
-        Returns:
-            A (height, width) array for each of ``bands``, exactly as stored.
+        """Read each of ``bands`` of a row, (height, width), exactly as stored.
 
         Raises:
             ValueError: If a record is missing or damaged, or if a band has another size
@@ -222,27 +199,19 @@ class BigEarthNetLMDB(NonGeoDataset):
         """Labels, row by row, (rows, 19) int64."""
         return self.table.labels
 
-    def class_frequencies(self) -> Tensor:
-        """Return the share of patches with each class, (19,) float32."""
-        return self.labels.float().mean(dim=0)
-
     def plot(
         self,
         sample: dict[str, Any],
         show_titles: bool = True,
         suptitle: str | None = None,
     ) -> Figure:
-        """Plot a sample from the dataset.
+        """Plot a sample: true color, false color, VV, VH and VV - VH, as bands allow.
 
         Args:
             sample: A sample with ``image``, of any size, or with ``native`` pixels.
             show_titles: Whether to show titles above the panels, the labels and the
                 ``prediction`` if any.
             suptitle: A title above the figure.
-
-        Returns:
-            A figure with the panels that the bands allow: true colour, false colour
-            (near infrared), and VV, VH and VV - VH.
         """
         names = {
             key: [name for name, on in zip(CLASSES, sample[key], strict=True) if on]
@@ -260,26 +229,15 @@ class BigEarthNetLMDB(NonGeoDataset):
         )
 
     def _check_records(self) -> None:
-        """Check that the table fits the LMDB, without reading pixels."""
+        """Check that the LMDB has the patches of the table, without reading pixels."""
         for names, bands in self._records:
-            missing = missing_keys(self.lmdb, names[:1])
-            own, stored = (
-                version_of(name.decode())
-                for name in (names[0], first_key(self.lmdb, b'S2'))
-            )
-            if missing and {own, stored} == {'v1', 'v2'}:
-                raise ValueError(
-                    f'{self.lmdb} has patches of BigEarthNet {stored}, but the table '
-                    f'those of {own}. Use the metadata.parquet that belongs to it.'
-                )
-            if self.on_error == 'skip':
-                continue
             if missing := missing_keys(self.lmdb, names):
                 first = self.patch_ids[names.tolist().index(missing[0])]
                 raise ValueError(
                     f'{len(missing)} of {len(self)} patches in split {self.split!r} '
                     f'have no record of {", ".join(bands)} in {self.lmdb}, such as '
-                    f'{first}. Encode them or delete them from metadata.parquet.'
+                    f'{first}. Use the metadata.parquet that belongs to it, or encode '
+                    f'them.'
                 )
 
     def _stored_sides(self) -> dict[str, int]:

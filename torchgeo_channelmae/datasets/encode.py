@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, override
+from typing import Any, Literal, override
 
 import numpy as np
 import torch
@@ -29,9 +29,9 @@ _LOCK_TIMEOUT = 10  # s: workers of a killed run hold its lock for up to 5
 def encode(
     root: Path,
     out: Path,
-    sensors: str = 'all',
+    sensors: Literal['all', 's1', 's2'] = 'all',
     workers: int | None = None,
-    on_error: str = 'raise',
+    on_error: Literal['raise', 'skip'] = 'raise',
     verify: bool = False,
 ) -> None:
     """Convert BigEarthNet's GeoTIFF archives to an LMDB that is read much faster.
@@ -55,13 +55,9 @@ def encode(
             those of an output that is finished.
 
     Raises:
-        ValueError: If an option, a file of the archive or the output is wrong.
+        ValueError: If a file of the archive or the output is wrong.
         OSError: If a file is missing or cannot be written.
     """
-    if sensors not in ('all', 's1', 's2'):
-        raise ValueError(f'sensors is {sensors!r}. Use all, s1 or s2.')
-    if on_error not in ('raise', 'skip'):
-        raise ValueError(f'on_error is {on_error!r}. Use raise or skip.')
     workers = (os.cpu_count() or 1) if workers is None else workers
     archive = open_archive(root, sensors)
     if (out / 'metadata.parquet').is_file() and (out / FOLDER).is_dir():
@@ -99,10 +95,10 @@ def encode(
 
 
 class _Records(Dataset[Tensor | str]):
-    """The record of each patch as uint8, or the reason that it cannot be read.
+    """The record of each patch as uint8, or why it cannot be read.
 
-    A tensor travels in shared memory. Bytes would fill the pipe to the main process,
-    in which a worker hangs for ever if that is killed.
+    Tensors go through shared memory. Bytes would fill the pipe to the main process, in
+    which a worker hangs for ever if that is killed.
     """
 
     def __init__(self, archive: Archive, names: Sequence[str]) -> None:
@@ -145,14 +141,8 @@ class _Comparison(_Records):
 
 def _loaded(dataset: _Records, workers: int, what: str) -> Iterator[tuple[str, Any]]:
     """Yield each name with its item, which other processes read ahead."""
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=workers, collate_fn=_unchanged
-    )
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
     yield from zip(dataset.names, tqdm(loader, what, unit=' records'), strict=True)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 def _begin(archive: Archive, staging: Path) -> Path:

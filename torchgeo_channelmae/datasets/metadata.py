@@ -1,7 +1,7 @@
 """The table of BigEarthNet's patches with their labels and splits."""
 
 import functools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,12 @@ class PatchTable:
     def rows(self, chosen: npt.NDArray[Any]) -> 'PatchTable':
         """Return some rows, chosen by a boolean mask or by their numbers."""
         numbers = np.arange(len(self))[chosen]
-        columns: dict[str, Any] = {
-            field.name: getattr(self, field.name) for field in fields(self)
-        }
-        return replace(
-            self, **{name: c[numbers] for name, c in columns.items() if c is not None}
-        )
+        columns = {name: c[numbers] for name, c in vars(self).items() if c is not None}
+        return replace(self, **columns)
 
 
 def find_lmdb(root: str | Path, lmdb: str | Path | None = None) -> Path:
-    """Return the folder of the LMDB that belongs to a root.
-
-    Args:
-        root: Folder of the dataset.
-        lmdb: Folder with ``data.mdb``, in ``root`` or anywhere. None is ``root`` itself
-            or its only LMDB.
+    """Return the folder of an LMDB: ``lmdb``, or ``root`` itself or its only one.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -107,10 +98,7 @@ def find_lmdb(root: str | Path, lmdb: str | Path | None = None) -> Path:
 
 
 def read_table(root: str | Path) -> PatchTable:
-    """Read ``metadata.parquet`` of a root, once per process unless it changes.
-
-    Returns:
-        The patches of all splits, in the order of the table.
+    """Read ``metadata.parquet``, all splits, once per process unless it changes.
 
     Raises:
         FileNotFoundError: If the table is missing.
@@ -134,11 +122,7 @@ def table_note(root: str | Path) -> str | None:
 
 
 def check_version(table: PatchTable, version: str, where: str | Path) -> None:
-    """Check that all patches are of a version of BigEarthNet.
-
-    Raises:
-        ValueError: If a Sentinel-2 patch in ``where`` has a name of another version.
-    """
+    """Raise ValueError if a patch in ``where`` has a name of another version."""
     names = [name.decode() for name in table.s2_names.tolist()]
     others = [name for name in names if version_of(name) != version]
     if others:
@@ -150,15 +134,9 @@ def check_version(table: PatchTable, version: str, where: str | Path) -> None:
 
 
 def write_table(path: str | Path, table: PatchTable, note: str | None = None) -> None:
-    """Write patches as ``metadata.parquet``.
-
-    Args:
-        path: The file.
-        table: The patches.
-        note: What readers of scores on these patches have to know.
-    """
+    """Write patches, and a note for scores on them, as ``metadata.parquet``."""
     columns: dict[str, Any] = {
-        column: [name.decode() for name in getattr(table, field).tolist()]
+        column: np.char.decode(getattr(table, field), 'utf-8').tolist()
         for column, field in _TEXT.items()
         if getattr(table, field) is not None
     }
@@ -188,14 +166,13 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
         raise ValueError(f'{path} lists the patch {name} twice. List each once.')
     official = {name: split for split, name in SPLITS.items()}
     columns: dict[str, Any] = {
-        field: _names(frame[column])
+        field: np.char.encode(_text(frame[column]), 'utf-8')
         for column, field in _TEXT.items()
         if column in frame
     }
-    split = frame['split'].to_numpy(dtype=object)
-    columns['split'] = _mapped(split, official, 'split', path)
+    columns['split'] = _mapped(frame['split'].to_numpy(object), official, 'split', path)
     if 'country' in frame:
-        columns['countries'] = np.array(_text(frame['country']), dtype=np.str_)
+        columns['countries'] = _text(frame['country'])
     for column, field in _FLAGS.items():
         if column in frame:
             if frame[column].dtype != bool:
@@ -208,12 +185,8 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
     return table
 
 
-def _text(column: 'pd.Series[Any]') -> list[str]:
-    return column.astype(object).fillna('').tolist()
-
-
-def _names(column: 'pd.Series[Any]') -> Names:
-    return np.array([text.encode() for text in _text(column)], dtype='S')
+def _text(column: 'pd.Series[Any]') -> npt.NDArray[np.str_]:
+    return np.array(column.astype(object).fillna('').tolist(), dtype=np.str_)
 
 
 def _multi_hot(column: 'pd.Series[Any]', path: Path) -> Tensor:

@@ -80,13 +80,9 @@ def tile(s1_name: str) -> str | None:
 
 
 def check_pairs(s1_names: Names, s2_names: Names, where: str | Path) -> None:
-    """Check that the two patches of each row are of the same place.
+    """Raise ValueError if the two patches of a row in ``where`` are of two places.
 
-    Tile, row and column are compared as far as both names have them. ``where`` is the
-    table's source, for the error.
-
-    Raises:
-        ValueError: If a pair is of two places.
+    Tile, row and column are compared as far as both names have them.
     """
     s1, s2 = _places(s1_names), _places(s2_names)
     tiles = [pc.equal(place['tile'], '') for place in (s1, s2)]

@@ -29,14 +29,11 @@ _owner = os.getpid()
 
 
 def environment(path: str | Path) -> lmdb.Environment:
-    """Open an LMDB for reading, once per process.
+    """Open an LMDB (the folder with ``data.mdb``) for reading, once per process.
 
     LMDB refuses to open a path twice in a process, and an environment must not be used
     after a fork: a forked process closes what it inherited and opens its own. No lock
     file is written, so the folder may be read-only.
-
-    Args:
-        path: The folder with ``data.mdb``.
 
     Raises:
         ValueError: If the file is not an LMDB, or is truncated.
@@ -73,24 +70,8 @@ def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
         return [key for key in sorted(keys) if not key or not cursor.set_key(key)]
 
 
-def first_key(path: str | Path, prefix: bytes) -> bytes:
-    """Return the first key of an LMDB with a prefix, b'' if there is none."""
-    with _reading(path) as transaction:
-        cursor = transaction.cursor()
-        key = bytes(cursor.key()) if cursor.set_range(prefix) else b''
-    return key if key.startswith(prefix) else b''
-
-
 def read_bands(path: str | Path, key: bytes, bands: Sequence[str]) -> dict[str, Pixels]:
-    """Read some bands of a record.
-
-    Args:
-        path: The folder with ``data.mdb``.
-        key: The record's key.
-        bands: Names of the bands; the bytes of other bands are not read.
-
-    Returns:
-        A copy of each band, (height, width) of the type stored.
+    """Read some bands of a record, (height, width) each, and no bytes of others.
 
     Raises:
         ValueError: If the record is missing, damaged or lacks a band.
@@ -128,7 +109,7 @@ def write_lmdb(
     They are committed every :data:`COMMIT_BYTES`, so that a kill loses the last only.
 
     Args:
-        path: The folder for ``data.mdb``; it is created if missing.
+        path: The folder for ``data.mdb``, created if missing.
         records: Name and bands (height, width) of each patch, or its packed record.
     """
     Path(path).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Bands of several resolutions to one grid, a batch and resolution at a time."""
+"""Resampling of bands of several resolutions to one grid, per batch and resolution."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 4
-"""Samples at a time on a CPU: what lies between stays in its caches and its heap, which
-makes a call twice as fast as for 32 or more. A GPU takes the whole batch."""
+"""Samples at a time on a CPU, where intermediate results that stay in the caches make a
+call twice as fast as for 32 or more. A GPU takes the whole batch."""
 
 
 def resample(
@@ -18,10 +18,10 @@ def resample(
     mean: Tensor | None = None,
     std: Tensor | None = None,
 ) -> Tensor:
-    """Bring bands as stored to one size, and normalise them.
+    """Resample bands as stored to one size, and normalize them.
 
-    Bilinear with pixel edges aligned, smoothed before shrinking. Pixels are normalised
-    before they are resampled, where there are fewer; the result is the same, as each
+    Bilinear with pixel edges aligned, antialiased when shrinking. Pixels are normalized
+    before they are resampled, when there are fewer; the result is the same, as each
     output pixel is a weighted mean of input pixels.
 
     Args:
@@ -46,23 +46,16 @@ def resample(
     for names, pixels in groups.items():
         chosen = [rows[name] for name in names]
         shrinks = pixels.shape[-2] > size[0] or pixels.shape[-1] > size[1]
-        scale = shift = None
         if mean is not None and std is not None:
             where = torch.tensor(chosen, device=mean.device)
             scale = (1 / std[where])[:, None, None].to(first.device)
             shift = -mean[where][:, None, None].to(first.device) * scale
         for start in range(0, len(first), step):
             values = pixels[start : start + step].float()
-            if scale is not None and shift is not None:
+            if mean is not None:
                 values = torch.addcmul(shift, values, scale)
             if values.shape[-2:] != size:
-                values = F.interpolate(
-                    values,
-                    size,
-                    mode='bilinear',
-                    align_corners=False,
-                    antialias=shrinks,
-                )
+                values = F.interpolate(values, size, mode='bilinear', antialias=shrinks)
             part = image[start : start + step]
             if not on_cpu:
                 part[:, chosen] = values
