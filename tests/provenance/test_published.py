@@ -31,8 +31,8 @@ def test_every_member_has_a_row_that_agrees_with_its_entry():
         assert meta.get('dataset', seen.dataset) == seen.dataset
         assert len(seen.bands) == meta.get('in_chans', len(seen.bands)), weights
         if 'bands' in meta:
-            told = [name.upper().replace('B0', 'B') for name in meta['bands']]
-            assert told == [name.upper().replace('B0', 'B') for name in seen.bands]
+            given = [name.upper().replace('B0', 'B') for name in meta['bands']]
+            assert given == [name.upper().replace('B0', 'B') for name in seen.bands]
 
 
 def test_every_row_is_the_first_that_matches_some_weights():

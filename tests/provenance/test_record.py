@@ -44,13 +44,9 @@ def test_a_patch_without_a_name_is_refused():
         patch_hashes(np.array([b'a', b'']))
 
 
-def test_tiles_and_patches_are_sorted_and_unique():
-    assert record().tiles == ('29TNE', '33UUP')
+def test_tiles_and_patches_are_sorted_and_unique_or_unknown():
     assert record(tiles=('b', 'a', 'b')).tiles == ('a', 'b')
     assert record().patches.tolist() == [-3, 1, 7]
-
-
-def test_tiles_are_unknown_if_one_of_them_is():
     assert record(tiles=('33UUP', '')).tiles is None
 
 
@@ -62,13 +58,10 @@ def test_tiles_are_unknown_if_one_of_them_is():
         {'patches': torch.tensor([7, 1])},
         {'patches': None},
         {'labels_steered': None},
-        {'name_spaces': ('v1', 'v2')},
     ],
 )
 def test_records_are_equal_if_all_their_content_is(change):
-    assert record(**change) == record(**change)
-    assert record(**change) != record()
-    assert record() != record(**change)
+    assert len({record(**change), record(**change), record()}) == 2
 
 
 def test_loading_weights_adds_all_their_trainings_and_removes_none():

@@ -7,7 +7,8 @@ class is predicted where its probability is *above* the threshold. Average preci
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 import pandas as pd
@@ -56,10 +57,11 @@ def multilabel_scores(
         macro &= classes.to(macro.device).bool()
     columns = macro.nonzero().flatten().tolist()
 
-    precisions = [_precision(probabilities[:, k], labels[:, k]) for k in columns]
     scores = {
         'mAP_micro': _precision(probabilities, labels),
-        'mAP_macro': _mean(precisions),
+        'mAP_macro': _mean(
+            [_precision(probabilities[:, k], labels[:, k]) for k in columns]
+        ),
     }
     cuts = {'': thresholds}
     if isinstance(thresholds, Tensor):
@@ -95,9 +97,8 @@ def per_class(
         ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
-    num_classes = labels.shape[1]
     if thresholds is None:
-        thresholds = torch.full((num_classes,), DEFAULT_THRESHOLD)
+        thresholds = torch.full((labels.shape[1],), DEFAULT_THRESHOLD)
     cuts = thresholds.to(probabilities)
     rows = [
         {
@@ -109,8 +110,7 @@ def per_class(
         }
         for score, truth, cut in zip(probabilities.T, labels.T, cuts, strict=True)
     ]
-    index = pd.Index(range(num_classes) if names is None else names, name='class')
-    return pd.DataFrame(rows, index=index)
+    return pd.DataFrame(rows, index=names).rename_axis('class')
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -226,17 +226,12 @@ def evaluate(
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     classes = labels.any(dim=0)
     result = multilabel_scores(probabilities, labels, cuts, classes)
-
-    parts = [
+    parts = pd.DataFrame(
         multilabel_scores(probabilities[part], labels[part], cuts, classes)
         for part in subsets(len(labels), groups, seeds)
-    ]
-    for key in tuple(result):
-        values = torch.tensor([part[key] for part in parts], dtype=torch.float64)
-        values = values[~values.isnan()]
-        result[f'{key}_mean'] = float(values.mean())
-        result[f'{key}_std'] = float(values.std()) if len(values) > 1 else math.nan
-
+    )
+    result |= parts.mean().add_suffix('_mean').to_dict()
+    result |= parts.std().add_suffix('_std').to_dict()
     if class_frequencies is not None:
         constant = class_frequencies.to(probabilities).expand_as(probabilities)
         floor = multilabel_scores(constant, labels, classes=classes)
@@ -249,20 +244,15 @@ def evaluate(
     return result
 
 
-def _precision(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the average precision over all elements, NaN without a positive."""
+def _score(metric: Callable[..., Tensor], predicted: Tensor, labels: Tensor) -> float:
+    """Return a binary metric over all elements, NaN without a positive."""
     if not labels.any():
         return math.nan
-    flat = probabilities.flatten(), labels.flatten()
-    return float(binary_average_precision(*flat, validate_args=False))
+    return float(metric(predicted.flatten(), labels.flatten(), validate_args=False))
 
 
-def _f1(predicted: Tensor, labels: Tensor) -> float:
-    """Return F1 over all elements, NaN without a positive."""
-    if not labels.any():
-        return math.nan
-    flat = predicted.long().flatten(), labels.flatten()
-    return float(binary_f1_score(*flat, validate_args=False))
+_precision = partial(_score, binary_average_precision)
+_f1 = partial(_score, binary_f1_score)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -283,9 +273,9 @@ def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f'Predictions of {bad} of {len(labels)} samples are NaN or infinite. '
             f'Training diverged, or the images have such values.'
         )
-    if bool((probabilities < 0).any() | (probabilities > 1).any()):
+    if probabilities.min() < 0 or probabilities.max() > 1:
         raise ValueError('Probabilities must be in [0, 1]. Apply a sigmoid to logits.')
-    if not bool(((labels == 0) | (labels == 1)).all()):
+    if not torch.isin(labels, labels.new_tensor([0, 1])).all():
         raise ValueError('Multi-label targets must be 0 or 1.')
     wide = torch.promote_types(probabilities.dtype, torch.float32)
     return probabilities.to(wide), labels.long()

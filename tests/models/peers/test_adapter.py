@@ -9,10 +9,11 @@ import torch
 from torchgeo.models import get_model_weights, get_weight
 
 from tests import peers
+from torchgeo_channelmae.models.controls import check_image
 from torchgeo_channelmae.models.peers import (
     PEERS,
+    Peer,
     check_published,
-    create_peer,
     fit_input,
 )
 from torchgeo_channelmae.models.peers.scaling import Expected, picture
@@ -36,7 +37,7 @@ def make(monkeypatch):
     def make(name, bands=None, grid=1, **kwargs):
         torch.manual_seed(0)
         size = grid * peers.SIDE.get(name, 32)
-        return create_peer(name, bands or TAKES[name][0], 19, size, **kwargs)
+        return Peer(name, bands or TAKES[name][0], 19, size, **kwargs)
 
     return make
 
@@ -161,7 +162,7 @@ def test_fixed_positions_are_sines_and_cosines_and_do_not_learn(make, name):
 def test_every_full_model_can_be_made_by_name(name):
     with torch.device('meta'):  # where it costs nothing
         bands = RGB if name.startswith('scalemae') else RADAR
-        model = create_peer(name, bands, 19, 16 if 'croma' in name else 112)
+        model = Peer(name, bands, 19, 16 if 'croma' in name else 112)
     assert model.head.in_features >= 384  # none of the small ones
     assert {'patch_embed', 'blocks', 'head'} <= set(parts_in(model))
 
@@ -225,14 +226,14 @@ def test_bands_and_sizes_that_a_model_can_not_take_are_named(
     make, name, bands, size, message
 ):
     with pytest.raises(ValueError, match=message):
-        create_peer(name, bands, 19, size)
+        Peer(name, bands, 19, size)
 
 
 def test_images_of_another_size_and_stochastic_depth_of_croma_are_refused(make):
     with pytest.raises(ValueError, match='drop_path'):
         make('croma_base', drop_path_rate=0.1)
     with pytest.raises(ValueError, match=r'32 px.*24 px'):
-        make('croma_base').check_image(24)
+        check_image(make('croma_base'), 24)
 
 
 @pytest.mark.parametrize(
