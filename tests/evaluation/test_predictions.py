@@ -9,6 +9,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.trainer.states import RunningStage
 from torch.multiprocessing import start_processes
 from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
 
@@ -66,8 +67,8 @@ def test_two_ranks_gather_what_one_would(tmp_path):
 
 def numbers_of(loader, rank, skipped=()):
     """Number all samples of a loader that delivers each sample's own number."""
-    run = SimpleNamespace(predicting=False, testing=True, test_dataloaders=[loader])
-    run.global_rank = rank
+    state = SimpleNamespace(stage=RunningStage.TESTING)
+    run = SimpleNamespace(state=state, test_dataloaders=[loader], global_rank=rank)
     rows = []
     for number, own in enumerate(loader):
         kept = [value for value in own.tolist() if value not in skipped]

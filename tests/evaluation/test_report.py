@@ -80,12 +80,12 @@ def test_unknown_origins_of_patches_stay_empty():
 # What the test shares with pretraining
 
 
-def record(*sensors, tiles=None, patches=None, steered=False):
-    numbers = None if patches is None else torch.tensor(patches)
-    return DataRecord('Set', ('B04', 'B03'), sensors, tiles, numbers, steered)
+def record(*sensors, tiles=None, steered=False):
+    patches = torch.tensor([1, 9])
+    return DataRecord('Set', ('B04', 'B03'), sensors, tiles, patches, steered)
 
 
-OPTICAL = Training(record('Sentinel-2 L2A', tiles=('33UUP',), patches=[1, 9]), False)
+OPTICAL = Training(record('Sentinel-2 L2A', tiles=('33UUP',)), False)
 RADAR = record('Sentinel-1 GRD')
 UNREAD = UNKNOWN.inherited[0]
 TILES = np.array(['33UUP', '29TNE', '33UUP', '31TFJ'])

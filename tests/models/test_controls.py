@@ -51,14 +51,6 @@ def test_bands_that_the_weights_know_are_loaded_by_name_into_the_first_layer():
     assert report.left_over == ('conv1.weight of B10',)
 
 
-def test_bands_of_another_name_do_not_share_a_first_layer():
-    stored = create_model('resnet18', BANDS, 0, 64)
-    model = create_model('resnet18', ('B10', 'B11'), 19, 64)
-    report = load_plain(model, stored.state_dict(), BANDS)
-    assert list(report.fresh) == ['conv1.weight']
-    assert report.kept_bands == ()
-
-
 @pytest.mark.parametrize(
     ('name', 'side'),
     [('vit_small_patch14_reg4_dinov2', 28), ('vit_base_patch16_siglip_224', 32)],

@@ -31,19 +31,6 @@ FINE_TUNING = Training(record(bands=('VV',), sensors=('Sentinel-1 GRD',)), True)
 FULL = Provenance(inherited=(PRETRAINING,), own=(FINE_TUNING, Training(None, True)))
 
 
-def test_a_hash_is_that_of_other_software():
-    # printf S2A_MSIL2A_20170613T101031_26_57 | b2sum -l 64
-    published = bytes.fromhex('ccc29627a090699c')
-    expected = int.from_bytes(published, 'little', signed=True)
-    names = np.array([b'a', b'S2A_MSIL2A_20170613T101031_26_57'])
-    assert patch_hashes(names)[1].item() == expected
-
-
-def test_a_patch_without_a_name_is_refused():
-    with pytest.raises(ValueError, match='Patch 1 of 2'):
-        patch_hashes(np.array([b'a', b'']))
-
-
 def test_tiles_and_patches_are_sorted_and_unique_or_unknown():
     assert record(tiles=('b', 'a', 'b')).tiles == ('a', 'b')
     assert record().patches.tolist() == [-3, 1, 7]
@@ -113,3 +100,13 @@ def test_another_form_counts_as_unknown_with_a_warning():
     assert from_state(None) == UNKNOWN
     with pytest.warns(UserWarning, match='unknown'):
         assert from_state({'version': 2, 'inherited': [], 'own': []}) == UNKNOWN
+
+
+def test_a_hash_is_that_of_other_software():
+    # printf S2A_MSIL2A_20170613T101031_26_57 | b2sum -l 64
+    published = bytes.fromhex('ccc29627a090699c')
+    expected = int.from_bytes(published, 'little', signed=True)
+    names = np.array([b'a', b'S2A_MSIL2A_20170613T101031_26_57'])
+    assert patch_hashes(names)[1].item() == expected
+    with pytest.raises(ValueError, match='Patch 1 of 2'):
+        patch_hashes(np.array([b'a', b'']))

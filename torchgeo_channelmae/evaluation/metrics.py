@@ -261,11 +261,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return float (S, K) probabilities and int64 labels."""
-    if probabilities.ndim != 2 or probabilities.shape != labels.shape:
-        raise ValueError(
-            f'Probabilities {tuple(probabilities.shape)} and labels '
-            f'{tuple(labels.shape)} must both be (samples, classes).'
-        )
     if not labels.numel():
         raise ValueError('There are no predictions to score: the set is empty.')
     if bad := int((~probabilities.isfinite()).any(dim=1).sum()):

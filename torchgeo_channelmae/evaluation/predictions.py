@@ -95,13 +95,8 @@ def sample_numbers(
     Returns:
         (B,) int64; in the first loader the positions themselves.
     """
-    loaders = (
-        trainer.predict_dataloaders
-        if trainer.predicting
-        else trainer.test_dataloaders
-        if trainer.testing
-        else trainer.val_dataloaders
-    )
+    stage: Any = trainer.state.stage
+    loaders = getattr(trainer, f'{stage.dataloader_prefix}_dataloaders')
     loader = CombinedLoader(loaders, 'sequential').flattened[dataloader_idx]
     batches = getattr(loader, 'batch_sampler', None)
     sampler = getattr(batches, 'sampler', None)

@@ -154,8 +154,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         self, weights: WeightsEnum | str, tensors: Mapping[str, Tensor]
     ) -> None:
         """Load the decoder, if the weights have one of this size."""
-        report = load_decoder(self.decoder, tensors)
-        found = report or 'none of this size, so it starts from scratch'
+        found = load_decoder(self.decoder, tensors) or 'none of this size, not loaded.'
         rank_zero_info(f'Decoder of weights {weights}: {found}')
 
     @override
@@ -274,14 +273,6 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         for name in ('loss', 'spectral_loss', 'trivial_loss'):
             mean = rows[name].double().mean().float()
             self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
-
-    @override
-    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Refuse to test, after RunFolder has checked the task of the checkpoint."""
-        raise ValueError(
-            'ChannelMAE has no test. Fine-tune its checkpoint (weights: PATH) and test '
-            'that, or run validate for the reconstruction error.'
-        )
 
     @override
     def predict_step(

@@ -184,8 +184,13 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         super().setup(stage)
         if stage == 'fit':
             freeze_others(self.model, self.parts)
-            set_frozen_eval(self.model, self.parts)
             rank_zero_info(describe(self.model, self.parts))
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        """Keep frozen parts in eval mode."""
+        super().on_train_epoch_start()
+        set_frozen_eval(self.model, self.parts)
 
     @override
     def train(self, mode: bool = True) -> Self:
