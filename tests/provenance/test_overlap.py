@@ -210,10 +210,5 @@ def test_a_test_that_cannot_be_checked_warns():
     past = Provenance(own=(named('v2'),))
     with pytest.warns(UserWarning, match='has v2 names, the test has v1 names'):
         check_not_trained_on(past, torch.tensor([5]), None, ['v1'])
-
-
-def test_patches_with_learned_labels_are_unknown_if_a_training_is():
-    task = Provenance(inherited=(read(*L2A, patches=(2,)),), own=(LEARNED,))
-    assert judge(task, PRESENT, None, TEST).trained == Overlap(2, 0, 5)
-    mixed = task.started_from(UNKNOWN)
-    assert judge(mixed, PRESENT, None, TEST).trained == Overlap(2, 3, 5)
+    verdict = judge(past, PRESENT, None, torch.tensor([5]), ['v1'])
+    assert verdict.trained == Overlap(0, 1, 1)

@@ -152,18 +152,6 @@ def test_only_a_new_fit_needs_the_file_of_its_weights(fine_tuned, tmp_path):
         trainer(tmp_path).fit(transfer(**gone), radar())
 
 
-def test_a_trainer_that_tested_a_checkpoint_still_loads_weights(
-    fine_tuned, pretrained, tmp_path
-):
-    run, start = trainer(tmp_path), Start()
-    run.test(transfer(), radar(), ckpt_path=fine_tuned, verbose=False)
-    run.callbacks.append(start)
-    run.fit(transfer(weights=pretrained), radar())
-    own = torch.load(pretrained, weights_only=True)['state_dict']
-    name = 'blocks.1.attn.qkv.weight'
-    assert torch.equal(start.weights[name], own[f'model.{name}'])
-
-
 def test_data_that_are_normalized_differently_than_those_of_the_weights_warn(
     pretrained, tmp_path
 ):

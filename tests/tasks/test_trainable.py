@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch import Callback
 
 from tests.small_tasks import Data, fine_tuning, trainer
-from torchgeo_channelmae.provenance.record import KEY, DataRecord, Provenance, Training
 from torchgeo_channelmae.tasks.trainable import PARTS, part_of, parts_in
 
 MODES = ['all', 'head', 'patch_embed+head', 'patch_embed+spectral+head']
@@ -162,32 +161,3 @@ def test_parts_are_initialized_again_after_weights_are_loaded(
         assert fresh == (name == 'patch_embed.proj.weight')
         assert torch.equal(one[name], other[name])
     assert caplog.text.count('patch_embed.proj.weight, patch_embed.proj.bias.') == 2
-
-
-@pytest.mark.parametrize(
-    ('bands', 'kept'),
-    [(('VH', 'VV'), True), (('B04', 'VH', 'VV'), True), (('VH', 'HH'), False)],
-)
-def test_a_first_layer_takes_its_bands_by_name_or_starts_from_scratch(
-    bands, kept, tmp_path
-):
-    before = task(model='resnet18', bands=list(bands), in_channels=len(bands))
-    after = task(model='resnet18', bands=['VV', 'VH'], in_channels=2)
-    record = DataRecord('Set', bands, ('Some',), None, None, False)
-    content = {
-        'state_dict': {f'model.{k}': v for k, v in state_of(before).items()},
-        KEY: Provenance(own=(Training(record, True),)).state(),
-    }
-    torch.save(content, tmp_path / 'before.ckpt')
-    first = state_of(after)['conv1.weight']
-    report = after.load_weights(str(tmp_path / 'before.ckpt'))
-    if kept:
-        stored = before.model.conv1.weight
-        wanted = torch.stack([stored[:, bands.index(b)] for b in ('VV', 'VH')], dim=1)
-        assert report.kept_bands == ('VV', 'VH')
-        assert torch.equal(after.model.conv1.weight, wanted)
-    else:
-        assert list(report.fresh) == ['conv1.weight']
-        assert torch.equal(after.model.conv1.weight, first)
-    name = 'layer1.0.conv1.weight'
-    assert torch.equal(state_of(after)[name], state_of(before)[name])

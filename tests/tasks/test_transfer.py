@@ -55,24 +55,6 @@ def test_drop_path_grows_with_depth():
     assert rates == pytest.approx([0.4 * i / 11 for i in range(12)])
 
 
-def test_lower_layers_learn_slower(tmp_path):
-    task, fit = make_task(layer_decay=0.5, base_lr=0.256), trainer(tmp_path)
-    fit.limit_train_batches, fit.limit_val_batches = 1, 0
-    fit.fit(task, make_data())
-    rates = {
-        parameter: group['initial_lr']
-        for group in fit.optimizers[0].param_groups
-        for parameter in group['params']
-    }
-    peak = 0.256 * 8 / 256
-    assert rates[task.model.head.weight] == pytest.approx(peak)
-    for depth, block in enumerate(task.model.blocks):
-        expected = peak * 0.5 ** (12 - depth)
-        assert rates[block.mlp.fc1.weight] == pytest.approx(expected)
-    assert rates[task.model.spectral_embed['VV']] == pytest.approx(peak * 0.5**13)
-    assert rates.keys() == set(task.model.parameters())
-
-
 @pytest.mark.parametrize('model', ['channelmae_tiny_patch16', 'resnet18'])
 def test_checkpointed_blocks_have_the_same_gradients(model):
     image = torch.randn(2, 2, 32, 32)
