@@ -50,16 +50,6 @@ def test_scores_equal_those_of_scikit_learn(ties):
     assert half == multilabel_scores(probabilities.half().float(), labels)
 
 
-def test_a_macro_class_without_positives_in_the_part_is_left_out_of_its_means():
-    probabilities = torch.tensor([[0.9, 0.9, 0.1], [0.1, 0.9, 0.2]])
-    labels = torch.tensor([[1, 0, 0], [0, 0, 1]])
-    whole = torch.tensor([True, True, False])
-    scores = multilabel_scores(probabilities, labels, classes=whole)
-    assert scores['mAP_macro'] == 1
-    assert scores['F1_macro'] == 1
-    assert scores['F1_micro'] == pytest.approx(2 / 5)  # 1 hit, 2 false, 1 missed
-
-
 def test_thresholds_for_each_class_add_tuned_scores_and_leave_the_plain_ones():
     probabilities, labels = random_set()
     thresholds = tune_thresholds(probabilities, labels)

@@ -1,9 +1,9 @@
 """Multi-label scores of a whole set and of its random parts.
 
-Conventions: ``S`` samples, ``K`` classes, probabilities in [0, 1], labels 0 or 1. A
-class is predicted where its probability is *above* the threshold. Average precision
-(AP) uses neither interpolation nor bins: it equals scikit-learn's
-``average_precision_score``, ties included.
+Conventions: ``probabilities`` are floats (S, K) in [0, 1] for S samples and K classes,
+``labels`` (S, K) are 0 or 1; other values, or no sample, raise a ValueError. A class is
+predicted where its probability is *above* the threshold. Average precision (AP) equals
+scikit-learn's ``average_precision_score``: no interpolation, no bins, ties included.
 """
 
 import math
@@ -28,34 +28,24 @@ def multilabel_scores(
     probabilities: Tensor,
     labels: Tensor,
     thresholds: float | Tensor = DEFAULT_THRESHOLD,
-    classes: Tensor | None = None,
 ) -> dict[str, float]:
     """Score multi-label predictions, micro and macro.
 
-    Micro pools all S x K decisions. Macro is the mean over classes; a class without a
-    positive among these samples has no AP and is left out of both macro means.
+    Micro pools all S x K decisions. Macro is the mean over classes with a positive.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: One threshold for F1, or one per class (K,). With one per class,
             the plain F1 is at 0.5 and the ``_tuned`` F1 at these.
-        classes: The macro classes, bool (K,); all if None. Pass those of the whole set
-            to score a part of it.
 
     Returns:
         ``mAP_micro``, ``mAP_macro``, ``F1_micro`` and ``F1_macro`` in [0, 1], and with
         thresholds per class ``F1_micro_tuned`` and ``F1_macro_tuned``. All are NaN
         without a positive label.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
-    macro = labels.any(dim=0)
-    if classes is not None:
-        macro &= classes.to(macro.device).bool()
-    columns = macro.nonzero().flatten().tolist()
+    columns = labels.any(dim=0).nonzero().flatten().tolist()
 
     scores = {
         'mAP_micro': _precision(probabilities, labels),
@@ -84,17 +74,14 @@ def per_class(
     """Score every class.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: Tuned thresholds (K,); 0.5 if None.
         names: K class names; the class numbers if None.
 
     Returns:
         K rows indexed by class: ``support`` (positive samples), ``AP``, ``F1`` (at
         0.5), ``threshold`` and ``F1_tuned`` (at it). Scores without positives are NaN.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
     if thresholds is None:
@@ -114,24 +101,13 @@ def per_class(
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Find the threshold with the highest F1 for each class, on validation data.
-
-    Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
-
-    Returns:
-        (K,) results of :func:`best_threshold`, float32 or wider.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
-    """
+    """Return :func:`best_threshold` of each class, (K,), on validation data."""
     probabilities, labels = _checked(probabilities, labels)
     return torch.stack(list(map(best_threshold, probabilities.T, labels.T)))
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
-    """Find the threshold with the highest F1, exactly.
+    """Return the threshold with the highest F1, exactly; 0.5 without a positive.
 
     Tries the midpoint between every two neighbouring scores. Ties go to the threshold
     nearest to 0.5, then to the lower one.
@@ -139,9 +115,6 @@ def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
     Args:
         scores: Finite floats in [0, 1], (S,).
         labels: 0 or 1, int64, (S,).
-
-    Returns:
-        A 0-d tensor; scores above it are predicted. 0.5 without a positive.
     """
     positives = labels.sum()
     if not positives:
@@ -168,7 +141,7 @@ def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]
     A split depends only on its seed and the two counts.
 
     Args:
-        num_samples: Size S of the set.
+        num_samples: S.
         groups: Number of groups; their sizes differ by one at most.
         seeds: Distinct seeds, one per split.
 
@@ -202,8 +175,8 @@ def evaluate(
     """Compute everything that a test reports, without the prefix of the stage.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: Thresholds (K,) tuned on other samples; no ``_tuned`` F1 if None.
         groups: Number of random groups per split; groups depend on the sample order.
         seeds: One seed per split.
@@ -217,29 +190,24 @@ def evaluate(
         scores of predicting the class frequencies for every sample, where
         ``floor_F1_micro_best`` uses the best single threshold in hindsight; and the
         counts ``num_classes`` (of the macro mean) and ``num_samples``.
-
-    Raises:
-        ValueError: If shapes or values are not as described, there is no sample, or
-            there are more groups than samples.
     """
     probabilities, labels = _checked(probabilities, labels)
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
-    classes = labels.any(dim=0)
-    result = multilabel_scores(probabilities, labels, cuts, classes)
+    result = multilabel_scores(probabilities, labels, cuts)
     parts = pd.DataFrame(
-        multilabel_scores(probabilities[part], labels[part], cuts, classes)
+        multilabel_scores(probabilities[part], labels[part], cuts)
         for part in subsets(len(labels), groups, seeds)
     )
     result |= parts.mean().add_suffix('_mean').to_dict()
     result |= parts.std().add_suffix('_std').to_dict()
     if class_frequencies is not None:
         constant = class_frequencies.to(probabilities).expand_as(probabilities)
-        floor = multilabel_scores(constant, labels, classes=classes)
+        floor = multilabel_scores(constant, labels)
         best = best_threshold(constant.flatten(), labels.flatten())
         floor['F1_micro_best'] = _f1(constant > best, labels)
         result |= {f'floor_{key}': value for key, value in floor.items()}
 
-    result['num_classes'] = float(classes.sum())
+    result['num_classes'] = float(labels.any(dim=0).sum())
     result['num_samples'] = float(len(labels))
     return result
 

@@ -51,9 +51,6 @@ class PredictionStore:
 
         All ranks must call it, and get the same rows.
 
-        Returns:
-            ``index`` (S,) and all columns: tensors (S, ...) or lists of S strings.
-
         Raises:
             ValueError: If nothing was stored.
         """

@@ -45,8 +45,7 @@ def per_country(
 
     Returns:
         One row per known country, in alphabetical order: ``patches`` and the scores of
-        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`, the macro
-        ones over the classes that occur there.
+        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
     """
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     rows = {}
@@ -103,9 +102,6 @@ def score_report(
         note: A warning to print above the scores.
         verdict: What the test shares with pretraining.
         countries: Result of :func:`per_country`.
-
-    Returns:
-        Tables of scores in percent, and of what the test shares with pretraining.
     """
     tuned = 'F1_micro_tuned' in scores
     summary = pd.DataFrame(

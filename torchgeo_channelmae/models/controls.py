@@ -63,15 +63,10 @@ def create_model(
 
 
 def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
-    """Return the names of some layers in a model's timm configuration.
+    """Return the names that a model's timm configuration has for an entry.
 
-    Args:
-        model: The model.
-        entry: ``first_conv`` or ``classifier``; a :class:`Peer` also has ``positions``
-            and ``spectral``.
-
-    Returns:
-        The names; some models have two heads, some name none.
+    Entries are ``first_conv`` and ``classifier``, of a :class:`Peer` also ``positions``
+    and ``spectral``. Some models have two heads, some name none.
     """
     config: Any = getattr(model, 'pretrained_cfg', None) or {}
     names = config.get(entry) or ()
@@ -116,11 +111,8 @@ def load_weights(
         published: The entry of TorchGeo that the weights are from, if any.
         datamodule: The datamodule with the statistics of the bands, if any.
 
-    Returns:
-        What was done.
-
     Raises:
-        ValueError: If the weights are of another model.
+        ValueError: If the weights belong to another model.
     """
     tensors = checkpoint.tensors
     if isinstance(model, ChannelViT):
@@ -161,9 +153,6 @@ def load_plain(
         model: The model.
         state_dict: Tensors by name.
         bands: Names of the bands of the tensors; None if unknown.
-
-    Returns:
-        What was done.
 
     Raises:
         ValueError: If fewer than half of the tensors have a counterpart.

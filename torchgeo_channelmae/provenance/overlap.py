@@ -23,13 +23,7 @@ CLAIMS = ('sensor_free', 'place_free', 'label_free', 'overlap_free')
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many test patches share something with earlier trainings.
-
-    Attributes:
-        shared: Patches known to share it.
-        unknown: Patches that may share it.
-        total: All patches.
-    """
+    """Numbers of test patches that share something with trainings, or may share it."""
 
     shared: int
     unknown: int
@@ -100,7 +94,7 @@ def judge(
         present: What the task's data read; None if unknown.
         test_tiles: See :func:`place_overlap`.
         test_patches: See :func:`patch_overlap`.
-        name_spaces: Kinds of names that the test patches have.
+        name_spaces: See :func:`patch_overlap`.
     """
     task = (Training(present, None), *provenance.own)
     targets = tuple(sorted({name for one in task for name in one.data.sensors}))
@@ -117,14 +111,10 @@ def judge(
 
 
 def sensor_free(trainings: Sequence[Training], targets: Sequence[str]) -> bool | None:
-    """Return whether no training read the sensors of a task.
+    """Return whether no training read the sensors of a task, `targets`.
 
     Product levels, the last word of a name, do not matter: Sentinel-2 L2A and L1C are
     one sensor.
-
-    Args:
-        trainings: The trainings; without any, the answer is True.
-        targets: Names of the task's sensors, or 'unknown'.
     """
     wanted = _instruments(targets)
     read = {name for one in trainings for name in _instruments(one.data.sensors)}
@@ -152,10 +142,7 @@ def place_overlap(
     Args:
         trainings: The trainings.
         test_tiles: (patches,) tile of each test patch, '' where unknown; None if no
-            tile is known.
-
-    Returns:
-        The counts; None if there are trainings but no tile is known.
+            tile is known, and then so is the result.
     """
     if not trainings:
         return Overlap(0, 0, 0)
@@ -179,11 +166,8 @@ def patch_overlap(
         trainings: The trainings.
         test_patches: (patches,) or (patches, names) int64 hashes of the names of each
             test patch, see :func:`~torchgeo_channelmae.provenance.record.patch_hashes`;
-            None if unknown.
+            None if unknown, and then so is the result.
         name_spaces: Kinds of these names, see :class:`DataRecord`.
-
-    Returns:
-        The counts; None if there are trainings but the test patches are unknown.
     """
     if not trainings:
         return Overlap(0, 0, 0)
@@ -208,7 +192,7 @@ def check_not_trained_on(
         provenance: Past trainings of the task's weights.
         test_patches: See :func:`patch_overlap`.
         names: Names of the test patches, for the message.
-        name_spaces: Kinds of names that the test patches have.
+        name_spaces: See :func:`patch_overlap`.
 
     Raises:
         ValueError: If a label was learned.
@@ -246,10 +230,7 @@ def _instruments(sensors: Sequence[str]) -> set[str]:
 
 
 def _comparable(data: DataRecord, name_spaces: Sequence[str]) -> bool:
-    """Return whether patches of a training and the test have a kind of name in common.
-
-    Patches without kinds are of one unnamed kind.
-    """
+    """Return whether a training and the test share a kind of names; '' if unnamed."""
     kinds = set(data.name_spaces or ('',)) & set(name_spaces or ('',))
     return data.patches is not None and bool(kinds)
 

@@ -13,12 +13,7 @@ layers between (with norms and the class token), and head."""
 
 
 def part_of(name: str, model: nn.Module) -> str:
-    """Return the part of a model that a parameter or module belongs to.
-
-    Args:
-        name: Its dotted name.
-        model: A timm model; its configuration names the first layer and the head.
-    """
+    """Return the part of a model that a parameter or module belongs to, by its name."""
     places = {
         'spectral': ('spectral_embed', *named_layers(model, 'spectral')),
         'positions': ('pos_embed', *named_layers(model, 'positions')),
@@ -41,12 +36,7 @@ def parts_in(model: nn.Module) -> list[str]:
 def find_parts(
     chosen: str | Iterable[str], model: nn.Module, argument: str
 ) -> list[str]:
-    """Return the parts that an argument names.
-
-    Args:
-        chosen: ``all``, parts joined by ``+``, or a list of parts.
-        model: The model.
-        argument: Name of the argument, for the error.
+    """Return the parts that an argument chooses: ``all``, joined by ``+``, or a list.
 
     Raises:
         ValueError: If the model lacks a part.
@@ -72,11 +62,7 @@ def freeze_others(model: nn.Module, parts: Sequence[str]) -> None:
 
 
 def set_frozen_eval(model: nn.Module, parts: Sequence[str]) -> None:
-    """Put all modules outside of the trained parts into eval mode, in place.
-
-    Frozen modules then compute the same in training as in evaluation: no dropout, no
-    stochastic depth, no batch statistics.
-    """
+    """Put all modules outside of the trained parts into eval mode, in place."""
     for name, module in model.named_modules():
         if name and part_of(name, model) not in parts:
             module.training = False
