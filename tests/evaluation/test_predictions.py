@@ -5,12 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning.pytorch.trainer.states import RunningStage
-from torch.multiprocessing import start_processes
 from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
 
 from tests.small_tasks import Patches, fine_tuning, trainer
@@ -44,25 +42,6 @@ def test_the_store_keeps_copies_until_they_are_gathered():
     assert store.gather()['values'].tolist() == [1]
     with pytest.raises(ValueError, match='empty'):
         store.gather()
-
-
-def one_of_two(rank, folder):
-    """Store the samples of one rank; the second rank has none of three."""
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
-    )
-    store = PredictionStore()
-    store_batches([[2, 0, 1], []][rank], 2, store)
-    torch.save(store.gather(), folder / f'rank{rank}.pt')
-    dist.destroy_process_group()
-
-
-def test_two_ranks_gather_what_one_would(tmp_path):
-    start_processes(one_of_two, (tmp_path,), nprocs=2, start_method='fork')
-    for rank in range(2):
-        rows = torch.load(tmp_path / f'rank{rank}.pt')
-        assert rows['patch_id'] == ['patch 0', 'patch 1', 'patch 2']
-        assert torch.equal(rows['score'], SCORES[:3])
 
 
 def numbers_of(loader, rank, skipped=()):

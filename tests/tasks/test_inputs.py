@@ -90,15 +90,6 @@ def test_published_weights_reach_the_encoder_tensor_by_tensor(name, online):
     assert {n for n in report.fresh if 'attn_bias' not in n} == SCALING
 
 
-def test_positions_of_larger_images_are_resampled(online):
-    name = 'dofa_base_patch16_224'
-    online(make_task(name, RADAR, size=64).model.encoder.state_dict())
-    task = make_task(name, RADAR)
-    report = task.load_weights('DOFABase16_Weights.DOFA_MAE')
-    assert report.resampled == ('encoder.pos_embed',)
-    assert task.model.encoder.pos_embed.shape == (1, 1 + 4, 48)
-
-
 def test_a_test_from_a_checkpoint_alone_reports_what_the_weights_have_read(
     online, tmp_path, monkeypatch, caplog
 ):

@@ -99,18 +99,6 @@ def test_frozen_batch_statistics_stay_whatever_calls_train(tmp_path):
         assert same == (not name.startswith('fc.')), name
 
 
-def test_the_log_lists_what_is_trained_by_part_and_count(tmp_path, caplog):
-    caplog.set_level('INFO')
-    module = task(trainable='patch_embed+head')
-    fit(module, tmp_path)
-    first, head = (
-        sum(p.numel() for p in part.parameters())
-        for part in (module.model.patch_embed, module.model.head)
-    )
-    line = f'Trainable: patch_embed {first:,}, head {head:,} ({first + head:,} param'
-    assert line in caplog.text
-
-
 def test_layers_decay_only_if_all_parts_are_trained(tmp_path):
     rates = {}
     for mode in ('all', '+'.join(PARTS), 'patch_embed+head'):

@@ -49,12 +49,6 @@ def test_the_loss_of_a_set_is_that_of_all_its_patches_at_once(tmp_path):
     assert logged == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_drop_path_grows_with_depth():
-    task = make_task(drop_path=0.4)
-    rates = [getattr(block.drop_path1, 'drop_prob', 0.0) for block in task.model.blocks]
-    assert rates == pytest.approx([0.4 * i / 11 for i in range(12)])
-
-
 @pytest.mark.parametrize('model', ['channelmae_tiny_patch16', 'resnet18'])
 def test_checkpointed_blocks_have_the_same_gradients(model):
     image = torch.randn(2, 2, 32, 32)
@@ -62,7 +56,6 @@ def test_checkpointed_blocks_have_the_same_gradients(model):
     for checkpointed in (False, True):
         torch.manual_seed(0)
         task = make_task(model=model, drop_path=0.0, grad_checkpointing=checkpointed)
-        assert task.model.grad_checkpointing == checkpointed
         task.compute(image).square().sum().backward()
         found.append([parameter.grad for parameter in task.model.parameters()])
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)

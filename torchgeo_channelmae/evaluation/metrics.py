@@ -97,7 +97,8 @@ def per_class(
         }
         for score, truth, cut in zip(probabilities.T, labels.T, cuts, strict=True)
     ]
-    return pd.DataFrame(rows, index=names).rename_axis('class')
+    index = None if names is None else list(names)
+    return pd.DataFrame(rows, index).rename_axis('class')
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -198,8 +199,8 @@ def evaluate(
         multilabel_scores(probabilities[part], labels[part], cuts)
         for part in subsets(len(labels), groups, seeds)
     )
-    result |= parts.mean().add_suffix('_mean').to_dict()
-    result |= parts.std().add_suffix('_std').to_dict()
+    for suffix, found in (('mean', parts.mean()), ('std', parts.std())):
+        result |= {f'{name}_{suffix}': float(value) for name, value in found.items()}
     if class_frequencies is not None:
         constant = class_frequencies.to(probabilities).expand_as(probabilities)
         floor = multilabel_scores(constant, labels)

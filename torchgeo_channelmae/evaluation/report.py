@@ -19,13 +19,11 @@ _ROWS = {
     'std over subsets': '{}_std',
     'floor: class frequencies': 'floor_{}',
 }
-_LABELS = {
-    True: (
-        'without labels',
-        'pretraining neither learned labels nor was sampled by them',
-    ),
-    False: ('with labels', 'pretraining learned labels or was sampled by them'),
-    None: ('labels unknown', 'whether pretraining used labels is unknown'),
+_LABELS = {True: 'without labels', False: 'with labels', None: 'labels unknown'}
+_LABEL_REASONS = {
+    True: 'pretraining neither learned labels nor was sampled by them',
+    False: 'pretraining learned labels or was sampled by them',
+    None: 'whether pretraining used labels is unknown',
 }
 
 
@@ -74,11 +72,8 @@ def patch_table(
         S rows: ``patch_id``, ``acquisition`` and ``country`` ('' where unknown), then
         one column per class.
     """
-    columns = ['acquisition', 'country']
-    known = (
-        pd.DataFrame(columns=columns, dtype=str) if known is None else known[columns]
-    )
-    origin = known.reindex(list(patch_ids), fill_value='').rename_axis('patch_id')
+    index = pd.Index(list(patch_ids), name='patch_id')
+    origin = pd.DataFrame(known, index, ['acquisition', 'country']).fillna('')
     table = pd.DataFrame(labels.long().numpy(), columns=list(names))
     return origin.reset_index().join(table)
 
@@ -144,12 +139,12 @@ def score_report(
 def overlap_table(verdict: Verdict) -> str:
     """Describe in Markdown what a test shares with pretraining, claim by claim."""
     read = {name for one in verdict.pretraining for name in one.data.sensors}
-    on_tiles = 'test patches on MGRS tiles that pretraining read'
     reasons = {
         'sensor_free': f'the test reads {_sensors(verdict.targets)}, pretraining read '
         f'{_sensors(read)}',
-        'place_free': f'{on_tiles}: {_counted(verdict.places)}',
-        'label_free': _LABELS[verdict.label_free][1],
+        'place_free': 'test patches on MGRS tiles that pretraining read: '
+        f'{_counted(verdict.places)}',
+        'label_free': _LABEL_REASONS[verdict.label_free],
         'overlap_free': 'of sensors only; for places and labels see above',
     }
     claims = pd.DataFrame(
@@ -191,9 +186,9 @@ def predictions_csv(
 
     Nine digits give the same float32 values back.
     """
-    table = pd.DataFrame(probabilities.numpy(), columns=list(names))
-    table.insert(0, 'patch_id', list(patch_ids))
-    return str(table.to_csv(index=False, float_format='%.9g'))
+    index = pd.Index(list(patch_ids), name='patch_id')
+    table = pd.DataFrame(probabilities.numpy(), index, list(names))
+    return str(table.to_csv(float_format='%.9g'))
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -222,7 +217,7 @@ def _history(verdict: Verdict) -> str:
         return 'Nothing was pretrained: the weights started from scratch.'
     texts = []
     for training in verdict.pretraining:
-        data, labels = training.data, _LABELS[label_free([training])][0]
+        data, labels = training.data, _LABELS[label_free([training])]
         if training.record is None:
             texts.append(f'unknown data ({labels})')
             continue

@@ -190,12 +190,14 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             scale = normalize_tokens(target)
             target = scale.tokens
         share = self.hparams['decode_share'] if self.training else 1.0
-        filled, produced, weight = sample_cells(mask, keys, share, bands, cells)
+        sampled = sample_cells(mask, keys, share, bands, cells)
+        produced: Tensor = sampled.produced
+        weight: Tensor | None = sampled.weight
         if self.training and not self.hparams['spectral_weight'] and share == 1:
             produced, weight = mask.target, None  # all that the token loss reads
         encoded = self.model.encode(image, mask.visible)
-        wanted = None if produced is filled else produced
-        prediction = self.decoder(encoded, mask.visible, filled, grid, wanted)
+        wanted = None if produced is sampled.filled else produced
+        prediction = self.decoder(encoded, mask.visible, sampled.filled, grid, wanted)
         prediction = prediction.to(target.dtype)
         return Reconstruction(prediction, produced, weight, target, scale, mask, grid)
 
@@ -291,9 +293,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         due = every and (epoch % every == 0 or epoch == trainer.max_epochs)
         if not due or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        images = image.float().cpu(), *to_images(result, len(self.model.bands))
-        rows = zip(names[: self.hparams['num_plots']], *images, strict=False)
-        for row, (name, *pictures) in enumerate(rows):
-            title = f'{name}, epoch {epoch}'
-            figure = plot_reconstruction(*pictures, self.model.bands, title=title)
+        image, bands = image.float().cpu(), self.model.bands
+        masked, made = to_images(result, len(bands))
+        for row, name in enumerate(names[: self.hparams['num_plots']]):
+            pictures = image[row], masked[row], made[row]
+            figure = plot_reconstruction(*pictures, bands, f'{name}, epoch {epoch}')
             log_figure(self, f'reconstruction/{row}', figure)

@@ -99,7 +99,8 @@ def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> N
     values = [torch.as_tensor(value).flatten() for value in found if value is not None]
     count = len(scaling.factor)
     if [len(value) in (1, count) for value in values] == [True, True]:
-        scaling.match(*values, expected)
+        mean, std = values
+        scaling.match(mean, std, expected)
     elif not expected.physical:
         scaling.match(torch.zeros(1), torch.ones(1), expected)
     else:
