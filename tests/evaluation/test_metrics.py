@@ -130,12 +130,6 @@ def test_a_split_depends_on_its_seed_and_not_on_earlier_draws():
     assert not torch.equal(after[0], after[5])
 
 
-@pytest.mark.parametrize('groups', [0, 5])
-def test_groups_that_would_be_empty_are_refused(groups):
-    with pytest.raises(ValueError, match=f'test_groups is {groups}'):
-        subsets(3, groups, [0])
-
-
 def test_evaluate_reports_mean_and_sample_deviation_over_the_parts():
     probabilities, labels = random_set()
     result = evaluate(probabilities, labels, groups=5, seeds=(0, 1, 2))

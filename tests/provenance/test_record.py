@@ -75,7 +75,6 @@ def test_only_a_training_on_other_data_is_added():
         UNKNOWN,
         Provenance(),
         Provenance(own=(Training(record(tiles=(), patches=None), None),)),
-        Provenance(own=(Training(record(tiles=tuple(np.array(['33UUP']))), False),)),
     ],
 )
 def test_a_checkpoint_gives_back_what_was_stored(tmp_path, provenance):

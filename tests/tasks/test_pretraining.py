@@ -254,13 +254,11 @@ def test_the_learning_rate_grows_with_the_batch(batch_size, tmp_path):
     ('arguments', 'named'),
     [
         ({'bands': ['B02', 'B08', 'B02']}, 'B02'),
-        ({'in_channels': 12}, 'in_channels'),
         ({'mask_ratio': 1.5}, 'mask_ratio'),
         ({'masking': 's9'}, 's9'),
         ({'masking': 'columns', 'masking_options': {'bands': 3}}, 'bands'),
         ({'size': 120}, '120'),
         ({'model': 'channelmae_huge_patch16'}, 'channelmae_huge_patch16'),
-        ({'model': 'resnet50'}, 'resnet50'),
         ({'spectral_loss': 'median'}, 'median'),
         ({'decoder_num_heads': 5}, '5'),
         ({'decode_share': 0.0}, 'decode_share'),

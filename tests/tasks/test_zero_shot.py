@@ -121,19 +121,16 @@ def test_what_fine_tuning_and_pretraining_read_counts_as_read_before(
     [
         ('gone', RADAR, {}, r'gone\.ckpt'),
         ('pretrained', RADAR, {}, r'pretrained\.ckpt'),
-        ('bare', RADAR, {}, r'bare\.ckpt'),
         ('cut', RADAR, {}, r'blocks\.3\.attn'),
         ('fine_tuned', RGB, {}, 'VV, VH only.*B04, B03, B02'),
         ('fine_tuned', ['B11'], {'embeddings': 'pretrained'}, r'pretrained\.ckpt.*B11'),
         ('fine_tuned', RGB, {'embeddings': 'gone'}, r'gone\.ckpt'),
-        ('fine_tuned', [*RADAR, 'B11'], {'fresh_bands': 'near'}, 'near'),
     ],
 )
 def test_what_does_not_fit_raises_in_the_constructor(
     weights, bands, options, named, fine_tuned, pretrained, folder
 ):
     content = torch.load(fine_tuned, weights_only=True)
-    torch.save(content['state_dict'], folder / 'bare.ckpt')
     state = {k: v for k, v in content['state_dict'].items() if 'blocks.3.attn' not in k}
     torch.save(content | {'state_dict': state}, folder / 'cut.ckpt')
     if 'embeddings' in options:

@@ -44,7 +44,7 @@ class EvaluationMixin(LightningModule):
     def start_evaluation(self, num_labels: int) -> None:
         """Create empty predictions and thresholds for ``num_labels`` classes."""
         self.predictions = PredictionStore()
-        start = torch.full((max(num_labels, 1),), torch.nan)
+        start = torch.full((num_labels,), torch.nan)
         self.register_buffer('thresholds', start)
 
     @property

@@ -31,11 +31,11 @@ class DataRecord:
             :class:`~torchgeo_channelmae.sensors.Band`; 'unknown' where there is none.
         tiles: Sentinel-2 tiles such as '33UUP', sorted and unique: those in the names
             of images, and all that may cover coordinates; None if unknown.
-        patches: (patches,) int64, :func:`patch_hashes` of the patches' names, sorted
-            and unique; None if unknown.
+        patches: (patches,) int64, :func:`patch_hashes` of their names, sorted and
+            unique; None if unknown.
         labels_steered: Whether labels decided what was sampled; None if unknown.
-        name_spaces: The kinds of names that ``patches`` has of every patch, such as
-            'v1' and 'v2' of BigEarthNet. Patches are compared within one kind.
+        name_spaces: Kinds of names that ``patches`` has for every patch, such as 'v1'
+            and 'v2' of BigEarthNet. Patches are compared within one kind.
     """
 
     dataset: str
@@ -47,15 +47,12 @@ class DataRecord:
     name_spaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Sort tiles and patches, and convert all to types that checkpoints may hold.
-
-        If one tile is '', not all are known, so ``tiles`` is None.
-        """
+        """Sort tiles and patches, and convert all to types that checkpoints hold."""
         names = ('bands', 'sensors', 'name_spaces')
         values: dict[str, Any] = {k: tuple(map(str, getattr(self, k))) for k in names}
         if self.tiles is not None:
             tiles = sorted({str(tile) for tile in self.tiles})
-            values['tiles'] = None if '' in tiles else tuple(tiles)
+            values['tiles'] = None if '' in tiles else tuple(tiles)  # not all known
         if self.patches is not None:
             values['patches'] = self.patches.cpu().unique()
         for name, value in values.items():
@@ -154,12 +151,8 @@ UNKNOWN = Provenance(inherited=(Training(None, None),), own=(Training(None, None
 def from_state(state: object) -> Provenance:
     """Return the provenance that :meth:`Provenance.state` stored.
 
-    Args:
-        state: The state; None for a checkpoint without one.
-
-    Returns:
-        The trainings; :data:`UNKNOWN` without a state, and with a warning if another
-        version of this package stored it in another form.
+    Without a state it is :data:`UNKNOWN`, and with a warning if another version of this
+    package stored it in another form.
     """
     if not isinstance(state, Mapping) or state.get('version') != _VERSION:
         if state is not None:
@@ -193,10 +186,10 @@ def patch_hashes(names: npt.NDArray[np.bytes_]) -> Tensor:
     """Hash names of patches, the same on every machine.
 
     Args:
-        names: Non-empty names (UTF-8).
+        names: Names in UTF-8.
 
     Returns:
-        (names,) int64, in the order of the names: 64 bits of BLAKE2b.
+        (names,) int64, 64 bits of BLAKE2b each.
 
     Raises:
         ValueError: If a name is empty: all patches without a name would be one.

@@ -178,9 +178,6 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             image: (B, C, H, W), normalized.
             keys: (B,) int64, random keys of the samples' masks.
             shared: Random key of what a strategy draws for the whole batch.
-
-        Returns:
-            Predictions beside their targets.
         """
         target, scale = patchify(image, self.model.patch_embed.patch_size[0]), None
         grid = self.model.patch_embed.dynamic_feat_size(image.shape[-2:])

@@ -36,11 +36,7 @@ class Reconstruction(NamedTuple):
 
 
 def to_images(result: Reconstruction, num_bands: int) -> tuple[Tensor, Tensor]:
-    """Assemble tokens to images, in the units of the input.
-
-    Args:
-        result: A reconstruction that produced all targets.
-        num_bands: C.
+    """Assemble a reconstruction that produced all targets, in the units of the input.
 
     Returns:
         The visible tokens, and these with the targets filled in, each (B, C, H, W),
