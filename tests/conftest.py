@@ -161,10 +161,10 @@ def environments(kind: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope='session')
 def together(start, conf):
-    """Run ``torchgeo ARGS`` with conf/scale/STRATEGY.yaml in two processes."""
+    """Run ``torchgeo ARGS`` with conf/scale/ddp.yaml in two processes."""
 
-    def run(*args, folder, strategy='ddp', kind='lightning', code=0):
-        scale = ('--config', conf / f'scale/{strategy}.yaml', '--trainer.devices=2')
+    def run(*args, folder, kind='lightning', code=0):
+        scale = ('--config', conf / 'scale/ddp.yaml', '--trainer.devices=2')
         commands = [
             start(*args, *scale, folder=folder, env=env) for env in environments(kind)
         ]

@@ -1,7 +1,6 @@
 """Callbacks that write what happens at each training step, or spoil one."""
 
 import json
-import math
 from pathlib import Path
 
 from lightning.pytorch import Callback
@@ -9,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class WriteLosses(Callback):
-    """Writes ``losses-RANK.json``: losses and bands of batches, decay of parameters."""
+    """Writes ``losses-RANK.json``: losses and bands of batches."""
 
     def on_train_start(self, trainer, task):
         self.losses, self.bands = [], []
@@ -21,16 +20,7 @@ class WriteLosses(Callback):
         self.losses.append(outputs['loss'].item())
 
     def on_train_end(self, trainer, task):
-        groups = trainer.optimizers[0].param_groups
-        decay = {id(p): g['weight_decay'] for g in groups for p in g['params']}
-        told = {
-            'losses': self.losses,
-            'bands': self.bands,
-            'decay': {
-                name.replace('_fsdp_wrapped_module.', ''): decay.get(id(p))
-                for name, p in task.named_parameters()
-            },
-        }
+        told = {'losses': self.losses, 'bands': self.bands}
         file = Path(trainer.default_root_dir) / f'losses-{trainer.global_rank}.json'
         file.write_text(json.dumps(told))
 
@@ -68,18 +58,9 @@ class SaveEachBatch(Checkpoint):
         trainer.save_checkpoint(Path(trainer.default_root_dir) / f'{done}.ckpt')
 
 
-class SpoilPixel(Callback):
-    """Makes a pixel of the second process not a number, in step 4."""
-
-    def on_train_batch_start(self, trainer, task, batch, batch_idx):
-        if trainer.global_step == 3 and trainer.global_rank == 1:
-            batch['image'][0, 0, 0, 0] = math.nan
-
-
-class SpoilShard(Callback):
-    """Makes a weight in the share of the second process infinite, after step 4."""
+class FailInStep(Callback):
+    """Raises in the second step."""
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-        if trainer.global_step == 4 and trainer.global_rank == 1:
-            share = next(p for p in task.parameters() if p.requires_grad and p.numel())
-            share.data.view(-1)[0] = math.inf
+        if trainer.global_step == 2:
+            raise RuntimeError('failed in step 2')

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -180,15 +179,6 @@ def test_per_class_scores_have_support(project):
     assert {'AP', 'F1', 'F1_tuned', 'threshold'} <= set(classes.columns)
 
 
-def test_each_command_has_its_own_files(project):
-    folder, _ = project
-    for command in ('fit', 'test', 'predict'):
-        home = folder / 'runs/finetune' / command
-        assert (home / 'config.yaml').is_file()
-        assert list(home.glob('events.out.tfevents.*'))
-    assert (folder / 'runs/finetune/last.ckpt').is_file()
-
-
 def test_another_number_of_groups_is_the_testers_choice(project, torchgeo, conf):
     folder, _ = project
     copied = folder.with_name('groups')
@@ -210,31 +200,6 @@ def test_another_number_of_groups_is_the_testers_choice(project, torchgeo, conf)
     assert (copied / 'runs/finetune/test.1/scores.md').is_file()
 
 
-def test_a_second_fit_moves_the_first_aside_and_is_what_a_test_scores(
-    project, torchgeo, conf
-):
-    folder, _ = project
-    copied = folder.with_name('twice')
-    shutil.copytree(folder, copied)
-    first = files_of(copied / 'runs/finetune')
-    again = quick(conf / 'finetune.yaml', 1, 32)
-    succeed(torchgeo('fit', *again, '--seed_everything=1', folder=copied))
-    assert files_of(copied / 'runs/finetune.1') == first
-    args = (
-        '--config',
-        conf / 'finetune.yaml',
-        '--ckpt_path',
-        'runs/finetune/last.ckpt',
-    )
-    succeed(torchgeo('test', *args, folder=copied))
-    second = scores_of(copied)
-    assert second['test_loss'] != scores_of(folder)['test_loss']
-    succeed(torchgeo('test', *args[:3], 'runs/finetune.1/last.ckpt', folder=copied))
-    scored = pd.read_csv(copied / 'runs/finetune.1/test/metrics.csv').iloc[-1]
-    assert scored['test_loss'] == scores_of(folder)['test_loss']
-    assert scores_of(copied)['test_loss'] == second['test_loss']
-
-
 @pytest.mark.parametrize('task', ['pretrain', 'finetune'])
 def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
     for name in ('one', 'other'):
@@ -247,52 +212,6 @@ def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
     metrics = 'fit/metrics.csv'
     assert (one / metrics).read_text() == (other / metrics).read_text()
     assert_equal_tensors(weights_of(one / 'last.ckpt'), weights_of(other / 'last.ckpt'))
-
-
-@pytest.mark.parametrize(
-    ('task', 'delay'), [('pretrain', 0.0), ('pretrain', 0.7), ('finetune', 0.0)]
-)
-def test_a_run_killed_and_resumed_ends_as_one_left_alone(
-    start, torchgeo, conf, tmp_path, task, delay
-):
-    args = quick(conf / f'{task}.yaml', 5, 48)
-    if task == 'finetune':
-        args += ('--model.init_args.weights=null',)
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    for folder in (whole, killed):
-        folder.mkdir()
-    succeed(torchgeo('fit', *args, folder=whole))
-
-    command = start('fit', *args, folder=killed)
-    last = killed / 'runs' / task / 'last.ckpt'
-    deadline = time.monotonic() + 60
-    while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(delay)
-    command.kill()
-    stopped_at = torch.load(last, weights_only=True)['epoch']
-    assert stopped_at < 4, 'the run ended before it was killed'
-    resume = ('--ckpt_path', f'runs/{task}/last.ckpt')
-    succeed(torchgeo('fit', *args, *resume, folder=killed))
-
-    ended = torch.load(last, weights_only=True)
-    alone = torch.load(whole / 'runs' / task / 'last.ckpt', weights_only=True)
-    assert ended['global_step'] == alone['global_step'] == 15
-    assert_equal_tensors(ended['state_dict'], alone['state_dict'])
-    moments, expected = (
-        {
-            f'{parameter}.{name}': value
-            for parameter, state in checkpoint['optimizer_states'][0]['state'].items()
-            for name, value in state.items()
-        }
-        for checkpoint in (ended, alone)
-    )
-    assert_equal_tensors(moments, expected)
-    resumed = pd.read_csv(killed / 'runs' / task / 'fit/metrics.csv')
-    losses = pd.read_csv(whole / 'runs' / task / 'fit/metrics.csv')
-    tail = losses[losses.step >= resumed.step.min()]['train_loss'].dropna()
-    assert resumed['train_loss'].dropna().tolist() == tail.tolist()
-    assert list((killed / 'runs' / task).glob('fit.1/config.yaml'))
 
 
 @pytest.fixture
@@ -383,19 +302,6 @@ def test_the_configurations_of_the_paper_run(torchgeo, conf, tmp_path):
         paths = [conf / f'paper/{name}.yaml' for name in files]
         configs = [part for path in paths for part in ('--config', path)]
         succeed(torchgeo('fit', *configs, *small, *extra, folder=tmp_path))
-
-
-def test_resuming_a_finished_run_changes_nothing(project, torchgeo, conf):
-    folder, _ = project
-    copied = folder.with_name('finished')
-    shutil.copytree(folder, copied)
-    before = files_of(copied / 'runs')
-    resume = ('--ckpt_path', 'runs/finetune/last.ckpt')
-    done = succeed(
-        torchgeo('fit', *quick(conf / 'finetune.yaml', 3, 32), *resume, folder=copied)
-    )
-    assert 'Nothing was trained' in done.output
-    assert files_of(copied / 'runs') == before
 
 
 def test_validation_can_be_repeated(project, torchgeo, conf):

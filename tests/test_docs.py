@@ -1,4 +1,4 @@
-"""Pages lead to what is there, and their examples run."""
+"""Pages link to what exists, and their commands and examples run."""
 
 import importlib
 import json
@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.pages import DOCS, PROJECT, blocks, commands, links, pages
+from tests.run_page import main as run_page
 from torchgeo_channelmae.cli import COMMANDS, main
 from torchgeo_channelmae.experiments.configuration import read_datamodule
 
@@ -21,40 +22,31 @@ HOWTO = DOCS / 'howto'
 
 
 @pytest.mark.parametrize('page', PAGES)
-def test_every_file_that_a_page_links_is_there(page):
+def test_links_configurations_commands_and_yaml_of_a_page_are_right(page):
     path = PROJECT / page
-    targets = [link for link in links(path.read_text()) if '://' not in link]
+    text = path.read_text()
+    targets = [link.partition('#')[0] for link in links(text) if '://' not in link]
     drawn = {f'{module.stem}.svg' for module in (DOCS / 'figures').glob('[!_]*.py')}
-    missing = [
-        target
-        for target in (link.partition('#')[0] for link in targets)
+    assert [
+        target for target in targets
         if target and not (path.parent / target).exists()
         and not ('figures/drawn/' in target and target.rpartition('/')[2] in drawn)
-    ]  # fmt: skip
-    assert missing == []
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_every_configuration_that_a_page_names_is_there(page):
-    named = set(re.findall(r'\bconf/[\w/]+\.yaml', (PROJECT / page).read_text()))
-    assert [path for path in named if not (PROJECT / path).is_file()] == []
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_every_command_that_a_page_shows_is_one(page):
-    text = (PROJECT / page).read_text()
+    ] == []  # fmt: skip
+    named = set(re.findall(r'\bconf/[\w/]+\.yaml', text))
+    assert [name for name in named if not (PROJECT / name).is_file()] == []
     shown = [shlex.split(line) for line in commands(text)]
     used = {
-        words[words.index('channelmae') + 1] for words in shown if 'channelmae' in words
+        line[line.index('channelmae') + 1] for line in shown if 'channelmae' in line
     }
     assert used <= set(COMMANDS) | {'COMMAND'}
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_every_command_that_a_page_shows_runs_without_activating_anything(page):
-    shown = [shlex.split(line) for line in commands((PROJECT / page).read_text())]
     own = {'channelmae', 'torchgeo', 'torchgeo-bench', 'python', 'pytest'}
-    assert [words for words in shown if words[0] in own] == []
+    assert [line for line in shown if line[0] in own] == []  # without `uv run`
+    for block in blocks(text, 'yaml') if page.startswith('docs/') else ():
+        for name in class_paths(yaml.safe_load(block)):
+            module, _, short = name.rpartition('.')
+            if module != 'lab':  # the reader's own
+                module = importlib.import_module(module or 'torchgeo.datasets')
+                assert hasattr(module, short), name
 
 
 def class_paths(node):
@@ -66,15 +58,32 @@ def class_paths(node):
     return []
 
 
-@pytest.mark.parametrize('page', [page for page in PAGES if page.startswith('docs/')])
-def test_yaml_of_a_page_can_be_read_and_its_classes_imported(page):
-    for block in blocks((PROJECT / page).read_text(), 'yaml'):
-        for path in class_paths(yaml.safe_load(block)):
-            module, _, name = path.rpartition('.')
-            if module != 'lab':  # the reader's own
-                assert hasattr(
-                    importlib.import_module(module or 'torchgeo.datasets'), name
-                )
+def test_the_python_example_of_the_readme_runs():
+    [example] = blocks((PROJECT / 'README.md').read_text(), 'python')
+    names = {}
+    exec(example, names)
+    assert names['logits'].shape == (4, 19)
+
+
+def test_ci_runs_the_commands_of_the_readme_and_the_quickstart():
+    [block, *_] = blocks((PROJECT / 'README.md').read_text(), 'console')
+    shown = re.findall(r'^uv run .*?(?= +#|$)', block, flags=re.MULTILINE)
+    script = (PROJECT / '.ci' / 'run').read_text()
+    assert 'tests.run_page docs/quickstart.md' in script
+    assert 'step uv run pytest\n' in script
+    run = {'uv run pytest', *commands((DOCS / 'quickstart.md').read_text())}
+    assert len(shown) == 5
+    assert set(shown) <= run
+
+
+def test_commands_of_a_page_run_in_order_and_stop_at_a_failure(tmp_path, capfd):
+    page, after = tmp_path / 'page.md', tmp_path / 'after'
+    lines = ['git clone X', 'echo 1   # a remark', 'echo \\', '  2', 'exit 7']
+    page.write_text('\n'.join(['```console', *lines, f'touch {after}', '```', '']))
+    assert run_page([str(page)]) == 7
+    assert not after.exists()
+    printed = [line for line in capfd.readouterr().out.splitlines() if line]
+    assert [line for line in printed if not line.startswith('==')] == ['1', '2']
 
 
 def test_the_examples_of_an_own_sensor_run(monkeypatch, capsys):
@@ -109,7 +118,7 @@ def lab(tmp_path, monkeypatch):
     sys.modules.pop('lab', None)
 
 
-def test_the_example_of_an_own_dataset_yields_normalised_batches(lab):
+def test_the_example_of_an_own_dataset_yields_normalized_batches(lab):
     stats, fit = blocks(lab, 'bash')
     words = shlex.split(stats.replace('\\\n', ''))
     assert main(words[words.index('channelmae') + 1 :]) == 0

@@ -24,16 +24,6 @@ def test_what_was_found_can_still_be_reproduced(title, tmp_path, monkeypatch):
     exec(compile(code, title, 'exec'), {'__name__': 'reproduction'})
 
 
-def test_the_page_begins_with_whose_decision_it_is():
-    first = re.search(r'^## (.+)', PAGE, flags=re.MULTILINE)
-    assert first is not None
-    assert first[1] == 'Whose decision it is'
-    told = PAGE[first.end() :].partition('\n## ')[0]
-    assert "TorchGeo's own contribution policy" in told
-    assert 'Nothing is offered from here' in told
-    assert PAGE.count('\n## ') == 3
-
-
 def test_every_module_of_the_table_is_there():
     rows = re.findall(r'^\| (`.+?) \|', PAGE, flags=re.MULTILINE)
     named = [name for row in rows for name in re.findall(r'`([\w/.]+)`', row)]

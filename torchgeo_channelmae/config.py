@@ -4,11 +4,14 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, override
 
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 
@@ -173,15 +176,27 @@ def raise_deferred(owner: Any) -> None:
         raise owner.argument_error
 
 
-def requested_checkpoint(trainer: Any) -> str | None:
-    """Return the checkpoint that a command was asked to resume from or to evaluate.
+def requested_checkpoint(trainer: Trainer) -> str | None:
+    """Return the checkpoint that the command line resumes or evaluates.
 
-    Lightning sets ``trainer.ckpt_path`` only after all ``setup`` hooks: there it is
-    that of the trainer's last command. So this reads the parsed command line, and
-    returns None in plain Python.
+    It is ``--ckpt_path``, or what an ``OnExceptionCheckpoint`` of an earlier run left.
+    Lightning sets ``trainer.ckpt_path`` only after all ``setup`` hooks, where it is
+    still that of the trainer's last command, so this reads the parsed command line.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        The path as it was given. None if there is none, and in plain Python.
     """
-    for callback in trainer.callbacks:
-        if isinstance(callback, SaveConfigCallback):
-            path = callback.config.get('ckpt_path')
-            return None if path is None else str(path)
-    return None
+    callbacks = getattr(trainer, 'callbacks', ())
+    parsed = [each for each in callbacks if isinstance(each, SaveConfigCallback)]
+    if not parsed:
+        return None
+    requested = parsed[0].config.get('ckpt_path')
+    if requested is None and trainer.state.fn == 'fit':
+        left = [each for each in callbacks if isinstance(each, OnExceptionCheckpoint)]
+        requested = next(
+            (e.ckpt_path for e in left if Path(e.ckpt_path).is_file()), None
+        )
+    return None if requested is None else str(requested)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import Precision
 from torchgeo.datasets import unbind_samples
 from torchgeo.tasks import Classification
 
@@ -42,7 +43,9 @@ def ready(stage='fit', training=None, epoch=0, **kwargs):
     datamodule = BigEarthNetS1S2DataModule(**kwargs)
     datamodule.setup(stage)
     if training is not None:
-        datamodule.trainer = SimpleNamespace(training=training, current_epoch=epoch)
+        datamodule.trainer = SimpleNamespace(
+            training=training, current_epoch=epoch, precision_plugin=Precision()
+        )
     return datamodule
 
 

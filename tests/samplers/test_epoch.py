@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler
 
-from torchgeo_channelmae.samplers import EpochSampler, Visits
+from torchgeo_channelmae.samplers import EpochSampler, RepeatedDataset
 
 sizes = st.integers(1, 60)
 epochs = st.integers(0, 50)
@@ -88,10 +88,10 @@ def test_passes_of_an_epoch_are_in_different_orders():
     assert drawn[:60] != [number - 60 for number in drawn[60:]]
 
 
-def test_every_visit_of_an_epoch_has_a_number_that_leads_to_its_sample():
+def test_every_draw_of_an_epoch_has_a_number_that_leads_to_its_sample():
     dataset = [{'index': index, 'name': str(index)} for index in range(5)]
-    visits = Visits(dataset)
-    drawn = [visits[number] for number in indices(5, samples_per_epoch=12)]
+    repeated = RepeatedDataset(dataset)
+    drawn = [repeated[number] for number in indices(5, samples_per_epoch=12)]
     assert len({sample['index'] for sample in drawn}) == 12
     assert all(int(sample['name']) == sample['index'] % 5 for sample in drawn)
 

@@ -154,7 +154,7 @@ def test_the_base_rate_belongs_to_a_global_batch_of_256():
 
 def test_a_loader_without_a_batch_size_is_refused():
     loader = SimpleNamespace(batch_size=None, batch_sampler=[[0, 1], [2]])
-    with pytest.raises(ValueError, match='does not say its batch size'):
+    with pytest.raises(ValueError, match='batch size'):
         scaled_lr(1e-3, trainer(train_dataloader=loader))
 
 

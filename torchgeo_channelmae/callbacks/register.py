@@ -6,13 +6,13 @@ from typing import Any, override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from ..config import requested_checkpoint
 from ..models.channelvit import ChannelViT
 from ..models.checkpoints import read_checkpoint
 from ..models.padding import pad_inputs
 from ..models.registry import register_variant
 from ..models.smp import PyramidEncoder
 from ..models.weights import FreshBands, load_encoder
-from .run_folder import checkpoint_of
 
 __all__ = ('LoadWeights', 'RegisterModels', 'register_variant')
 
@@ -127,7 +127,8 @@ class LoadWeights(Callback):
                 model.
             FileNotFoundError: If `weights` is neither a file nor a name.
         """
-        if stage != 'fit' or checkpoint_of(trainer)[1] is not None:
+        self._missing = None
+        if stage != 'fit' or requested_checkpoint(trainer) is not None:
             return
         encoders = [m for m in pl_module.modules() if isinstance(m, ChannelViT)]
         if not encoders:
@@ -135,7 +136,17 @@ class LoadWeights(Callback):
                 f'{type(pl_module).__name__} has no channel-token encoder. Use a '
                 f'channelmae_* model, or remove LoadWeights.'
             )
-        tensors = read_checkpoint(self.weights).tensors
+        try:
+            tensors = read_checkpoint(self.weights).tensors
+        except FileNotFoundError as error:  # unless a checkpoint is loaded next
+            self._missing = error
+            return
         for encoder in encoders:
             report = load_encoder(encoder, tensors, self.fresh_bands, adopt_grid=True)
         rank_zero_info(f'Weights {self.weights}: {report}')
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise if the weights are missing, unless a checkpoint was loaded."""
+        if self._missing is not None and trainer.ckpt_path is None:
+            raise self._missing

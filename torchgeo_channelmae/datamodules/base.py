@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, override
 
@@ -19,7 +18,7 @@ from ..datasets.resample import resample
 from ..facts import DataFacts
 from ..provenance.record import DataRecord
 from ..randomness import derive_seed, global_seed
-from ..samplers.epoch import EpochSampler, Visits
+from ..samplers.epoch import EpochSampler, RepeatedDataset
 from .collate import collate
 from .loader import EpochLoader
 
@@ -89,7 +88,6 @@ class ChannelDataModule(NonGeoDataModule):
         self.samples_per_epoch = samples_per_epoch
         self.augment = augment
         self.skipped: dict[str, str] = {}
-        self._resumed: dict[str, int] | None = None
 
     @property
     def facts(self) -> DataFacts:
@@ -136,9 +134,14 @@ class ChannelDataModule(NonGeoDataModule):
             )
         if not batch:
             return batch
-        return self.finish(
-            batch, training, self.trainer.current_epoch if self.trainer else 0
+        if self.trainer is None:
+            return self.finish(batch, training)
+        finished = self.finish(batch, training, self.trainer.current_epoch)
+        # Normalizing made float32; bf16-true, for example, needs another dtype.
+        converted: dict[str, Any] = self.trainer.precision_plugin.convert_input(
+            finished
         )
+        return converted
 
     def finish(
         self, batch: Mapping[str, Any], training: bool, epoch: int = 0
@@ -219,7 +222,7 @@ class ChannelDataModule(NonGeoDataModule):
         return EpochSampler(dataset, self.samples_per_epoch, **shared)
 
     def shared(self) -> dict[str, Any]:
-        """Return what a sampler has to know of the processes."""
+        """Return the arguments of a sampler that all processes share."""
         rank, world_size = self.rank()
         return {
             'seed': global_seed(),
@@ -229,8 +232,8 @@ class ChannelDataModule(NonGeoDataModule):
         }
 
     def visits(self, dataset: Any) -> Any:
-        """Return the training dataset as numbers of visits index it."""
-        return Visits(dataset)
+        """Return the training dataset as indexed by the numbers of draws."""
+        return RepeatedDataset(dataset)
 
     @override
     def _dataloader_factory(self, split: str) -> DataLoader[dict[str, Any]]:
@@ -252,7 +255,7 @@ class ChannelDataModule(NonGeoDataModule):
             persistent_workers=self.num_workers > 0,
         )
         if isinstance(loader, EpochLoader):
-            loader.batches_done = partial(self._batches_done, loader)
+            loader.trainer = self.trainer
         return loader
 
     def rank(self) -> tuple[int, int]:
@@ -261,57 +264,43 @@ class ChannelDataModule(NonGeoDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _batches_done(self, loader: EpochLoader) -> int:
-        """Return how many batches of this epoch the trainer had from its loader."""
-        trainer = self.trainer
-        if trainer is None or trainer.train_dataloader is not loader:
-            return 0
-        done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
-        self.check_resume(done)
-        return done
-
-    def check_resume(self, done: int) -> None:
-        """Check that the rest of an epoch is what it was when training was stopped.
-
-        Args:
-            done: Batches of the epoch that are done.
-
-        Raises:
-            ValueError: If it is not.
-        """
-        order = self._order()
-        if not done or self._resumed in (None, order):
-            return
-        was = ', '.join(f'{name} {value}' for name, value in self._resumed.items())
-        now = ', '.join(f'{name} {value}' for name, value in order.items())
-        raise ValueError(
-            f'Training was stopped after batch {done} of an epoch with {was}, but now '
-            f'has {now}: resume with what it was, or from a checkpoint of the end of '
-            f'an epoch.'
-        )
-
-    def _order(self) -> dict[str, int]:
-        """What decides which samples are in the batches of an epoch that are left."""
-        loader: Any = None if self.trainer is None else self.trainer.train_dataloader
-        processes = self.rank()[1]
-        order = {
+    def _order(self) -> dict[str, int | None]:
+        """Return what decides which samples the remaining batches of an epoch have."""
+        return {
             'seed': global_seed(),
-            'global batch size': self.batch_size * processes,
-            'batches': 0 if loader is None else len(loader),
+            'batch_size': self.batch_size,
+            'samples_per_epoch': self.samples_per_epoch,
+            'number of processes': self.rank()[1],
         }
-        if not getattr(getattr(loader, 'sampler', None), 'takes_turns', False):
-            order['processes'] = processes
-        return order
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint inside an epoch relies on."""
-        return {'order': self._order()}
+        """Return what a checkpoint inside an epoch depends on."""
+        assert self.trainer is not None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        inside = batches.current.ready and not batches.is_last_batch
+        return {'order': self._order() if inside else None}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note what the checkpoint relies on; it matters only inside an epoch."""
-        self._resumed = state_dict.get('order')
+        """Check that the rest of the epoch has the samples that it would have had.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        before, now = state_dict.get('order'), self._order()
+        assert self.trainer is not None
+        if not before or self.trainer.state.fn != 'fit' or before == now:
+            return
+        changed = [
+            f'{name} {before.get(name)}, not {value}'
+            for name, value in now.items()
+            if before.get(name) != value
+        ]
+        raise ValueError(
+            f'The checkpoint was saved inside an epoch with {", ".join(changed)}. '
+            f'Resume with the former, or from a checkpoint of the end of an epoch.'
+        )
 
     def check_arguments(self) -> None:
         """Check the arguments of the constructor.

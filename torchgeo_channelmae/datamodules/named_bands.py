@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, override
 
 import numpy as np
@@ -114,7 +115,12 @@ class EpochNumbers(DistributedSampler[Any]):
     """Number n of a sampler, made different per epoch: n + epoch * 2**20 * size.
 
     Workers do not know the epoch, so this is how a dataset draws anew in each.
+
+    Attributes:
+        start: Number of samples that an iteration skips.
     """
+
+    start: int = 0
 
     def __init__(self, sampler: DistributedSampler[Any], size: int) -> None:
         """Initialize from a sampler of numbers ``pass * size + i``."""
@@ -134,5 +140,6 @@ class EpochNumbers(DistributedSampler[Any]):
 
     @override
     def __iter__(self) -> Iterator[int]:
-        """Iterate over the samples of this rank."""
-        return (n + self.epoch * _PASSES * self.size for n in map(int, self.sampler))
+        """Iterate over the samples of this rank, from ``start`` on."""
+        rest = islice(self.sampler, self.start, None)
+        return (int(n) + self.epoch * _PASSES * self.size for n in rest)

@@ -178,7 +178,7 @@ def read_statistics(
     found = {}
     for band in bands:
         entry = known.get(band) if isinstance(known, dict) else None
-        values = [
+        values: list[Any] = [
             entry.get(name) if isinstance(entry, dict) else None
             for name in ('mean', 'std')
         ]

@@ -103,7 +103,7 @@ def read_labels(
         ValueError: If samples have no such label.
     """
     names = tuple(getattr(dataset, 'classes', ()))
-    table = getattr(dataset, 'table', None)
+    table: Any = getattr(dataset, 'table', None)
     if hasattr(table, 'labels'):  # all at hand
         return label_shares(table.labels.numpy()[rows]), names
     labels = np.stack(list(look_up(LabelLookup(dataset), rows, workers)))
@@ -315,6 +315,8 @@ def raster_values(
         raise ValueError(f'{path} has {kind} pixels. Use a raster of classes.')
     raster.is_image = False  # nearest neighbors
     kinds = (kind.__name__ for kind in type(raster).__mro__)
-    known = next((found for k in kinds if (found := CLASSES['rasters'].get(k))), {})
+    known: Any = next(
+        (CLASSES['rasters'][k] for k in kinds if k in CLASSES['rasters']), {}
+    )
     ignored = known.get('ignore', () if nodata is None else (int(nodata),))
     return classes or known.get('classes'), (*ignored, *ignore)

@@ -103,7 +103,7 @@ def stats(
     else:
         if data is not None:
             raise ValueError('data is only for training. Use init_args of dataset.')
-        kind = GeoPretrainingDataModule if geo else PretrainingDataModule
+        kind: Any = GeoPretrainingDataModule if geo else PretrainingDataModule
         datamodule = kind(dataset=dataset, batch_size=1, val_fraction=0, **given)
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(

@@ -1,6 +1,6 @@
 """Samplers of training epochs."""
 
 from .balanced import LandCoverBalancedSampler
-from .epoch import EpochSampler, Visits
+from .epoch import EpochSampler, RepeatedDataset
 
-__all__ = ['EpochSampler', 'LandCoverBalancedSampler', 'Visits']
+__all__ = ['EpochSampler', 'LandCoverBalancedSampler', 'RepeatedDataset']

@@ -1,4 +1,4 @@
-"""The order in which an epoch visits a dataset, as a function of seed and epoch."""
+"""The order of an epoch, as a function of seed and epoch."""
 
 import math
 from collections.abc import Iterator, Sized
@@ -12,20 +12,19 @@ from ..randomness import generator
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Visits a dataset in an order that only the seed and the epoch decide.
+    """Draws a dataset in an order that depends on the seed and the epoch only.
 
     The order of an epoch is one random permutation of the dataset, or as many
     independent ones as ``samples_per_epoch`` needs, cut to that length. In pass p,
-    sample i has the number ``p * len(dataset) + i``, so that each visit has a number of
-    its own (:class:`Visits` takes such numbers). Ranks take turns along the order, so
-    that the samples of a step are the same for any number of processes with the same
-    global batch size.
+    sample i has the number ``p * len(dataset) + i`` (see :class:`RepeatedDataset`).
+    Ranks take turns along the order, so that the samples of a step are the same for any
+    number of processes with the same global batch size.
 
-    A :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it in
-    place and tells it the epoch.
+    It is a :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it
+    in place and sets its epoch.
 
     Attributes:
-        start: How many samples of this rank's share an iteration leaves out at first.
+        start: Number of this rank's samples that an iteration skips.
     """
 
     start: int = 0
@@ -39,22 +38,22 @@ class EpochSampler(DistributedSampler[Any]):
         rank: int | None = None,
         drop_last: bool = False,
     ) -> None:
-        """Initialise the sampler.
+        """Initialize a new EpochSampler instance.
 
         Args:
             dataset: What is sampled from; only its length is used.
-            samples_per_epoch: Samples of an epoch over all ranks, more or fewer than
-                the dataset has. None is each sample once.
+            samples_per_epoch: Samples per epoch over all ranks, more or fewer than the
+                dataset has. None for each sample once.
             seed: Seed that all ranks share.
-            num_replicas: Number of ranks. None is what ``torch.distributed`` says, or
+            num_replicas: Number of ranks. Defaults to that of ``torch.distributed``, or
                 1 without it.
-            rank: This process's rank. None is what ``torch.distributed`` says, or 0.
-            drop_last: If the ranks can't share evenly, drop the last samples of the
-                order; otherwise its first samples come again at the end.
+            rank: Rank of this process. Defaults to that of ``torch.distributed``, or 0.
+            drop_last: If the ranks cannot share evenly, drop the last samples of the
+                order; otherwise repeat its first samples at the end.
 
         Raises:
             ValueError: If the dataset is empty, ``samples_per_epoch`` is not positive
-                or there is no such rank.
+                or the rank does not exist.
         """
         distributed = dist.is_available() and dist.is_initialized()
         if num_replicas is None:
@@ -65,7 +64,7 @@ class EpochSampler(DistributedSampler[Any]):
             raise ValueError('The dataset to sample from is empty.')
         if samples_per_epoch is not None and samples_per_epoch < 1:
             raise ValueError(
-                f'samples_per_epoch is {samples_per_epoch}: give at least 1, or None '
+                f'samples_per_epoch is {samples_per_epoch}. Use at least 1, or null '
                 f'for each sample once.'
             )
         super().__init__(
@@ -84,26 +83,11 @@ class EpochSampler(DistributedSampler[Any]):
     @override
     def __iter__(self) -> Iterator[int]:
         """Iterate over this rank's share of the epoch's order, from ``start`` on."""
-        order = self.fill(self.order())
-        return iter(self.share(order[: self.total_size])[self.start :])
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether the ranks take turns along the order of the epoch.
-
-        Then the samples of a step are the same for any number of ranks.
-        """
-        return True
-
-    def fill(self, order: list[int]) -> list[int]:
-        """Return at least as many numbers as the ranks can share evenly."""
-        while len(order) < self.total_size:
+        order = self.order()
+        while len(order) < self.total_size:  # as many as the ranks can share evenly
             order += order[: self.total_size - len(order)]
-        return order
-
-    def share(self, order: list[int]) -> list[int]:
-        """Return this rank's share of numbers that the ranks can share evenly."""
-        return order[self.rank :: self.num_replicas]
+        share = order[self.rank : self.total_size : self.num_replicas]
+        return iter(share[self.start :])
 
     def order(self) -> list[int]:
         """Return the epoch's ``samples_per_epoch`` numbers, those of all ranks."""
@@ -120,23 +104,26 @@ class EpochSampler(DistributedSampler[Any]):
         return indices
 
 
-class Visits(Dataset[dict[str, Any]]):
-    """A dataset whose samples are visited more than once an epoch.
+class RepeatedDataset(Dataset[dict[str, Any]]):
+    """A dataset whose samples are drawn more than once per epoch.
 
     Item ``p * len(dataset) + i`` is sample i with that number as its ``index``: what is
-    drawn from a sample's index (its mask) then differs from visit to visit.
+    drawn from a sample's index (its mask) then differs from draw to draw.
     """
 
     def __init__(self, dataset: Any) -> None:
-        """Initialise the visits.
+        """Initialize a new RepeatedDataset instance.
 
         Args:
             dataset: A dataset with a length, whose samples have an ``index``.
         """
         self.dataset = dataset
-        self.size = len(dataset)
+
+    def __len__(self) -> int:
+        """Return the number of distinct samples."""
+        return len(self.dataset)
 
     @override
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return sample ``index % size`` under the number of this visit."""
-        return {**self.dataset[index % self.size], 'index': index}
+        """Return sample ``index % len(self)`` under the number of this draw."""
+        return {**self.dataset[index % len(self)], 'index': index}

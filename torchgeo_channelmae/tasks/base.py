@@ -1,17 +1,16 @@
 """The life cycle of both tasks before training: check, load weights, seed."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ..callbacks.resume import ResumeInsideEpoch
 from ..config import deferred_errors, raise_deferred, requested_checkpoint
 from ..facts import DataFacts, data_facts
 from ..models.channelvit import ChannelViT
@@ -24,6 +23,7 @@ from ..provenance.normalization import KEY as NORMALIZATION
 from ..provenance.normalization import difference, normalization_of
 from ..provenance.record import KEY, DataRecord, Provenance, Training, from_state
 from ..randomness import derive_seed, global_seed
+from .optim import apply_tuning
 
 _MAYBE = (None, 'last', 'hpc')  # a resume only if there is such a checkpoint
 
@@ -88,10 +88,6 @@ class ChannelTaskMixin(LightningModule):
         with deferred_errors(self):
             self.build_models()
 
-    def configure_callbacks(self) -> Sequence[Callback] | Callback:
-        """Make a resume inside an epoch exact."""
-        return [ResumeInsideEpoch()]
-
     @property
     def datamodule(self) -> Any:
         """The trainer's datamodule; None without a trainer or a datamodule."""
@@ -137,10 +133,11 @@ class ChannelTaskMixin(LightningModule):
         check_image(self.model, facts.size)
 
     def on_fit_start(self) -> None:
-        """Stop a fit that neither found its weights nor resumes from a checkpoint."""
+        """Stop a fit without its weights; use what a tuning callback found."""
         super().on_fit_start()
         if self._missing is not None:
             raise self._missing
+        apply_tuning(self)
 
     def reinitialize(self) -> None:
         """Change what a new training starts from, after weights were loaded."""

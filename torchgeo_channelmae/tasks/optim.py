@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch.optim import AdamW
@@ -15,7 +16,7 @@ class TrainableModule(Protocol):
     """A module that names its parameters without weight decay."""
 
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters that weight decay leaves alone."""
+        """Return the names of the parameters without weight decay."""
 
 
 def decay_groups(
@@ -23,12 +24,12 @@ def decay_groups(
 ) -> list[dict[str, Any]]:
     """Group parameters by whether weight decay applies to them.
 
-    It does not apply to biases, norms and what a module's ``no_weight_decay`` names
-    (embeddings).
+    It does not apply to biases, norms and the embeddings that a module's
+    ``no_weight_decay`` names.
 
     Args:
         modules: Modules to train.
-        weight_decay: Weight decay of the others.
+        weight_decay: Weight decay of the other parameters.
 
     Returns:
         Parameter groups for an optimizer.
@@ -48,17 +49,15 @@ def decay_groups(
 def layer_decay_groups(
     model: Any, lr: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Group parameters by layer; a layer learns slower the farther it is from the head.
+    """Group trainable parameters by layer, with a smaller rate far from the head.
 
-    Parameters that are frozen are left out.
-
-    timm only notes each group's scale, which torch's optimizers do not read, so it is
-    multiplied into the learning rate here.
+    timm only notes the scale of each group, which torch's optimizers do not read, so it
+    is multiplied into the learning rate here.
 
     Args:
-        model: A model that knows its layers (timm's ``group_matcher``).
+        model: A model with timm's ``group_matcher``.
         lr: Learning rate of the head.
-        weight_decay: Weight decay, of matrices only.
+        weight_decay: Weight decay of the matrices.
         layer_decay: Factor from one layer to the next below; 1 for none.
 
     Returns:
@@ -86,9 +85,9 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
     The global batch is the loader's batch x processes x accumulated batches.
 
     Raises:
-        ValueError: If the training loader does not say its batch size.
+        ValueError: If the training loader does not have a batch size.
     """
-    trainer.fit_loop.setup_data()
+    trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
     loader = trainer.train_dataloader
     batches = getattr(loader, 'batch_sampler', None)
     batch_size = getattr(loader, 'batch_size', None) or getattr(
@@ -96,20 +95,37 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
     )
     if batch_size is None:
         raise ValueError(
-            'The learning rate is scaled to the batch, but the training loader does '
-            'not say its batch size: use a DataLoader with batch_size, or a batch '
-            'sampler that has one.'
+            'The learning rate is scaled to the batch, but the training loader has no '
+            'batch size. Use a DataLoader with batch_size, or a batch sampler with one.'
         )
     accumulated = trainer.accumulate_grad_batches
     return base_lr * batch_size * trainer.world_size * accumulated / 256
 
 
+def apply_tuning(task: LightningModule) -> None:
+    """Make the optimizer again for what a tuning callback found; call on_fit_start.
+
+    Lightning's ``LearningRateFinder`` and ``BatchSizeFinder`` run after
+    ``configure_optimizers``: the schedule would still be that of the old learning rate
+    and number of steps.
+    """
+    trainer: Any = task.trainer
+    finders = (LearningRateFinder, BatchSizeFinder)
+    tuning = [each for each in trainer.callbacks if isinstance(each, finders)]
+    for each in tuning:
+        found = getattr(each, 'optimal_lr', None)
+        if found is not None and (rate := found.suggestion()) is not None:
+            task.hparams['base_lr'] = rate / scaled_lr(1.0, trainer)
+    if tuning:
+        trainer.strategy.setup_optimizers(trainer)
+
+
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Factor of the learning rate: up in a line, then down in half a cosine to 0.
+    """Return the learning rate's factor: linear warm-up, then half a cosine to 0.
 
     Args:
         step: Optimizer step, from 0.
-        warmup_steps: Steps of the line; the step after it runs at the full rate.
+        warmup_steps: Steps of the warm-up; the step after it has the full rate.
         total_steps: Steps of the whole training.
 
     Returns:
@@ -124,7 +140,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
 def schedule(
     task: LightningModule, optimizer: AdamW, warmup_epochs: float
 ) -> OptimizerLRScheduler:
-    """Pair an optimizer with warm-up and cosine, stepped with every optimizer step.
+    """Pair an optimizer with warm-up and cosine decay, in optimizer steps.
 
     Args:
         task: The task, attached to its trainer.
@@ -135,13 +151,13 @@ def schedule(
         What ``configure_optimizers`` returns.
 
     Raises:
-        ValueError: If the trainer has no end that the cosine could come down to.
+        ValueError: If the trainer has no last step.
     """
     total = task.trainer.estimated_stepping_batches
     if not math.isfinite(total) or total <= 0:
         raise ValueError(
-            'The cosine schedule needs to know the last step: set max_epochs or '
-            'max_steps of the trainer.'
+            'The cosine schedule needs a last step. Set max_epochs or max_steps of the '
+            'trainer.'
         )
     total = int(total)
     batches = task.trainer.num_training_batches  # set up with the count of steps

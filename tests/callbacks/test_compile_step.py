@@ -6,10 +6,9 @@ import torch._dynamo
 from lightning.pytorch import Trainer
 from torchgeo.tasks import Classification
 
+from tests.small_tasks import Data, fine_tuning, pretraining
 from torchgeo_channelmae.callbacks.compile_step import CompileStep
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
-
-from .small_tasks import Data, fine_tuning, pretraining
 
 TASKS = {
     's1': pretraining,
