@@ -274,6 +274,14 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
 
     @override
+    def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Refuse to test; defined so that RunFolder can first check the checkpoint."""
+        raise ValueError(
+            'ChannelMAE has no test. Test a fine-tuning of its checkpoint, or run '
+            'validate for the reconstruction error.'
+        )
+
+    @override
     def predict_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
