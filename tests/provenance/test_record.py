@@ -74,7 +74,6 @@ def test_only_a_training_on_other_data_is_added():
         FULL,
         UNKNOWN,
         Provenance(),
-        Provenance(own=(Training(record(tiles=(), patches=None), None),)),
     ],
 )
 def test_a_checkpoint_gives_back_what_was_stored(tmp_path, provenance):
