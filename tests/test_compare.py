@@ -21,9 +21,8 @@ def build(base, name, size, *changes):
     """What `torchgeo --config BASE --config OVERLAY` makes, before it runs."""
     model = f'--model.init_args.model={SMALL[name]}' if name in SMALL else None
     return LightningCLI(
-        model_class=BaseTask,
-        datamodule_class=BaseDataModule,
-        seed_everything_default=0,
+        BaseTask,
+        BaseDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,

@@ -1,7 +1,6 @@
 """The files of a test and a prediction, and the summary a reader sees."""
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from torchgeo_channelmae.evaluation.report import (
     score_report,
     write_files,
 )
-from torchgeo_channelmae.provenance.overlap import judge
+from torchgeo_channelmae.provenance.overlap import CLAIMS, judge
 from torchgeo_channelmae.provenance.record import (
     UNKNOWN,
     DataRecord,
@@ -69,7 +68,7 @@ def test_an_older_file_is_moved_aside(tmp_path):
         assert (tmp_path / 'test' / name.format('.1')).read_text() == 'first'
 
 
-def test_what_is_not_known_of_patches_stays_empty():
+def test_unknown_origins_of_patches_stay_empty():
     labels = torch.tensor([[1, 0], [0, 1]])
     table = patch_table(['a', 'b'], labels, ['x', 'y'])
     assert table.columns.tolist() == ['patch_id', 'acquisition', 'country', 'x', 'y']
@@ -80,19 +79,21 @@ def test_what_is_not_known_of_patches_stays_empty():
 # What the test shares with pretraining
 
 
-def record(*sensors, tiles=None, patches=None, steered=False):
-    numbers = None if patches is None else torch.tensor(patches)
-    return DataRecord('Set', ('B04', 'B03'), sensors, tiles, numbers, steered)
+def record(*sensors, tiles=None, steered=False):
+    patches = torch.tensor([1, 9])
+    kinds = ('v1', 'v2')  # of the names of one patch
+    return DataRecord('Set', ('B04', 'B03'), sensors, tiles, patches, steered, kinds)
 
 
-OPTICAL = Training(record('Sentinel-2 L2A', tiles=('33UUP',), patches=[1, 9]), False)
+OPTICAL = Training(record('Sentinel-2 L2A', tiles=('33UUP',)), False)
 RADAR = record('Sentinel-1 GRD')
-UNTOLD = UNKNOWN.inherited[0]
+UNREAD = UNKNOWN.inherited[0]
 TILES = np.array(['33UUP', '29TNE', '33UUP', '31TFJ'])
 
 
 def verdict_on(*pretraining, present=RADAR, tiles=TILES):
-    return judge(Provenance(pretraining), present, tiles, torch.tensor([1, 2, 3, 4]))
+    patches = torch.tensor([1, 2, 3, 4])
+    return judge(Provenance(pretraining), present, tiles, patches, ['v1'])
 
 
 def claims(verdict):
@@ -103,42 +104,31 @@ def claims(verdict):
 
 
 def test_a_report_gives_each_claim_an_answer_and_its_reason():
-    answers = claims(verdict_on(OPTICAL))
-    assert {name: answer for name, (answer, _) in answers.items()} == {
-        'sensor_free': 'yes',
-        'place_free': 'no',
-        'label_free': 'yes',
-        'overlap_free': 'yes',
-    }
-    assert (
-        'Sentinel-1 GRD, pretraining read Sentinel-2 L2A' in answers['sensor_free'][1]
-    )
+    text, answers = report(verdict_on(OPTICAL)), claims(verdict_on(OPTICAL))
+    assert [answers[name][0] for name in CLAIMS] == ['yes', 'no', 'yes', 'yes']
+    reason = 'the test reads Sentinel-1 GRD, pretraining read Sentinel-2 L2A'
+    assert answers['sensor_free'][1] == reason
     assert answers['place_free'][1].endswith(': 2 of 4 (50.00 %)')
-    text = report(verdict_on(OPTICAL))
-    assert (
-        'Set (Sentinel-2 L2A: B04, B03; patches: 2; tiles: 1; without labels)' in text
-    )
+    read = 'Set (Sentinel-2 L2A: B04, B03; patches: 1; tiles: 1; without labels)'
+    assert read in text
     assert 'Test patches that pretraining read: 1 of 4 (25.00 %).' in text
 
 
-def test_patches_with_names_of_two_kinds_are_counted_once():
-    both = replace(OPTICAL.record, name_spaces=('v1', 'v2'))
-    assert '; patches: 1; ' in report(verdict_on(Training(both, False)))
+@pytest.mark.parametrize(
+    'verdict',
+    [
+        verdict_on(UNREAD, present=None, tiles=None),
+        verdict_on(OPTICAL, UNREAD, tiles=np.array(['29TNE', '', '31TFJ', ''])),
+    ],
+)
+def test_what_is_unknown_is_never_answered_with_yes(verdict):
+    answers = claims(verdict)
+    assert {answer for answer, _ in answers.values()} == {'unknown'}
+    assert 'unknown data' in answers['sensor_free'][1]
 
 
-def test_what_is_not_known_is_never_answered_with_yes():
-    for verdict in (
-        verdict_on(UNTOLD),
-        verdict_on(UNTOLD, present=None, tiles=None),
-        verdict_on(OPTICAL, UNTOLD, tiles=np.array(['29TNE', '', '31TFJ', ''])),
-    ):
-        answers = claims(verdict)
-        assert {answer for answer, _ in answers.values()} == {'unknown'}
-        assert 'data that are not known' in answers['sensor_free'][1]
-
-
-def test_of_places_known_in_part_the_known_is_a_lower_bound():
-    answer, why = claims(verdict_on(OPTICAL, UNTOLD))['place_free']
+def test_places_known_in_part_are_a_lower_bound():
+    answer, why = claims(verdict_on(OPTICAL, UNREAD))['place_free']
     assert answer == 'no'
     assert why.endswith('at least 2 of 4 (50.00 %), unknown of 2')
 
@@ -159,6 +149,5 @@ def test_a_report_says_whether_labels_were_used(pretraining, label, answer):
 
 
 def test_a_model_from_scratch_has_read_nothing():
-    verdict = verdict_on()
-    assert {answer for answer, _ in claims(verdict).values()} == {'yes'}
-    assert overlap_line(verdict).startswith('Nothing was pretrained')
+    assert {answer for answer, _ in claims(verdict_on()).values()} == {'yes'}
+    assert overlap_line(verdict_on()).startswith('Nothing was pretrained')

@@ -59,7 +59,7 @@ def recomputed(read, groups, seeds):
     return pd.DataFrame(scores)
 
 
-def test_subset_scores_come_again_from_the_files(tested, tmp_path):
+def test_subset_scores_can_be_recomputed_from_the_files(tested, tmp_path):
     task, logged, read = tested
     asked = {'test_groups': 3, 'test_group_seeds': [7]}
     other, _ = run(task, tmp_path, **asked)
@@ -75,13 +75,12 @@ def test_subset_scores_come_again_from_the_files(tested, tmp_path):
 
 def test_patches_are_listed_with_scene_country_and_labels(tested):
     patches, predictions = tested[2]['patches'], tested[2]['predictions']
-    assert patches['patch_id'].tolist() == predictions['patch_id'].tolist()
     assert patches.columns[3:].tolist() == predictions.columns[1:].tolist()
     datamodule = data()
     datamodule.setup('test')
     table = datamodule.test_dataset.table
     names = [name.decode() for name in table.s2_names]
-    assert patches['patch_id'].tolist() == names
+    assert names == patches['patch_id'].tolist() == predictions['patch_id'].tolist()
     assert patches['country'].tolist() == table.countries.tolist()
     assert patches['acquisition'].tolist() == [acquisition(name) for name in names]
     assert (patches.iloc[:, 3:].to_numpy() == table.labels.numpy()).all()
@@ -95,9 +94,9 @@ def test_every_country_is_scored(tested):
     for country, row in countries.iterrows():
         chosen = (read['patches']['country'] == country).to_numpy()
         part = {name: read[name][chosen] for name in ('patches', 'predictions')}
-        expected = recomputed(part, 1, (0,)).iloc[0]
-        for name in expected.index:
-            assert float(row[name]) == pytest.approx(expected[name], abs=1e-6)
+        expected = recomputed(part, 1, (0,)).iloc[0].to_dict()
+        found = row[list(expected)].astype(float).to_dict()
+        assert found == pytest.approx(expected, abs=1e-6)
     assert 'F1_micro_tuned' in countries
 
 

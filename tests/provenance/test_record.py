@@ -31,26 +31,9 @@ FINE_TUNING = Training(record(bands=('VV',), sensors=('Sentinel-1 GRD',)), True)
 FULL = Provenance(inherited=(PRETRAINING,), own=(FINE_TUNING, Training(None, True)))
 
 
-def test_a_hash_is_that_of_other_software():
-    # printf S2A_MSIL2A_20170613T101031_26_57 | b2sum -l 64
-    published = bytes.fromhex('ccc29627a090699c')
-    expected = int.from_bytes(published, 'little', signed=True)
-    names = np.array([b'a', b'S2A_MSIL2A_20170613T101031_26_57'])
-    assert patch_hashes(names)[1].item() == expected
-
-
-def test_a_patch_without_a_name_is_refused():
-    with pytest.raises(ValueError, match='Patch 1 of 2'):
-        patch_hashes(np.array([b'a', b'']))
-
-
-def test_tiles_and_patches_are_sorted_and_unique():
-    assert record().tiles == ('29TNE', '33UUP')
+def test_tiles_and_patches_are_sorted_and_unique_or_unknown():
     assert record(tiles=('b', 'a', 'b')).tiles == ('a', 'b')
     assert record().patches.tolist() == [-3, 1, 7]
-
-
-def test_tiles_are_unknown_if_one_of_them_is():
     assert record(tiles=('33UUP', '')).tiles is None
 
 
@@ -62,13 +45,10 @@ def test_tiles_are_unknown_if_one_of_them_is():
         {'patches': torch.tensor([7, 1])},
         {'patches': None},
         {'labels_steered': None},
-        {'name_spaces': ('v1', 'v2')},
     ],
 )
 def test_records_are_equal_if_all_their_content_is(change):
-    assert record(**change) == record(**change)
-    assert record(**change) != record()
-    assert record() != record(**change)
+    assert len({record(**change), record(**change), record()}) == 2
 
 
 def test_loading_weights_adds_all_their_trainings_and_removes_none():
@@ -94,8 +74,6 @@ def test_only_a_training_on_other_data_is_added():
         FULL,
         UNKNOWN,
         Provenance(),
-        Provenance(own=(Training(record(tiles=(), patches=None), None),)),
-        Provenance(own=(Training(record(tiles=tuple(np.array(['33UUP']))), False),)),
     ],
 )
 def test_a_checkpoint_gives_back_what_was_stored(tmp_path, provenance):
@@ -120,3 +98,13 @@ def test_another_form_counts_as_unknown_with_a_warning():
     assert from_state(None) == UNKNOWN
     with pytest.warns(UserWarning, match='unknown'):
         assert from_state({'version': 2, 'inherited': [], 'own': []}) == UNKNOWN
+
+
+def test_a_hash_is_that_of_other_software():
+    # printf S2A_MSIL2A_20170613T101031_26_57 | b2sum -l 64
+    published = bytes.fromhex('ccc29627a090699c')
+    expected = int.from_bytes(published, 'little', signed=True)
+    names = np.array([b'a', b'S2A_MSIL2A_20170613T101031_26_57'])
+    assert patch_hashes(names)[1].item() == expected
+    with pytest.raises(ValueError, match='Patch 1 of 2'):
+        patch_hashes(np.array([b'a', b'']))

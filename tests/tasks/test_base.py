@@ -1,4 +1,4 @@
-"""What both tasks do around training: check, load weights, note what was read."""
+"""What both tasks do around training: check, load weights, record what was read."""
 
 import logging
 import math
@@ -89,20 +89,6 @@ def fine_tuned(fitted, pretrained):
     return fitted(transfer(weights=pretrained), radar())
 
 
-@pytest.fixture
-def tested(tmp_path):
-    """Test a checkpoint; return what was logged and the report."""
-
-    def test(checkpoint, data, task=None):
-        run = trainer(tmp_path, logger=CSVLogger(tmp_path, version='test'))
-        task = task or transfer()
-        (scores,) = run.test(task, data, ckpt_path=checkpoint, verbose=False)
-        home = tmp_path / 'lightning_logs' / 'test'
-        return scores, (home / 'scores.md').read_text()
-
-    return test
-
-
 def stored(checkpoint):
     """Load a checkpoint's provenance through a task, as Lightning does."""
     task = transfer()
@@ -120,7 +106,7 @@ def set_up(task, folder, stage='fit', datamodule=None):
 # Checks against the data
 
 
-def test_a_model_for_other_bands_than_the_datas_is_refused(tmp_path):
+def test_a_model_for_other_bands_than_those_of_the_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'VV, VH.*VH, VV'):
         set_up(transfer(), tmp_path, datamodule=Data(VV_VH[::-1]))
 
@@ -166,18 +152,6 @@ def test_only_a_new_fit_needs_the_file_of_its_weights(fine_tuned, tmp_path):
         trainer(tmp_path).fit(transfer(**gone), radar())
 
 
-def test_a_trainer_that_tested_a_checkpoint_still_loads_weights(
-    fine_tuned, pretrained, tmp_path
-):
-    run, start = trainer(tmp_path), Start()
-    run.test(transfer(), radar(), ckpt_path=fine_tuned, verbose=False)
-    run.callbacks.append(start)
-    run.fit(transfer(weights=pretrained), radar())
-    own = torch.load(pretrained, weights_only=True)['state_dict']
-    name = 'blocks.1.attn.qkv.weight'
-    assert torch.equal(start.weights[name], own[f'model.{name}'])
-
-
 def test_data_that_are_normalized_differently_than_those_of_the_weights_warn(
     pretrained, tmp_path
 ):
@@ -219,7 +193,7 @@ def test_data_and_checkpoints_without_records_are_unknown(fitted, pretrained, fo
     assert stored(started) == Provenance(UNKNOWN.inherited, (READ_RADAR,))
 
 
-# What a transfer makes of it
+# What a transfer reports
 
 
 def test_fitting_logs_what_the_weights_have_read(caplog, fitted, pretrained):
@@ -232,8 +206,10 @@ def test_fitting_logs_what_the_weights_have_read(caplog, fitted, pretrained):
     assert second.startswith('Nothing was pretrained')
 
 
-def test_a_test_logs_what_it_shares_with_pretraining(tested, fine_tuned):
-    scores, report = tested(fine_tuned, radar())
+def test_a_test_logs_what_it_shares_with_pretraining(fine_tuned, tmp_path):
+    run = trainer(tmp_path, logger=CSVLogger(tmp_path, version='0'))
+    (scores,) = run.test(transfer(), radar(), ckpt_path=fine_tuned, verbose=False)
+    report = (tmp_path / 'lightning_logs' / '0' / 'scores.md').read_text()
     assert scores['test_sensor_free'] == scores['test_overlap_free'] == 1
     assert scores['test_label_free'] == 1
     assert scores['test_place_free'] == 0
@@ -247,24 +223,17 @@ def test_a_test_on_patches_that_were_trained_on_is_refused(
 ):
     patches = torch.tensor([10, 60, 50, 20, 0, 1])
     test = replace(TEST, patches=patches, patch_names=np.array(list('uvwxyz')))
-    with pytest.raises(ValueError, match=r'2 of the 6 test patches.* v\.'):
-        trainer(tmp_path).test(transfer(), radar(test=test), ckpt_path=fine_tuned)
     other = replace(RADAR, patches=torch.tensor([70]))
     later = fitted(transfer(weights=fine_tuned), radar(other))
-    with pytest.raises(ValueError, match='2 of the 6 test patches'):
-        trainer(tmp_path).test(transfer(), radar(test=test), ckpt_path=later)
-
-
-def sample(bands, **kwargs):
-    return BigEarthNetS1S2DataModule(
-        bands=bands, size=32, batch_size=8, test_groups=1, **kwargs
-    )
+    for path in (fine_tuned, later):
+        with pytest.raises(ValueError, match=r'2 of the 6 test patches.* v\.'):
+            trainer(tmp_path).test(transfer(), radar(test=test), ckpt_path=path)
 
 
 def test_training_on_a_version_and_testing_on_it_in_the_other_is_caught(
     tmp_path, broken_sample
 ):
-    """Three training patches of v2 are said to be three test patches in v1."""
+    """Three training patches of v2 get the names of three test patches of v1."""
     table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
     in_v1 = table[(table['version'] == 'v1') & (table['split'] == 'test')]['patch_id']
 
@@ -275,21 +244,9 @@ def test_training_on_a_version_and_testing_on_it_in_the_other_is_caught(
         return frame
 
     task = CrossModalClassification(SHALLOW, size=32)
-    data = sample(VV_VH, root=str(broken_sample(None, linked)))
+    options = {'bands': VV_VH, 'size': 32, 'batch_size': 8}
+    root = str(broken_sample(None, linked))
+    data = BigEarthNetS1S2DataModule(root=root, **options)
     trainer(tmp_path, limit_val_batches=0).fit(task, data)
     with pytest.raises(ValueError, match='3 of the 21 test patches'):
-        trainer(tmp_path).test(task, sample(VV_VH))
-
-
-def test_the_sample_tells_its_places_from_pretraining_to_test(tested, fitted):
-    start = fitted(pretrain(), sample(RGB))
-    task = CrossModalClassification(SHALLOW, size=32, weights=start)
-    scores, report = tested(fitted(task, sample(VV_VH)), sample(VV_VH), task)
-    table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet')
-    tiles = table['s1_name'].str.split('_').str[-3]
-    train, test = (tiles[table['split'] == name] for name in ('train', 'test'))
-    shared = test.isin(set(train))
-    assert scores['test_place_overlap'] == pytest.approx(shared.mean())
-    assert scores['test_sensor_free'] == scores['test_label_free'] == 1
-    assert scores['test_patch_overlap'] == 0
-    assert f'{shared.sum()} of 21' in report
+        trainer(tmp_path).test(task, BigEarthNetS1S2DataModule(**options))

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.small_tasks import Data, fine_tuning, pretraining
+from tests.small_tasks import Data, fine_tuning, pretraining, trainer
 
 #: Operators that return a number, or a size that depends on values.
 WAITING = {
@@ -31,7 +31,7 @@ class Watch(TorchDispatchMode):
 
 
 class WatchSteps(Callback):
-    """Watches from a step's first hook to its last, optimizer and schedule included."""
+    """Watch from a step's first hook to its last, optimizer and schedule included."""
 
     def __init__(self):
         self.watch = Watch()
@@ -56,18 +56,8 @@ TASKS = {
 @pytest.mark.parametrize('make', TASKS.values(), ids=TASKS)
 def test_no_step_reads_a_value_back_to_the_host(make, tmp_path):
     watched = WatchSteps()
-    trainer = Trainer(
-        accelerator='cpu',
-        max_steps=3,
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[watched],
-    )
-    trainer.fit(make(), datamodule=Data())
+    run = trainer(tmp_path, max_steps=3, limit_val_batches=0, callbacks=[watched])
+    run.fit(make(), datamodule=Data())
     assert watched.watch.called > 1000
     assert watched.watch.waited == []
 

@@ -1,6 +1,7 @@
 """A fine-tuned head on other bands, on the bundled sample's patches."""
 
 import logging
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -58,29 +59,21 @@ def fine_tuned(folder, pretrained):
     return folder / 'fine_tuned.ckpt'
 
 
-def predict(task, bands, folder):
-    return torch.cat(trainer(folder).predict(task, data(bands)))
-
-
 def test_on_the_bands_of_the_fine_tuning_it_is_the_checkpoints_own_test(
     fine_tuned, tmp_path
 ):
     own = CrossModalClassification(MODEL, bands=RADAR, size=32)
-    scores, tables = {}, {}
+    scores, files = [], []
     for task, path in ((own, fine_tuned), (zero_shot(fine_tuned, RADAR), None)):
         run = trainer(tmp_path, logger=CSVLogger(tmp_path))
-        scores[path] = run.test(task, data(RADAR), ckpt_path=path, verbose=False)[0]
-        tables[path] = [
-            pd.read_csv(f'{run.log_dir}/{name}.csv')
-            for name in ('predictions', 'per_class')
-        ]
-    for one, other in zip(*tables.values(), strict=True):
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
-    one, other = scores.values()
-    assert 'test_F1_micro_tuned' in other  # at the checkpoint's thresholds
-    claims = {name for name in one if name.endswith(('_free', '_overlap'))}
-    for name in one.keys() - claims:  # the fine-tuning is past here
-        assert other[name] == one[name], name
+        scores += run.test(task, data(RADAR), ckpt_path=path, verbose=False)
+        names = ('predictions.csv', 'per_class.csv')
+        files.append([(Path(run.log_dir) / name).read_text() for name in names])
+    assert files[0] == files[1]
+    assert 'test_F1_micro_tuned' in scores[1]  # at the checkpoint's thresholds
+    for name, score in scores[0].items():
+        if not name.endswith(('_free', '_overlap')):  # fine-tuning counts as past
+            assert scores[1][name] == score, name
 
 
 def test_bands_come_from_the_fine_tuning_then_the_pretraining_then_fresh(
@@ -100,16 +93,11 @@ def test_bands_come_from_the_fine_tuning_then_the_pretraining_then_fresh(
         assert torch.equal(own.pop(name), source[name]), band
     assert len(own) == len(tuned) - 1  # without VV and VH, with B11
     assert all(torch.equal(v, tuned[k]) for k, v in own.items() if 'B11' not in k)
-
-
-def test_the_order_of_the_bands_does_not_matter(fine_tuned, pretrained, tmp_path):
-    one, other = (
-        predict(zero_shot(fine_tuned, bands, embeddings=pretrained), bands, tmp_path)
-        for bands in ([*RADAR, *RGB], ['B02', 'VH', 'B04', 'VV', 'B03'])
-    )
-    assert (one - other).abs().max() < 1e-5
-    alone = predict(zero_shot(fine_tuned, RADAR), RADAR, tmp_path)
-    assert (one - alone).abs().max() > 1e-4  # the further bands are read
+    image = torch.randn(2, 6, 32, 32)
+    other = zero_shot(fine_tuned, bands[::-1], embeddings=pretrained)
+    with torch.no_grad():  # whatever the order of the bands
+        one, two = task.eval()(image), other.eval()(image.flip(1))
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
 
 
 def test_what_fine_tuning_and_pretraining_read_counts_as_read_before(
@@ -119,7 +107,6 @@ def test_what_fine_tuning_and_pretraining_read_counts_as_read_before(
         task = zero_shot(weights, bands, **kwargs)
         return trainer(tmp_path).test(task, data(bands), verbose=False)[0]
 
-    assert scores(fine_tuned, RADAR)['test_sensor_free'] == 0  # fine-tuned on it
     optical = scores(fine_tuned, RGB, embeddings=pretrained)
     assert optical['test_sensor_free'] == optical['test_label_free'] == 0
     content = torch.load(fine_tuned, weights_only=True)
@@ -134,20 +121,16 @@ def test_what_fine_tuning_and_pretraining_read_counts_as_read_before(
     [
         ('gone', RADAR, {}, r'gone\.ckpt'),
         ('pretrained', RADAR, {}, r'pretrained\.ckpt'),
-        ('bare', RADAR, {}, r'bare\.ckpt'),
         ('cut', RADAR, {}, r'blocks\.3\.attn'),
         ('fine_tuned', RGB, {}, 'VV, VH only.*B04, B03, B02'),
-        ('fine_tuned', RGB, {'fresh_bands': 'random'}, 'embeddings'),
         ('fine_tuned', ['B11'], {'embeddings': 'pretrained'}, r'pretrained\.ckpt.*B11'),
         ('fine_tuned', RGB, {'embeddings': 'gone'}, r'gone\.ckpt'),
-        ('fine_tuned', [*RADAR, 'B11'], {'fresh_bands': 'near'}, 'near'),
     ],
 )
 def test_what_does_not_fit_raises_in_the_constructor(
     weights, bands, options, named, fine_tuned, pretrained, folder
 ):
     content = torch.load(fine_tuned, weights_only=True)
-    torch.save(content['state_dict'], folder / 'bare.ckpt')
     state = {k: v for k, v in content['state_dict'].items() if 'blocks.3.attn' not in k}
     torch.save(content | {'state_dict': state}, folder / 'cut.ckpt')
     if 'embeddings' in options:

@@ -1,13 +1,14 @@
 """Multi-label scores of a whole set and of its random parts.
 
-Conventions: ``S`` samples, ``K`` classes, probabilities in [0, 1], labels 0 or 1. A
-class is predicted where its probability is *above* the threshold. Average precision
-(AP) uses neither interpolation nor bins: it equals scikit-learn's
-``average_precision_score``, ties included.
+Conventions: ``probabilities`` are floats (S, K) in [0, 1] for S samples and K classes,
+``labels`` (S, K) are 0 or 1; other values, or no sample, raise a ValueError. A class is
+predicted where its probability is *above* the threshold. Average precision (AP) equals
+scikit-learn's ``average_precision_score``: no interpolation, no bins, ties included.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 import pandas as pd
@@ -27,39 +28,30 @@ def multilabel_scores(
     probabilities: Tensor,
     labels: Tensor,
     thresholds: float | Tensor = DEFAULT_THRESHOLD,
-    classes: Tensor | None = None,
 ) -> dict[str, float]:
     """Score multi-label predictions, micro and macro.
 
-    Micro pools all S x K decisions. Macro is the mean over classes; a class without a
-    positive among these samples has no AP and is left out of both macro means.
+    Micro pools all S x K decisions. Macro is the mean over classes with a positive.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: One threshold for F1, or one per class (K,). With one per class,
             the plain F1 is at 0.5 and the ``_tuned`` F1 at these.
-        classes: The macro classes, bool (K,); all if None. Pass those of the whole set
-            to score a part of it.
 
     Returns:
         ``mAP_micro``, ``mAP_macro``, ``F1_micro`` and ``F1_macro`` in [0, 1], and with
         thresholds per class ``F1_micro_tuned`` and ``F1_macro_tuned``. All are NaN
         without a positive label.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
-    macro = labels.any(dim=0)
-    if classes is not None:
-        macro &= classes.to(macro.device).bool()
-    columns = macro.nonzero().flatten().tolist()
+    columns = labels.any(dim=0).nonzero().flatten().tolist()
 
-    precisions = [_precision(probabilities[:, k], labels[:, k]) for k in columns]
     scores = {
         'mAP_micro': _precision(probabilities, labels),
-        'mAP_macro': _mean(precisions),
+        'mAP_macro': _mean(
+            [_precision(probabilities[:, k], labels[:, k]) for k in columns]
+        ),
     }
     cuts = {'': thresholds}
     if isinstance(thresholds, Tensor):
@@ -82,22 +74,18 @@ def per_class(
     """Score every class.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: Tuned thresholds (K,); 0.5 if None.
         names: K class names; the class numbers if None.
 
     Returns:
         K rows indexed by class: ``support`` (positive samples), ``AP``, ``F1`` (at
         0.5), ``threshold`` and ``F1_tuned`` (at it). Scores without positives are NaN.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
     """
     probabilities, labels = _checked(probabilities, labels)
-    num_classes = labels.shape[1]
     if thresholds is None:
-        thresholds = torch.full((num_classes,), DEFAULT_THRESHOLD)
+        thresholds = torch.full((labels.shape[1],), DEFAULT_THRESHOLD)
     cuts = thresholds.to(probabilities)
     rows = [
         {
@@ -109,29 +97,18 @@ def per_class(
         }
         for score, truth, cut in zip(probabilities.T, labels.T, cuts, strict=True)
     ]
-    index = pd.Index(range(num_classes) if names is None else names, name='class')
-    return pd.DataFrame(rows, index=index)
+    index = None if names is None else list(names)
+    return pd.DataFrame(rows, index).rename_axis('class')
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Find the threshold with the highest F1 for each class, on validation data.
-
-    Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
-
-    Returns:
-        (K,) results of :func:`best_threshold`, float32 or wider.
-
-    Raises:
-        ValueError: If shapes or values are not as described, or there is no sample.
-    """
+    """Return :func:`best_threshold` of each class, (K,), on validation data."""
     probabilities, labels = _checked(probabilities, labels)
     return torch.stack(list(map(best_threshold, probabilities.T, labels.T)))
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
-    """Find the threshold with the highest F1, exactly.
+    """Return the threshold with the highest F1, exactly; 0.5 without a positive.
 
     Tries the midpoint between every two neighbouring scores. Ties go to the threshold
     nearest to 0.5, then to the lower one.
@@ -139,9 +116,6 @@ def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
     Args:
         scores: Finite floats in [0, 1], (S,).
         labels: 0 or 1, int64, (S,).
-
-    Returns:
-        A 0-d tensor; scores above it are predicted. 0.5 without a positive.
     """
     positives = labels.sum()
     if not positives:
@@ -168,7 +142,7 @@ def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]
     A split depends only on its seed and the two counts.
 
     Args:
-        num_samples: Size S of the set.
+        num_samples: S.
         groups: Number of groups; their sizes differ by one at most.
         seeds: Distinct seeds, one per split.
 
@@ -202,8 +176,8 @@ def evaluate(
     """Compute everything that a test reports, without the prefix of the stage.
 
     Args:
-        probabilities: Predicted probabilities, float (S, K).
-        labels: True labels, 0 or 1, (S, K).
+        probabilities: (S, K).
+        labels: (S, K).
         thresholds: Thresholds (K,) tuned on other samples; no ``_tuned`` F1 if None.
         groups: Number of random groups per split; groups depend on the sample order.
         seeds: One seed per split.
@@ -217,52 +191,37 @@ def evaluate(
         scores of predicting the class frequencies for every sample, where
         ``floor_F1_micro_best`` uses the best single threshold in hindsight; and the
         counts ``num_classes`` (of the macro mean) and ``num_samples``.
-
-    Raises:
-        ValueError: If shapes or values are not as described, there is no sample, or
-            there are more groups than samples.
     """
     probabilities, labels = _checked(probabilities, labels)
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
-    classes = labels.any(dim=0)
-    result = multilabel_scores(probabilities, labels, cuts, classes)
-
-    parts = [
-        multilabel_scores(probabilities[part], labels[part], cuts, classes)
+    result = multilabel_scores(probabilities, labels, cuts)
+    parts = pd.DataFrame(
+        multilabel_scores(probabilities[part], labels[part], cuts)
         for part in subsets(len(labels), groups, seeds)
-    ]
-    for key in tuple(result):
-        values = torch.tensor([part[key] for part in parts], dtype=torch.float64)
-        values = values[~values.isnan()]
-        result[f'{key}_mean'] = float(values.mean())
-        result[f'{key}_std'] = float(values.std()) if len(values) > 1 else math.nan
-
+    )
+    for suffix, found in (('mean', parts.mean()), ('std', parts.std())):
+        result |= {f'{name}_{suffix}': float(value) for name, value in found.items()}
     if class_frequencies is not None:
         constant = class_frequencies.to(probabilities).expand_as(probabilities)
-        floor = multilabel_scores(constant, labels, classes=classes)
+        floor = multilabel_scores(constant, labels)
         best = best_threshold(constant.flatten(), labels.flatten())
         floor['F1_micro_best'] = _f1(constant > best, labels)
         result |= {f'floor_{key}': value for key, value in floor.items()}
 
-    result['num_classes'] = float(classes.sum())
+    result['num_classes'] = float(labels.any(dim=0).sum())
     result['num_samples'] = float(len(labels))
     return result
 
 
-def _precision(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the average precision over all elements, NaN without a positive."""
+def _score(metric: Callable[..., Tensor], predicted: Tensor, labels: Tensor) -> float:
+    """Return a binary metric over all elements, NaN without a positive."""
     if not labels.any():
         return math.nan
-    flat = probabilities.flatten(), labels.flatten()
-    return float(binary_average_precision(*flat, validate_args=False))
+    return float(metric(predicted.flatten(), labels.flatten(), validate_args=False))
 
 
-def _f1(predicted: Tensor, labels: Tensor) -> float:
-    """Return F1 over all elements, NaN without a positive."""
-    if not labels.any():
-        return math.nan
-    flat = predicted.long().flatten(), labels.flatten()
-    return float(binary_f1_score(*flat, validate_args=False))
+_precision = partial(_score, binary_average_precision)
+_f1 = partial(_score, binary_f1_score)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -271,11 +230,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return float (S, K) probabilities and int64 labels."""
-    if probabilities.ndim != 2 or probabilities.shape != labels.shape:
-        raise ValueError(
-            f'Probabilities {tuple(probabilities.shape)} and labels '
-            f'{tuple(labels.shape)} must both be (samples, classes).'
-        )
     if not labels.numel():
         raise ValueError('There are no predictions to score: the set is empty.')
     if bad := int((~probabilities.isfinite()).any(dim=1).sum()):
@@ -283,9 +237,9 @@ def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f'Predictions of {bad} of {len(labels)} samples are NaN or infinite. '
             f'Training diverged, or the images have such values.'
         )
-    if bool((probabilities < 0).any() | (probabilities > 1).any()):
+    if probabilities.min() < 0 or probabilities.max() > 1:
         raise ValueError('Probabilities must be in [0, 1]. Apply a sigmoid to logits.')
-    if not bool(((labels == 0) | (labels == 1)).all()):
+    if not torch.isin(labels, labels.new_tensor([0, 1])).all():
         raise ValueError('Multi-label targets must be 0 or 1.')
     wide = torch.promote_types(probabilities.dtype, torch.float32)
     return probabilities.to(wide), labels.long()

@@ -1,10 +1,9 @@
 """Collect predictions over batches and ranks, each sample once."""
 
-from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
@@ -14,11 +13,11 @@ from torch.utils.data import DistributedSampler
 
 _LOADER = 1 << 56  # numbers per loader
 _RANK = 1 << 40  # numbers per rank, where no distributed sampler splits a loader
-_UNSIZED = 1 << 20  # numbers per batch, where the loader has no batch size
+_UNSIZED = 1 << 20  # numbers per batch, where the loader does not know its size
 
 
 class PredictionStore:
-    """Rows of predictions, kept on the CPU, with a number that identifies each sample.
+    """Rows of predictions on the CPU, each with the number of its sample.
 
     torchmetrics cannot gather strings, so ranks exchange rows as objects.
 
@@ -34,42 +33,28 @@ class PredictionStore:
         """Start empty."""
         self._batches: list[dict[str, Any]] = []
 
-    def __len__(self) -> int:
-        """Return the number of rows of this rank, repeats included."""
-        return sum(len(batch['index']) for batch in self._batches)
-
-    def reset(self) -> None:
-        """Forget all rows."""
-        self._batches = []
-
-    def update(self, index: Tensor, **columns: Tensor | Sequence[str]) -> None:
+    def update(self, index: Tensor, **columns: Tensor | list[str]) -> None:
         """Store a batch.
 
         Args:
             index: Number of each sample, int64 (B,); the same on every rank.
-            columns: Tensors (B, ...) or B strings, the same columns in every batch.
+            columns: Tensors (B, ...) or lists of B strings, the same in every batch.
         """
         rows = {'index': index, **columns}
-        self._batches.append(
-            {
-                # A copy, as the batch's own memory may be used again.
-                k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else list(v)
-                for k, v in rows.items()
-            }
-        )
+        for name, values in rows.items():
+            if torch.is_tensor(values):  # a copy, as their memory may be used again
+                rows[name] = values.detach().to('cpu', copy=True)
+        self._batches.append(rows)
 
     def gather(self) -> dict[str, Any]:
-        """Return the rows of all ranks, sorted by number, each number once.
+        """Return the rows of all ranks, sorted by number, each number once, and forget.
 
-        Every rank must call it, and gets the same.
-
-        Returns:
-            ``index`` (S,) and all columns: tensors (S, ...) or lists of S strings.
+        All ranks must call it, and get the same rows.
 
         Raises:
             ValueError: If nothing was stored.
         """
-        batches = self._batches
+        batches, self._batches = self._batches, []
         if dist.is_available() and dist.is_initialized():
             parts: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(parts, batches)
@@ -77,15 +62,16 @@ class PredictionStore:
         if not batches:
             raise ValueError('No predictions were stored: the data set is empty.')
         index = torch.cat([batch['index'] for batch in batches])
-        _, first = np.unique(index.numpy(), return_index=True)
-        return {name: _rows([b[name] for b in batches], first) for name in batches[0]}
-
-
-def _rows(parts: list[Any], rows: npt.NDArray[np.int64]) -> Any:
-    if torch.is_tensor(parts[0]):
-        return torch.cat(parts)[torch.from_numpy(rows)]
-    names = [name for part in parts for name in part]
-    return [names[row] for row in rows]
+        first = np.unique(index.numpy(), return_index=True)[1]
+        rows: dict[str, Any] = {}
+        for name, values in batches[0].items():
+            parts = [batch[name] for batch in batches]
+            if torch.is_tensor(values):
+                rows[name] = torch.cat(parts)[torch.from_numpy(first)]
+            else:
+                names = list(chain.from_iterable(parts))
+                rows[name] = [names[row] for row in first]
+        return rows
 
 
 def sample_numbers(
@@ -93,27 +79,21 @@ def sample_numbers(
 ) -> Tensor:
     """Number the samples of a batch by loader and position in it.
 
-    A distributed sampler repeats the first samples so that all ranks have equally many;
-    a repeat gets the number of its sample.
+    A distributed sampler repeats the first samples so that all ranks have the same
+    number of samples; a repeat gets the number of its sample.
 
     Args:
         trainer: The trainer, in an evaluation or prediction step.
-        batch: The batch, with ``image`` (B, ...). One with fewer samples than were
-            loaded, as unreadable ones were skipped, needs ``index`` (B,), the position
-            of each in its dataset.
+        batch: The batch, with ``image`` (B, ...). If unreadable samples were skipped,
+            it needs ``index`` (B,), the position of each sample in its dataset.
         batch_idx: Number of the batch on this rank.
         dataloader_idx: Number of the loader.
 
     Returns:
         (B,) int64; in the first loader the positions themselves.
     """
-    loaders = (
-        trainer.predict_dataloaders
-        if trainer.predicting
-        else trainer.test_dataloaders
-        if trainer.testing
-        else trainer.val_dataloaders
-    )
+    stage: Any = trainer.state.stage
+    loaders = getattr(trainer, f'{stage.dataloader_prefix}_dataloaders')
     loader = CombinedLoader(loaders, 'sequential').flattened[dataloader_idx]
     batches = getattr(loader, 'batch_sampler', None)
     sampler = getattr(batches, 'sampler', None)

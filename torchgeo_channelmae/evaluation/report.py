@@ -1,6 +1,6 @@
-"""Files that a test and a prediction leave behind, and the summary a reader sees."""
+"""The files that a test and a prediction write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..files import move_aside, whole
 from ..provenance.overlap import CLAIMS, Overlap, Verdict, label_free
-from ..provenance.record import Training
 from .metrics import DEFAULT_THRESHOLD, multilabel_scores
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
@@ -20,8 +19,12 @@ _ROWS = {
     'std over subsets': '{}_std',
     'floor: class frequencies': 'floor_{}',
 }
-_UNKNOWN = 'data that are not known'
-_ANSWERS = {True: 'yes', False: 'no', None: 'unknown'}
+_LABELS = {True: 'without labels', False: 'with labels', None: 'labels unknown'}
+_LABEL_REASONS = {
+    True: 'pretraining neither learned labels nor was sampled by them',
+    False: 'pretraining learned labels or was sampled by them',
+    None: 'whether pretraining used labels is unknown',
+}
 
 
 def per_country(
@@ -40,16 +43,14 @@ def per_country(
 
     Returns:
         One row per known country, in alphabetical order: ``patches`` and the scores of
-        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`, the macro
-        ones over the classes that occur there.
+        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
     """
-    names = pd.Series(list(countries))
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     rows = {}
-    for country in sorted(set(names) - {''}):
-        chosen = torch.from_numpy((names == country).to_numpy().nonzero()[0])
+    for country in sorted(set(countries) - {''}):
+        chosen = torch.tensor([name == country for name in countries])
         scores = multilabel_scores(probabilities[chosen], labels[chosen], cuts)
-        rows[country] = {'patches': len(chosen), **scores}
+        rows[country] = {'patches': int(chosen.sum()), **scores}
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('country')
 
 
@@ -59,7 +60,7 @@ def patch_table(
     names: Sequence[str],
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """List origin and labels of every test patch.
+    """List the origin and labels of every test patch.
 
     Args:
         patch_ids: S names.
@@ -71,11 +72,10 @@ def patch_table(
         S rows: ``patch_id``, ``acquisition`` and ``country`` ('' where unknown), then
         one column per class.
     """
-    table = pd.DataFrame({'patch_id': list(patch_ids)})
-    for column in ('acquisition', 'country'):
-        values = {} if known is None else known[column].to_dict()
-        table[column] = [values.get(patch, '') for patch in table['patch_id']]
-    return table.join(pd.DataFrame(labels.long().numpy(), columns=list(names)))
+    index = pd.Index(list(patch_ids), name='patch_id')
+    origin = pd.DataFrame(known, index, ['acquisition', 'country']).fillna('')
+    table = pd.DataFrame(labels.long().numpy(), columns=list(names))
+    return origin.reset_index().join(table)
 
 
 def score_report(
@@ -87,7 +87,7 @@ def score_report(
     verdict: Verdict | None = None,
     countries: pd.DataFrame | None = None,
 ) -> str:
-    """Summarise the scores of a test in Markdown.
+    """Summarize the scores of a test in Markdown.
 
     Args:
         scores: Result of :func:`~torchgeo_channelmae.evaluation.metrics.evaluate`.
@@ -97,9 +97,6 @@ def score_report(
         note: A warning to print above the scores.
         verdict: What the test shares with pretraining.
         countries: Result of :func:`per_country`.
-
-    Returns:
-        Tables of scores in percent, with what the test shares with pretraining.
     """
     tuned = 'F1_micro_tuned' in scores
     summary = pd.DataFrame(
@@ -141,19 +138,13 @@ def score_report(
 
 def overlap_table(verdict: Verdict) -> str:
     """Describe in Markdown what a test shares with pretraining, claim by claim."""
-    records = [training.record for training in verdict.pretraining]
-    read = sorted({name for record in records if record for name in record.sensors})
-    read += [_UNKNOWN] * (None in records)
+    read = {name for one in verdict.pretraining for name in one.data.sensors}
     reasons = {
-        'sensor_free': f'the test reads {_targets(verdict)}, pretraining read '
-        f'{", ".join(read) or "nothing"}',
+        'sensor_free': f'the test reads {_sensors(verdict.targets)}, pretraining read '
+        f'{_sensors(read)}',
         'place_free': 'test patches on MGRS tiles that pretraining read: '
         f'{_counted(verdict.places)}',
-        'label_free': {
-            True: 'pretraining neither learned labels nor was sampled by them',
-            False: 'pretraining learned labels or was sampled by them',
-            None: 'whether pretraining used labels is not known',
-        }[verdict.label_free],
+        'label_free': _LABEL_REASONS[verdict.label_free],
         'overlap_free': 'of sensors only; for places and labels see above',
     }
     claims = pd.DataFrame(
@@ -161,7 +152,7 @@ def overlap_table(verdict: Verdict) -> str:
         columns=['is the test free of what pretraining read?', '', ' '],
     )
     return (
-        f'{_markdown(claims)}\n\n{_before(verdict)} Test patches that pretraining '
+        f'{_markdown(claims)}\n\n{_history(verdict)} Test patches that pretraining '
         f'read: {_counted(verdict.patches)}. Test patches whose labels were trained '
         f'on: {_counted(verdict.trained)}.'
     )
@@ -170,12 +161,12 @@ def overlap_table(verdict: Verdict) -> str:
 def overlap_line(verdict: Verdict) -> str:
     """Describe in one line what a task shares with pretraining, before any test."""
     if not verdict.pretraining:
-        return _before(verdict)
+        return _history(verdict)
     claims = [name for name in CLAIMS if name != 'place_free']
     answers = ', '.join(f'{name} {_answer(verdict, name)}' for name in claims)
     return (
-        f'{_before(verdict)} This task reads {_targets(verdict)}: {answers} (of '
-        f'sensors only). A test reports place_free.'
+        f'{_history(verdict)} This task reads {_sensors(verdict.targets)}: {answers} '
+        f'(of sensors only). A test reports place_free.'
     )
 
 
@@ -195,9 +186,9 @@ def predictions_csv(
 
     Nine digits give the same float32 values back.
     """
-    table = pd.DataFrame(probabilities.numpy(), columns=list(names))
-    table.insert(0, 'patch_id', list(patch_ids))
-    return str(table.to_csv(index=False, float_format='%.9g'))
+    index = pd.Index(list(patch_ids), name='patch_id')
+    table = pd.DataFrame(probabilities.numpy(), index, list(names))
+    return str(table.to_csv(float_format='%.9g'))
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -211,43 +202,35 @@ def _percent(value: float | str) -> str:
 
 
 def _answer(verdict: Verdict, claim: str) -> str:
-    return _ANSWERS[getattr(verdict, claim)]
+    return {True: 'yes', False: 'no', None: 'unknown'}[getattr(verdict, claim)]
 
 
-def _targets(verdict: Verdict) -> str:
-    known = [name for name in verdict.targets if name != 'unknown']
-    complete = known and len(known) == len(verdict.targets)
-    return ', '.join(known if complete else [*known, _UNKNOWN])
+def _sensors(names: Iterable[str]) -> str:
+    """List sensors, with unknown data last."""
+    known = sorted(set(names) - {'unknown'})
+    return ', '.join([*known, *['unknown data'] * ('unknown' in names)]) or 'nothing'
 
 
-def _before(verdict: Verdict) -> str:
+def _history(verdict: Verdict) -> str:
+    """Describe what each pretraining read, e.g. ``Pretraining read So2Sat (...).``."""
     if not verdict.pretraining:
         return 'Nothing was pretrained: the weights started from scratch.'
-    return f'Pretraining read {", then ".join(map(_described, verdict.pretraining))}.'
-
-
-def _described(training: Training) -> str:
-    """Describe what a training read, e.g. ``So2Sat (Sentinel-2 L1C: B02; ...)``."""
-    used = {True: 'without labels', False: 'with labels', None: 'labels unknown'}
-    labels = used[label_free([training])]
-    record = training.record
-    if record is None:
-        return f'{_UNKNOWN} ({labels})'
-    names = record.patches  # one per kind of name
-    counts = {
-        'patches': None
-        if names is None
-        else len(names) // (len(record.name_spaces) or 1),
-        'tiles': None if record.tiles is None else len(record.tiles),
-    }
-    listed = '; '.join(
-        f'{what}: {"unknown" if count is None else f"{count:,}"}'
-        for what, count in counts.items()
-    )
-    return (
-        f'{record.dataset} ({", ".join(record.sensors)}: {", ".join(record.bands)}; '
-        f'{listed}; {labels})'
-    )
+    texts = []
+    for training in verdict.pretraining:
+        data, labels = training.data, _LABELS[label_free([training])]
+        if training.record is None:
+            texts.append(f'unknown data ({labels})')
+            continue
+        patches, tiles = 'unknown', 'unknown'
+        if data.patches is not None:  # one hash per kind of name
+            patches = f'{len(data.patches) // max(1, len(data.name_spaces)):,}'
+        if data.tiles is not None:
+            tiles = f'{len(data.tiles):,}'
+        texts.append(
+            f'{data.dataset} ({", ".join(data.sensors)}: {", ".join(data.bands)}; '
+            f'patches: {patches}; tiles: {tiles}; {labels})'
+        )
+    return f'Pretraining read {", then ".join(texts)}.'
 
 
 def _counted(overlap: Overlap | None) -> str:

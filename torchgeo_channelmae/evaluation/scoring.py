@@ -44,7 +44,7 @@ class EvaluationMixin(LightningModule):
     def start_evaluation(self, num_labels: int) -> None:
         """Create empty predictions and thresholds for ``num_labels`` classes."""
         self.predictions = PredictionStore()
-        start = torch.full((max(num_labels, 1),), torch.nan)
+        start = torch.full((num_labels,), torch.nan)
         self.register_buffer('thresholds', start)
 
     @property
@@ -97,14 +97,9 @@ class EvaluationMixin(LightningModule):
             pos_weight=self.criterion.pos_weight,
             reduction='none',
         )
+        rows = {'labels': labels, 'loss': losses.mean(dim=1)}
         numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self.predictions.update(
-            numbers,
-            probabilities=logits.sigmoid(),
-            labels=labels,
-            loss=losses.mean(dim=1),
-            patch_id=sample_names(batch, numbers),
-        )
+        self._store(batch, numbers, probabilities=logits.sigmoid(), **rows)
 
     test_step = validation_step
 
@@ -117,43 +112,34 @@ class EvaluationMixin(LightningModule):
             return torch.empty(0, self.hparams['num_labels'])
         probabilities: Tensor = self(batch['image']).float().sigmoid()
         numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self.predictions.update(
-            numbers,
-            probabilities=probabilities,
-            patch_id=sample_names(batch, numbers),
-        )
+        self._store(batch, numbers, probabilities=probabilities)
         return probabilities
 
-    def _collect(self) -> dict[str, Any]:
-        rows = self.predictions.gather()
-        self.predictions.reset()
-        return rows
+    def _store(self, batch: Sample, numbers: Tensor, **columns: Tensor) -> None:
+        names = sample_names(batch, numbers)
+        self.predictions.update(numbers, patch_id=names, **columns)
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation set and tune thresholds on it."""
-        rows = self._collect()
+        rows = self.predictions.gather()
         if self.trainer.sanity_checking:
             return
         probabilities, labels = rows['probabilities'], rows['labels']
-        loss = rows['loss'].double().mean().float()
-        self.log('val_loss', loss, prog_bar=True, sync_dist=True)
-        scores = multilabel_scores(probabilities, labels)
-        self._log_scores('val', scores)
+        self._log_scores('val', rows['loss'], multilabel_scores(probabilities, labels))
         self.thresholds.copy_(tune_thresholds(probabilities, labels))
 
     @override
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test set and write its reports."""
-        rows, names = self._collect(), self.class_names
+        rows, names = self.predictions.gather(), self.class_names
         data, facts = data_facts(self.datamodule), test_facts(self.datamodule)
         tuned = self.thresholds.cpu() if self.thresholds.isfinite().all() else None
         scored = rows['probabilities'], rows['labels'], tuned
         split = facts.groups, list(facts.group_seeds)
         scores = evaluate(*scored, *split, facts.frequencies)
         verdict = self._verdict()
-        self.log('test_loss', rows['loss'].double().mean().float(), sync_dist=True)
-        self._log_scores('test', {**scores, **verdict.numbers()})
+        self._log_scores('test', rows['loss'], scores | verdict.numbers())
 
         classes = per_class(*scored, names)
         patches = patch_table(rows['patch_id'], rows['labels'], names, facts.frame)
@@ -174,15 +160,17 @@ class EvaluationMixin(LightningModule):
     @override
     def on_predict_epoch_end(self) -> None:
         """Write ``predictions.csv``."""
-        rows = self._collect()
+        rows = self.predictions.gather()
         table = predictions_csv(
             rows['patch_id'], rows['probabilities'], self.class_names
         )
         self._write({'predictions.csv': table})
         rank_zero_info(f'Wrote predictions.csv for {len(rows["index"])} patches.')
 
-    def _log_scores(self, stage: str, scores: dict[str, float]) -> None:
-        """Log scores, which are the same on all ranks."""
+    def _log_scores(self, stage: str, losses: Tensor, scores: dict[str, float]) -> None:
+        """Log the mean loss and the scores, which are the same on all ranks."""
+        loss, shown = losses.double().mean().float(), stage == 'val'
+        self.log(f'{stage}_loss', loss, prog_bar=shown, sync_dist=True)
         named = {f'{stage}_{name}': value for name, value in scores.items()}
         self.log_dict(named, sync_dist=True)
 

@@ -1,7 +1,7 @@
-"""Image models of timm that take all bands at once, as controls beside channel tokens.
+"""Create models other than channel-token encoders, and load weights into any model.
 
 A residual network or a plain vision transformer has one input layer for all bands, so
-weights for other bands lose it, as is usual in this field.
+it cannot keep that layer from weights for other bands.
 """
 
 import math
@@ -15,33 +15,36 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from ..provenance.published import input_bands
-from .peers import PEERS
-from .peers.adapter import check_same_size
+from .channelvit import ChannelViT
+from .checkpoints import Checkpoint
+from .peers import PEERS, Peer
 from .peers.scaling import SCALING, attach_scaling, expected_by, scale_input
 from .registry import did_you_mean
 from .tokens import check_size, resample_positions
-from .weights import LoadReport
+from .weights import FreshBands, LoadReport, load_encoder
 
 
-def create_plain(
+def create_model(
     name: str, bands: Sequence[str], num_classes: int, size: int, **kwargs: Any
 ) -> nn.Module:
-    """Make an untrained model of timm for some bands, which it has as ``bands``.
+    """Create an untrained model with the attribute ``bands``.
 
     Args:
-        name: Its name in timm.
+        name: Name of a foundation model of TorchGeo or a model of timm.
         bands: Names of the bands.
         num_classes: Outputs of the head.
-        size: Side of the image in pixels, where the model has to know it.
+        size: Side of the image in pixels, for models that need it.
         **kwargs: Further arguments of the model.
 
     Raises:
         ValueError: If there is no such model, or it does not take these arguments.
     """
+    if name in PEERS:
+        return Peer(name, bands, num_classes, size, **kwargs)
     if not timm.is_model(name):
         hint = did_you_mean(name, [*PEERS, *timm.list_models()])
         raise ValueError(
-            f'Model {name!r} is not known{hint}: choose a channel-token encoder '
+            f'Unknown model {name!r}{hint}. Choose a channel-token encoder '
             f'({", ".join(timm.list_models("channelmae_*"))}), a foundation model '
             f'({", ".join(PEERS)}) or a model of timm.list_models().'
         )
@@ -54,21 +57,16 @@ def create_plain(
     try:
         model: Any = timm.create_model(name, **arguments)
     except TypeError as error:
-        raise ValueError(f'{name}: {error} (drop_path may have to be 0).') from error
+        raise ValueError(f'{name}: {error}. Maybe drop_path must be 0.') from error
     model.bands = tuple(bands)
     return model  # type: ignore[no-any-return]
 
 
 def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
-    """Return the names that a model's configuration in timm has for some layers.
+    """Return the names that a model's timm configuration has for an entry.
 
-    Args:
-        model: The model.
-        entry: ``first_conv`` or ``classifier``; models of ours have ``positions`` and
-            ``spectral`` as well.
-
-    Returns:
-        The names; some models have two heads, and some models name none.
+    Entries are ``first_conv`` and ``classifier``, of a :class:`Peer` also ``positions``
+    and ``spectral``. Some models have two heads, some name none.
     """
     config: Any = getattr(model, 'pretrained_cfg', None) or {}
     names = config.get(entry) or ()
@@ -76,17 +74,68 @@ def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
 
 
 def check_image(model: nn.Module, size: int) -> None:
-    """Check that a model of timm takes square images of `size` px.
+    """Check that a model takes square images of `size` px.
 
     Raises:
         ValueError: If it was made for another size, or its patches do not fit.
     """
     embed: Any = getattr(model, 'patch_embed', None)
-    side = getattr(embed, 'patch_size', None)
-    if isinstance(side, tuple):
-        check_size(size, size, side[0])
+    made = model.size if isinstance(model, Peer) else size
+    if isinstance(getattr(embed, 'patch_size', None), tuple):
+        check_size(size, size, embed.patch_size[0])
         if getattr(embed, 'strict_img_size', False):
-            check_same_size(embed.img_size[0], size)
+            made = embed.img_size[0]
+    if made != size:
+        raise ValueError(
+            f'The model takes images of {made} px, but those of the data have {size} '
+            f'px. Give model.init_args.size and data.init_args.size the same value.'
+        )
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    policy: FreshBands = 'sample',
+    published: WeightsEnum | None = None,
+    datamodule: Any = None,
+) -> LoadReport:
+    """Load weights into a model of any kind, without its head, in place.
+
+    The input of a model of timm is scaled as its weights expect: those that a task
+    trained, or published ones with a known scale and the model's bands.
+
+    Args:
+        model: The model.
+        checkpoint: The weights.
+        policy: Initialization of band embeddings that the weights lack.
+        published: The entry of TorchGeo that the weights are from, if any.
+        datamodule: The datamodule with the statistics of the bands, if any.
+
+    Raises:
+        ValueError: If the weights belong to another model.
+    """
+    tensors = checkpoint.tensors
+    if isinstance(model, ChannelViT):
+        return load_encoder(model, tensors, policy)
+    if isinstance(model, Peer):
+        return load_plain(model, model.named(tensors))
+    if published is None:
+        past = checkpoint.provenance.trainings
+        last = past[-1].record if past else None
+        if f'{SCALING}.factor' in tensors:
+            attach_scaling(model, len(tensors[f'{SCALING}.factor']))
+        return load_plain(model, tensors, last.bands if last else None)
+    inputs = input_bands(published)
+    report = load_plain(model, tensors, inputs)
+    if not report.kept_bands or inputs is None:
+        return report
+    expected = expected_by(published, inputs, report.kept_bands)
+    if expected is None:
+        rank_zero_info(f'{published} have no known input scale: bands stay normalized.')
+    else:
+        scaling = attach_scaling(model, len(report.kept_bands))
+        scale_input(scaling, datamodule, expected)
+    return report
 
 
 def load_plain(
@@ -103,13 +152,10 @@ def load_plain(
     Args:
         model: The model.
         state_dict: Tensors by name.
-        bands: Names of the bands of the tensors, None where unknown.
-
-    Returns:
-        What was done.
+        bands: Names of the bands of the tensors; None if unknown.
 
     Raises:
-        ValueError: If fewer than half of the tensors find their counterpart.
+        ValueError: If fewer than half of the tensors have a counterpart.
     """
     head = tuple(f'{name}.' for name in named_layers(model, 'classifier'))
     first = {f'{name}.weight' for name in named_layers(model, 'first_conv')}
@@ -137,8 +183,8 @@ def load_plain(
             values[name] = value
     if 2 * len(values) < len(own):
         raise ValueError(
-            f'The weights match {len(values)} of the {len(own)} tensors of the model: '
-            f'they are of another model.'
+            f'The weights match {len(values)} of the {len(own)} tensors of the model, '
+            f'so they belong to another model. Give weights of this model.'
         )
     model.load_state_dict(values, strict=False)
     resampled = {k for k in positions & {*values} if values[k] is not state_dict[k]}
@@ -155,64 +201,14 @@ def load_plain(
     )
 
 
-def load_published(
-    model: nn.Module,
-    weights: WeightsEnum,
-    tensors: Mapping[str, Tensor],
-    datamodule: Any,
-) -> LoadReport:
-    """Load published weights into a model of timm and scale its input as they expect.
-
-    Args:
-        model: The model.
-        weights: The published weights.
-        tensors: Their tensors by name.
-        datamodule: The datamodule, or None.
-
-    Returns:
-        What was loaded. Where the first layer is fresh, the input stays standardised.
-    """
-    inputs = input_bands(weights)
-    report = load_plain(model, tensors, inputs)
-    if not report.kept_bands or inputs is None:
-        return report
-    expected = expected_by(weights, inputs, report.kept_bands)
-    if expected is None:
-        rank_zero_info(f'{weights} have no known input scale: bands are standardised.')
-    else:
-        scaling = attach_scaling(model, len(report.kept_bands))
-        scale_input(scaling, datamodule, expected)
-    return report
-
-
-def load_own(
-    model: Any, tensors: Mapping[str, Tensor], bands: Sequence[str] | None
-) -> LoadReport:
-    """Load weights of a model of timm that a task trained, with their input's scale.
-
-    Args:
-        model: The model.
-        tensors: Tensors by name.
-        bands: Names of the bands of the tensors, None where unknown.
-    """
-    if f'{SCALING}.factor' in tensors:
-        attach_scaling(model, len(model.bands))
-    return load_plain(model, tensors, bands)
-
-
 def restore_scaling(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Give a model of timm the input scaling that a checkpoint has, if it has one.
-
-    Args:
-        model: The task's model.
-        state_dict: The task's tensors.
-    """
+    """Add the input scaling of a task's checkpoint to its model, if it has one."""
     if (factor := state_dict.get(f'model.{SCALING}.factor')) is not None:
         attach_scaling(model, len(factor))
 
 
 def _resample(model: Any, stored: Tensor, tensor: Tensor) -> Tensor | None:
-    """Return stored positions for the square grid of a model's, if they are such."""
+    """Resample stored positions to a model's square grid; None if they are no grid."""
     if tensor.ndim != 3:
         return None
     no_class = getattr(model, 'no_embed_class', False)

@@ -1,64 +1,52 @@
-"""How a model's images were normalised, as stored in its checkpoints."""
+"""How a model's images were normalized, as stored in its checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 KEY = 'channelmae_normalization'
 """Key of :func:`normalization_of` in a checkpoint."""
 
-_FIELDS = ('bands', 'mean', 'std')
 
-
-def normalization_of(datamodule: object) -> dict[str, Any] | None:
-    """Return how a datamodule normalises.
+def normalization_of(facts: Any) -> dict[str, list[Any]] | None:
+    """Return how images are normalized.
 
     Args:
-        datamodule: One of this package, or of TorchGeo with ``bands``, ``mean`` and
-            ``std``.
+        facts: The :class:`~torchgeo_channelmae.facts.DataFacts`; None if unknown.
 
     Returns:
         ``bands``, ``mean`` and ``std``, lists with one entry per band, in physical
-        units; None where unknown.
+        units; None if unknown.
     """
-    source = getattr(datamodule, 'facts', None) or datamodule  # as facts.data_facts
-    bands, mean, std = (getattr(source, name, None) for name in _FIELDS)
-    if not (torch.is_tensor(mean) and torch.is_tensor(std)):
+    if facts is None:
         return None
-    values = [value.double().flatten().tolist() for value in (mean, std)]
-    if not isinstance(bands, list | tuple) or {*map(len, values)} != {len(bands)}:
-        return None
-    return {'bands': [str(b) for b in bands], 'mean': values[0], 'std': values[1]}
+    values = {name: getattr(facts, name).double().tolist() for name in ('mean', 'std')}
+    return {'bands': list(facts.bands), **values}
 
 
 def from_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the normalisation stored in the content of a checkpoint, None if none."""
-    found = checkpoint.get(KEY)
-    if not isinstance(found, dict):
-        return None
-    values = [found.get(name) for name in _FIELDS]
-    lengths = {len(value) if isinstance(value, list) else None for value in values}
-    return found if len(lengths) == 1 and None not in lengths else None
+    """Return the normalization in the content of a checkpoint; None if it has none."""
+    return checkpoint.get(KEY)
 
 
 def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
-    """Describe the bands that are normalised notably differently.
+    """Describe the bands that are normalized notably differently.
 
-    Notable is a mean that is half a standard deviation away, or a standard deviation
-    half as large again.
+    A difference is notable if the means are more than half a standard deviation apart,
+    or one standard deviation is more than 1.5 times the other.
 
     Args:
         one: As :func:`normalization_of` returns it.
         other: Another.
 
     Returns:
-        Band names with both means and standard deviations; '' if there are none.
+        Band names with both means and standard deviations; '' without a difference.
     """
     if one is None or other is None:
         return ''
     there, here = (
-        {b: (m, s) for b, m, s in zip(*map(each.__getitem__, _FIELDS), strict=True)}
+        dict(
+            zip(each['bands'], zip(each['mean'], each['std'], strict=True), strict=True)
+        )
         for each in (one, other)
     )
     found = []

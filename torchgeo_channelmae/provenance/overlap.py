@@ -5,9 +5,8 @@ true: it leaves the claim open, unless another training refutes it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,12 @@ from torch import Tensor
 from .record import DataRecord, Provenance, Training
 
 CLAIMS = ('sensor_free', 'place_free', 'label_free', 'overlap_free')
-"""What a test claims of the pretraining before it, see :class:`Verdict`."""
+"""What a test claims about the pretraining before it, see :class:`Verdict`."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many test patches share something with earlier trainings.
-
-    Attributes:
-        shared: Patches known to share it.
-        unknown: Patches that may share it.
-        total: All patches.
-    """
+    """Numbers of test patches that share something with trainings, or may share it."""
 
     shared: int
     unknown: int
@@ -83,7 +76,7 @@ class Verdict:
         """Return 1 for true claims, 0 for false ones and shares; NaN for unknown."""
         found: dict[str, float | None] = {name: getattr(self, name) for name in CLAIMS}
         for name, overlap in (('place', self.places), ('patch', self.patches)):
-            found[f'{name}_overlap'] = None if overlap is None else overlap.share
+            found[f'{name}_overlap'] = overlap.share if overlap else None
         return {k: math.nan if v is None else float(v) for k, v in found.items()}
 
 
@@ -101,11 +94,10 @@ def judge(
         present: What the task's data read; None if unknown.
         test_tiles: See :func:`place_overlap`.
         test_patches: See :func:`patch_overlap`.
-        name_spaces: Kinds of names that the test patches have.
+        name_spaces: See :func:`patch_overlap`.
     """
-    records = [present, *(training.record for training in provenance.own)]
-    named = [('unknown',) if record is None else record.sensors for record in records]
-    targets = tuple(sorted(set(chain.from_iterable(named))))
+    task = (Training(present, None), *provenance.own)
+    targets = tuple(sorted({name for one in task for name in one.data.sensors}))
     pretraining = provenance.inherited
     return Verdict(
         pretraining,
@@ -118,59 +110,45 @@ def judge(
     )
 
 
-def sensor_free(trainings: Iterable[Training], targets: Sequence[str]) -> bool | None:
-    """Return whether no training read the sensors of a task.
+def sensor_free(trainings: Sequence[Training], targets: Sequence[str]) -> bool | None:
+    """Return whether no training read the sensors of a task, `targets`.
 
     Product levels, the last word of a name, do not matter: Sentinel-2 L2A and L1C are
     one sensor.
-
-    Args:
-        trainings: The trainings; without any the answer is True.
-        targets: Names of the task's sensors, or 'unknown'.
     """
     wanted = _instruments(targets)
-    answers: list[bool | None] = []
-    for training in trainings:
-        read = _instruments(training.record.sensors if training.record else ())
-        known = None not in read | wanted
-        answers.append(False if (read & wanted) - {None} else True if known else None)
-    return _all(answers)
+    read = {name for one in trainings for name in _instruments(one.data.sensors)}
+    if (read & wanted) - {'unknown'}:
+        return False
+    return None if trainings and 'unknown' in read | wanted else True
 
 
-def label_free(trainings: Iterable[Training]) -> bool | None:
+def label_free(trainings: Sequence[Training]) -> bool | None:
     """Return whether no training used labels, neither to learn nor to sample by."""
-    used = [
-        answer
-        for training in trainings
-        for answer in (
-            training.supervised,
-            training.record.labels_steered if training.record else None,
-        )
-    ]
-    return _all(None if answer is None else not answer for answer in used)
+    used = {one.supervised for one in trainings}
+    used |= {one.data.labels_steered for one in trainings}
+    return False if True in used else None if None in used else True
 
 
 def place_overlap(
-    trainings: Iterable[Training], test_tiles: npt.NDArray[np.str_] | None
+    trainings: Sequence[Training], test_tiles: npt.NDArray[np.str_] | None
 ) -> Overlap | None:
     """Count the test patches on MGRS tiles that trainings read.
 
     Tiles are compared by name. Data with coordinates list every tile that may cover
-    them, so that the count is never too small. Data with image names only may have
-    seen a patch at an edge in a neighbouring tile, as tiles overlap by about 10 km.
+    them, so the count is never too small. Data with only image names may have seen a
+    patch at the edge of a neighbouring tile, since tiles overlap by about 10 km.
 
     Args:
         trainings: The trainings.
         test_tiles: (patches,) tile of each test patch, '' where unknown; None if no
-            tile is known.
-
-    Returns:
-        The counts; None if there are trainings but no tile is known.
+            tile is known, and then so is the result.
     """
-    records = [training.record for training in trainings]
-    if not records or test_tiles is None:
-        return None if records else Overlap(0, 0, 0)
-    read = [None if record is None else record.tiles for record in records]
+    if not trainings:
+        return Overlap(0, 0, 0)
+    if test_tiles is None:
+        return None
+    read = [one.data.tiles for one in trainings]
     names = [tile for tiles in read for tile in tiles or ()]
     shared = np.isin(test_tiles, np.array(names, dtype=str))
     unknown = ~shared & ((test_tiles == '') | (None in read))
@@ -178,7 +156,7 @@ def place_overlap(
 
 
 def patch_overlap(
-    trainings: Iterable[Training],
+    trainings: Sequence[Training],
     test_patches: Tensor | None,
     name_spaces: Sequence[str] = (),
 ) -> Overlap | None:
@@ -188,17 +166,15 @@ def patch_overlap(
         trainings: The trainings.
         test_patches: (patches,) or (patches, names) int64 hashes of the names of each
             test patch, see :func:`~torchgeo_channelmae.provenance.record.patch_hashes`;
-            None if unknown.
+            None if unknown, and then so is the result.
         name_spaces: Kinds of these names, see :class:`DataRecord`.
-
-    Returns:
-        The counts; None if there are trainings but the test patches are unknown.
     """
-    records = [training.record for training in trainings]
-    if not records or test_patches is None:
-        return None if records else Overlap(0, 0, 0)
-    count, total = int(_were_read(records, test_patches).sum()), len(test_patches)
-    known = all(_comparable(record, name_spaces) for record in records)
+    if not trainings:
+        return Overlap(0, 0, 0)
+    if test_patches is None:
+        return None
+    count, total = int(_were_read(trainings, test_patches).sum()), len(test_patches)
+    known = all(_comparable(one.data, name_spaces) for one in trainings)
     return Overlap(count, 0 if known else total - count, total)
 
 
@@ -216,15 +192,15 @@ def check_not_trained_on(
         provenance: Past trainings of the task's weights.
         test_patches: See :func:`patch_overlap`.
         names: Names of the test patches, for the message.
-        name_spaces: Kinds of names that the test patches have.
+        name_spaces: See :func:`patch_overlap`.
 
     Raises:
         ValueError: If a label was learned.
     """
     if test_patches is None:
         return
-    records = [training.record for training in _learned(provenance)]
-    rows = _were_read(records, test_patches).nonzero().flatten().tolist()
+    learned = _learned(provenance)
+    rows = _were_read(learned, test_patches).nonzero().flatten().tolist()
     if rows:
         name = '' if names is None else names[rows[0]]
         example = name.decode() if isinstance(name, bytes) else name
@@ -234,53 +210,36 @@ def check_not_trained_on(
             f'BigEarthNet{f", such as {example}" if example else ""}. Test on the '
             f'version and splits of its training, or train without these patches.'
         )
-    for record in records:
-        if record is None or record.patches is None:
-            continue
-        if not _comparable(record, name_spaces):
+    for data in (one.data for one in learned):
+        if data.patches is not None and not _comparable(data, name_spaces):
             known, tested = (
-                ' and '.join(spaces) or 'no'
-                for spaces in (record.name_spaces, name_spaces)
+                ' and '.join(kinds) or 'no' for kinds in (data.name_spaces, name_spaces)
             )
             rank_zero_warn(
                 f'Cannot check whether the checkpoint was trained on labels of test '
-                f'patches: {record.dataset} of the training has {known} names, the '
-                f'test has {tested} names. Use a metadata.parquet with s2v1_name for '
-                f'every patch.'
+                f'patches: {data.dataset} of the training has {known} names, the test '
+                f'has {tested} names. Use a metadata.parquet with s2v1_name for every '
+                f'patch.'
             )
             return
 
 
-def _all(answers: Iterable[bool | None]) -> bool | None:
-    """Return whether all hold: one False refutes, one None leaves it open."""
-    found = set(answers)
-    return False if False in found else None if None in found else True
+def _instruments(sensors: Sequence[str]) -> set[str]:
+    """Return sensors without product levels."""
+    return {name.rpartition(' ')[0] or name or 'unknown' for name in sensors or ('',)}
 
 
-def _instruments(sensors: Sequence[str]) -> set[str | None]:
-    """Return sensors without product levels, None for an unknown one."""
-    return {
-        None if name in ('', 'unknown') else name.rpartition(' ')[0] or name
-        for name in sensors or ('unknown',)
-    }
+def _comparable(data: DataRecord, name_spaces: Sequence[str]) -> bool:
+    """Return whether a training and the test share a kind of names; '' if unnamed."""
+    kinds = set(data.name_spaces or ('',)) & set(name_spaces or ('',))
+    return data.patches is not None and bool(kinds)
 
 
-def _comparable(record: DataRecord | None, name_spaces: Sequence[str]) -> bool:
-    """Return whether patches of a training and the test have a kind of name in common.
-
-    Patches without kinds are of one unnamed kind.
-    """
-    if record is None or record.patches is None:
-        return False
-    return bool(set(record.name_spaces or ('',)) & set(name_spaces or ('',)))
-
-
-def _were_read(records: Iterable[DataRecord | None], patches: Tensor) -> Tensor:
+def _were_read(trainings: Sequence[Training], patches: Tensor) -> Tensor:
     """Return which patches were read, (patches,) bool, by any of their names."""
     patches = patches.cpu().unsqueeze(-1).flatten(1)  # (patches, names)
-    read = [r.patches for r in records if r is not None and r.patches is not None]
-    found = [torch.isin(patches, hashes).any(dim=1) for hashes in read]
-    return torch.stack([torch.zeros(len(patches), dtype=torch.bool), *found]).any(dim=0)
+    read = [one.data.patches for one in trainings if one.data.patches is not None]
+    return torch.isin(patches, torch.cat([patches.new_empty(0), *read])).any(dim=1)
 
 
 def _learned(provenance: Provenance) -> list[Training]:

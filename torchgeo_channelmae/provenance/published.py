@@ -45,15 +45,10 @@ SEEN = _read(Path(__file__).with_name('published.yaml'))
 
 
 def input_bands(weights: WeightsEnum) -> tuple[str, ...] | None:
-    """Return the bands that published weights take, by the names of this package.
+    """Return the bands of published weights, in order, by the names of this package.
 
-    Args:
-        weights: Weights of TorchGeo.
-
-    Returns:
-        Names in the order of the input. Bands of a satellite that this package does not
-        know begin with its name, so that none is mistaken for another. None if the
-        weights are not listed.
+    Bands of a satellite that this package does not know begin with its name, so that
+    none is mistaken for another. None if the weights are not listed.
     """
     seen = seen_by(weights)
     if seen is None:
@@ -65,10 +60,6 @@ def input_bands(weights: WeightsEnum) -> tuple[str, ...] | None:
 
 
 def seen_by(weights: WeightsEnum) -> Seen | None:
-    """Return what published weights have read, or None if they are not listed.
-
-    Args:
-        weights: Weights of TorchGeo.
-    """
+    """Return what published weights have read; None if they are not listed."""
     name = str(weights)
     return next((seen for key, seen in SEEN.items() if fnmatch(name, key)), None)

@@ -5,7 +5,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,11 +31,11 @@ class DataRecord:
             :class:`~torchgeo_channelmae.sensors.Band`; 'unknown' where there is none.
         tiles: Sentinel-2 tiles such as '33UUP', sorted and unique: those in the names
             of images, and all that may cover coordinates; None if unknown.
-        patches: (patches,) int64, :func:`patch_hashes` of the patches' names, sorted
-            and unique; None if unknown.
+        patches: (patches,) int64, :func:`patch_hashes` of their names, sorted and
+            unique; None if unknown.
         labels_steered: Whether labels decided what was sampled; None if unknown.
-        name_spaces: The kinds of names that ``patches`` has of every patch, such as
-            'v1' and 'v2' of BigEarthNet. Patches are compared within one kind.
+        name_spaces: Kinds of names that ``patches`` has for every patch, such as 'v1'
+            and 'v2' of BigEarthNet. Patches are compared within one kind.
     """
 
     dataset: str
@@ -47,15 +47,12 @@ class DataRecord:
     name_spaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Sort tiles and patches, and convert all to types that checkpoints may hold.
-
-        If one tile is '', not all are known, so ``tiles`` is None.
-        """
+        """Sort tiles and patches, and convert all to types that checkpoints hold."""
         names = ('bands', 'sensors', 'name_spaces')
         values: dict[str, Any] = {k: tuple(map(str, getattr(self, k))) for k in names}
         if self.tiles is not None:
             tiles = sorted({str(tile) for tile in self.tiles})
-            values['tiles'] = None if '' in tiles else tuple(tiles)
+            values['tiles'] = None if '' in tiles else tuple(tiles)  # not all known
         if self.patches is not None:
             values['patches'] = self.patches.cpu().unique()
         for name, value in values.items():
@@ -63,12 +60,14 @@ class DataRecord:
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields."""
-        if not isinstance(other, DataRecord):
-            return NotImplemented
-        mine, its = vars(self) | {'patches': None}, vars(other) | {'patches': None}
-        return mine == its and _equal(self.patches, other.patches)
+        return isinstance(other, DataRecord) and self._content() == other._content()
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        """Hash all fields."""
+        return hash(self._content())
+
+    def _content(self) -> tuple[object, ...]:
+        return tuple((vars(self) | {'patches': _bytes(self.patches)}).values())
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,11 @@ class Training:
 
     record: DataRecord | None
     supervised: bool | None
+
+    @property
+    def data(self) -> DataRecord:
+        """The record; one without any knowledge if there is none."""
+        return self.record or _UNKNOWN_DATA
 
 
 @dataclass(frozen=True)
@@ -100,36 +104,35 @@ class Provenance:
     @property
     def trainings(self) -> tuple[Training, ...]:
         """All trainings, oldest first."""
-        return _distinct(self.inherited + self.own)
+        return _distinct(*self.inherited, *self.own)
 
     def started_from(self, weights: 'Provenance') -> 'Provenance':
         """Return the provenance after loading weights with that provenance.
 
         Nothing is removed, since a load may leave parts of a model as they were.
         """
-        return replace(self, inherited=_distinct(self.inherited + weights.trainings))
+        return replace(self, inherited=_distinct(*self.inherited, *weights.trainings))
 
     def trained(self, training: Training) -> 'Provenance':
         """Return the provenance after a training of the task."""
-        return replace(self, own=_distinct((*self.own, training)))
+        return replace(self, own=_distinct(*self.own, training))
 
     def state(self) -> dict[str, Any]:
         """Return plain values and tensors, which load with ``weights_only=True``.
 
         Equal sets of patches are one tensor, so that a checkpoint stores them once.
         """
-        shared: list[Tensor] = []
+        shared: dict[bytes | None, Tensor | None] = {}
 
         def plain(training: Training) -> dict[str, Any]:
-            record = training.record
-            if record is None:
-                return {'record': None, 'supervised': training.supervised}
-            content = {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in vars(record).items()
-            }
-            if record.patches is not None:
-                content['patches'] = _share(record.patches, shared)
+            content = None
+            if (record := training.record) is not None:
+                content = {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in vars(record).items()
+                }
+                same = shared.setdefault(_bytes(record.patches), record.patches)
+                content['patches'] = same
             return {'record': content, 'supervised': training.supervised}
 
         return {
@@ -139,6 +142,8 @@ class Provenance:
         }
 
 
+_UNKNOWN_DATA = DataRecord('unknown', (), ('unknown',), None, None, None)
+
 UNKNOWN = Provenance(inherited=(Training(None, None),), own=(Training(None, None),))
 """The provenance of weights that have none stored."""
 
@@ -146,62 +151,45 @@ UNKNOWN = Provenance(inherited=(Training(None, None),), own=(Training(None, None
 def from_state(state: object) -> Provenance:
     """Return the provenance that :meth:`Provenance.state` stored.
 
-    Args:
-        state: The state; None of a checkpoint without one.
-
-    Returns:
-        The trainings; :data:`UNKNOWN` without a state, and with a warning for one that
-        another version of this package stored in another form.
+    Without a state it is :data:`UNKNOWN`, and with a warning if another version of this
+    package stored it in another form.
     """
     if not isinstance(state, Mapping) or state.get('version') != _VERSION:
         if state is not None:
             warnings.warn(
-                'The checkpoint stores the data that its training read in a form that '
-                'this version cannot read, so they count as unknown.',
+                'The checkpoint stores the data of its training in a form that this '
+                'version cannot read, so they count as unknown.',
                 stacklevel=2,
             )
         return UNKNOWN
 
-    def training(plain: Mapping[str, Any]) -> Training:
-        content = plain['record']
-        record = None if content is None else DataRecord(**content)
-        return Training(record, plain['supervised'])
+    def trainings(name: str) -> tuple[Training, ...]:
+        return tuple(
+            Training(
+                plain['record'] and DataRecord(**plain['record']), plain['supervised']
+            )
+            for plain in state[name]
+        )
 
-    return Provenance(
-        inherited=tuple(map(training, state['inherited'])),
-        own=tuple(map(training, state['own'])),
-    )
-
-
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return torch.equal(one, other)
+    return Provenance(trainings('inherited'), trainings('own'))
 
 
-def _share(patches: Tensor, shared: list[Tensor]) -> Tensor:
-    """Return the equal tensor that was stored before, if there is one."""
-    equal = (tensor for tensor in shared if torch.equal(tensor, patches))
-    shared.append(next(equal, patches))
-    return shared[-1]
+def _bytes(patches: Tensor | None) -> bytes | None:
+    return None if patches is None else patches.numpy().tobytes()
 
 
-def _distinct(trainings: Iterable[Training]) -> tuple[Training, ...]:
-    kept: list[Training] = []
-    for training in trainings:
-        if training not in kept:
-            kept.append(training)
-    return tuple(kept)
+def _distinct(*trainings: Training) -> tuple[Training, ...]:
+    return tuple(dict.fromkeys(trainings))
 
 
 def patch_hashes(names: npt.NDArray[np.bytes_]) -> Tensor:
     """Hash names of patches, the same on every machine.
 
     Args:
-        names: Non-empty names (UTF-8).
+        names: Names in UTF-8.
 
     Returns:
-        (names,) int64, in the order of the names: 64 bits of BLAKE2b.
+        (names,) int64, 64 bits of BLAKE2b each.
 
     Raises:
         ValueError: If a name is empty: all patches without a name would be one.
@@ -210,7 +198,7 @@ def patch_hashes(names: npt.NDArray[np.bytes_]) -> Tensor:
     if b'' in listed:
         raise ValueError(
             f'Patch {listed.index(b"")} of {len(listed)} has an empty name. Name every '
-            f'patch, or give no patches.'
+            f'patch, or pass no patches.'
         )
     digests = [hashlib.blake2b(name, digest_size=8).digest() for name in listed]
     return torch.from_numpy(np.frombuffer(b''.join(digests), '<i8').astype(np.int64))

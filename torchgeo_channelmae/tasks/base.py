@@ -15,16 +15,10 @@ from ..config import deferred_errors, raise_deferred, requested_checkpoint
 from ..facts import DataFacts, data_facts
 from ..models.channelvit import ChannelViT
 from ..models.checkpoints import read_checkpoint
-from ..models.controls import (
-    check_image,
-    load_own,
-    load_plain,
-    load_published,
-    restore_scaling,
-)
+from ..models.controls import check_image, load_weights, restore_scaling
 from ..models.peers import Peer, check_published, fit_input
 from ..models.registry import did_you_mean
-from ..models.weights import LoadReport, load_encoder
+from ..models.weights import LoadReport
 from ..provenance.normalization import KEY as NORMALIZATION
 from ..provenance.normalization import difference, normalization_of
 from ..provenance.record import KEY, DataRecord, Provenance, Training, from_state
@@ -136,10 +130,7 @@ class ChannelTaskMixin(LightningModule):
                 f'have {", ".join(facts.bands)}. Give model.init_args.bands and '
                 f'data.init_args.bands the same names in the same order.'
             )
-        if isinstance(self.model, Peer):
-            self.model.check_image(facts.size)
-        else:
-            check_image(self.model, facts.size)
+        check_image(self.model, facts.size)
 
     def on_fit_start(self) -> None:
         """Stop a fit without its weights; use what a tuning callback found."""
@@ -155,21 +146,14 @@ class ChannelTaskMixin(LightningModule):
         """Load pretrained weights into the model and log the report."""
         published = check_published(self.hparams['model'], weights)
         checkpoint = read_checkpoint(weights)
-        tensors, past = checkpoint.tensors, checkpoint.provenance
-        if isinstance(self.model, ChannelViT):
-            policy = self.hparams.get('fresh_bands', 'sample')
-            report = load_encoder(self.model, tensors, policy)
-        elif isinstance(self.model, Peer):
-            report = load_plain(self.model, self.model.named(tensors))
-        elif published is not None:
-            report = load_published(self.model, published, tensors, self.datamodule)
-        else:
-            last = past.trainings[-1].record if past.trainings else None
-            report = load_own(self.model, tensors, last.bands if last else None)
-        self.provenance = self.provenance.started_from(past)
+        policy = self.hparams.get('fresh_bands', 'sample')
+        report = load_weights(
+            self.model, checkpoint, policy, published, self.datamodule
+        )
+        self.provenance = self.provenance.started_from(checkpoint.provenance)
         rank_zero_info(f'Weights {weights}: {report}')
         self.compare_normalization(f'weights {weights}', checkpoint.normalization)
-        self.load_further(weights, tensors)
+        self.load_further(weights, checkpoint.tensors)
         return report
 
     def compare_normalization(

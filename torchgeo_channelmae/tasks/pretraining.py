@@ -154,8 +154,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         self, weights: WeightsEnum | str, tensors: Mapping[str, Tensor]
     ) -> None:
         """Load the decoder, if the weights have one of this size."""
-        report = load_decoder(self.decoder, tensors)
-        found = report or 'none of this size, so it starts from scratch'
+        found = load_decoder(self.decoder, tensors) or 'none of this size, not loaded.'
         rank_zero_info(f'Decoder of weights {weights}: {found}')
 
     @override
@@ -179,12 +178,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             image: (B, C, H, W), normalized.
             keys: (B,) int64, random keys of the samples' masks.
             shared: Random key of what a strategy draws for the whole batch.
-
-        Returns:
-            Predictions beside their targets.
         """
         target, scale = patchify(image, self.model.patch_embed.patch_size[0]), None
-        grid = self._grid(image)
+        grid = self.model.patch_embed.dynamic_feat_size(image.shape[-2:])
         bands, cells = len(self.model.bands), grid[0] * grid[1]
         mask = self.masking(keys, shared, bands, cells)
         if self.hparams['norm_target']:
@@ -192,24 +188,15 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             target = scale.tokens
         share = self.hparams['decode_share'] if self.training else 1.0
         sampled = sample_cells(mask, keys, share, bands, cells)
-        # The token loss over all cells reads only the targets.
-        only = self.training and not self.hparams['spectral_weight'] and share == 1
-        produced = mask.target if only else sampled.produced
-        prediction = self.decoder(
-            self.model.encode(image, mask.visible),
-            mask.visible,
-            sampled.filled,
-            grid,
-            None if produced is sampled.filled else produced,
-        )
-        weight = None if only else sampled.weight
+        produced: Tensor = sampled.produced
+        weight: Tensor | None = sampled.weight
+        if self.training and not self.hparams['spectral_weight'] and share == 1:
+            produced, weight = mask.target, None  # all that the token loss reads
+        encoded = self.model.encode(image, mask.visible)
+        wanted = None if produced is sampled.filled else produced
+        prediction = self.decoder(encoded, mask.visible, sampled.filled, grid, wanted)
         prediction = prediction.to(target.dtype)
-        return Reconstruction(prediction, produced, weight, target, scale, mask)
-
-    def _grid(self, image: Tensor) -> tuple[int, int]:
-        size = image.shape[-2], image.shape[-1]
-        grid: tuple[int, int] = self.model.patch_embed.dynamic_feat_size(size)
-        return grid
+        return Reconstruction(prediction, produced, weight, target, scale, mask, grid)
 
     def losses(self, result: Reconstruction) -> tuple[Tensor, Tensor]:
         """Return the token and the spectral loss of each sample, both (B,).
@@ -273,27 +260,25 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             gather_tokens(guess, target), gather_tokens(result.target, target)
         )
         numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self.validation.update(
-            numbers, loss=token, spectral_loss=spectral, trivial_loss=trivial
-        )
-        if batch_idx == 0 and self._plots_now():
+        losses = {'loss': token, 'spectral_loss': spectral, 'trivial_loss': trivial}
+        self.validation.update(numbers, **losses)
+        if batch_idx == 0:
             self._plot(image, sample_names(batch, numbers), result)
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Log the mean errors of the validation set."""
         rows = self.validation.gather()
-        self.validation.reset()
         for name in ('loss', 'spectral_loss', 'trivial_loss'):
             mean = rows[name].double().mean().float()
             self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
 
     @override
     def test_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Refuse to test, after RunFolder has checked the task of the checkpoint."""
+        """Refuse to test; defined so that RunFolder can first check the checkpoint."""
         raise ValueError(
-            'ChannelMAE has no test. Fine-tune its checkpoint (weights: PATH) and test '
-            'that, or run validate for the reconstruction error.'
+            'ChannelMAE has no test. Test a fine-tuning of its checkpoint, or run '
+            'validate for the reconstruction error.'
         )
 
     @override
@@ -306,22 +291,16 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         features: Tensor = self.model(batch['image'])
         return features
 
-    def _plots_now(self) -> bool:
-        trainer, every = self.trainer, self.hparams['plot_every_n_epochs']
-        epoch = self.current_epoch + 1
-        due = bool(every) and (epoch % every == 0 or epoch == trainer.max_epochs)
-        return due and trainer.is_global_zero and not trainer.sanity_checking
-
     def _plot(self, image: Tensor, names: list[str], result: Reconstruction) -> None:
-        """Plot input, masked input and reconstruction of the first samples."""
-        masked, made = to_images(result, len(self.model.bands), self._grid(image))
-        image = image.float().cpu()
-        for row in range(min(self.hparams['num_plots'], len(image))):
-            figure = plot_reconstruction(
-                image[row],
-                masked[row],
-                made[row],
-                self.model.bands,
-                title=f'{names[row]}, epoch {self.current_epoch + 1}',
-            )
+        """Plot the first samples every `plot_every_n_epochs` and in the last epoch."""
+        trainer, epoch = self.trainer, self.current_epoch + 1
+        every = self.hparams['plot_every_n_epochs']
+        due = every and (epoch % every == 0 or epoch == trainer.max_epochs)
+        if not due or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        image, bands = image.float().cpu(), self.model.bands
+        masked, made = to_images(result, len(bands))
+        for row, name in enumerate(names[: self.hparams['num_plots']]):
+            pictures = image[row], masked[row], made[row]
+            figure = plot_reconstruction(*pictures, bands, f'{name}, epoch {epoch}')
             log_figure(self, f'reconstruction/{row}', figure)

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a batch, and pictures of it."""
+"""The output of a masked autoencoder for a batch, and images of it."""
 
 from typing import NamedTuple
 
@@ -17,12 +17,13 @@ class Reconstruction(NamedTuple):
     Attributes:
         prediction: (B, S, P^2), pixels of the produced tokens.
         produced: (B, S) int64, their numbers: the bands of the spectral loss at all or
-            at sampled cells, band-major; or only the targets if no loss needs more.
+            sampled cells, band-major; or only the targets if no loss needs more.
         weight: (B, S), weights in the token loss; None if all are equal targets.
         target: (B, N, P^2), true pixels of all tokens.
         scale: Mean and standard deviation per token that undo the normalization of the
             target; None if it is not normalized.
         mask: Which tokens are visible, hidden and targets.
+        grid_size: (h, w), cells down and across.
     """
 
     prediction: Tensor
@@ -31,17 +32,11 @@ class Reconstruction(NamedTuple):
     target: Tensor
     scale: NormalizedTokens | None
     mask: TokenMask
+    grid_size: tuple[int, int]
 
 
-def to_images(
-    result: Reconstruction, num_bands: int, grid_size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Assemble tokens to images, in the units of the input.
-
-    Args:
-        result: A reconstruction that produced all targets.
-        num_bands: C.
-        grid_size: (h, w), cells down and across.
+def to_images(result: Reconstruction, num_bands: int) -> tuple[Tensor, Tensor]:
+    """Assemble a reconstruction that produced all targets, in the units of the input.
 
     Returns:
         The visible tokens, and these with the targets filled in, each (B, C, H, W),
@@ -59,7 +54,5 @@ def to_images(
     target = membership(mask.target, count).unsqueeze(-1)
     seen = tokens.masked_fill(~visible, torch.nan)
     filled = torch.where(target, prediction, seen)
-    masked, made = (
-        unpatchify(part, num_bands, grid_size).float().cpu() for part in (seen, filled)
-    )
-    return masked, made
+    masked, made = (unpatchify(x, num_bands, result.grid_size) for x in (seen, filled))
+    return masked.float().cpu(), made.float().cpu()

@@ -13,12 +13,7 @@ layers between (with norms and the class token), and head."""
 
 
 def part_of(name: str, model: nn.Module) -> str:
-    """Return the part of a model that a parameter or module belongs to.
-
-    Args:
-        name: Its dotted name.
-        model: A timm model; its configuration names the first layer and the head.
-    """
+    """Return the part of a model that a parameter or module belongs to, by its name."""
     places = {
         'spectral': ('spectral_embed', *named_layers(model, 'spectral')),
         'positions': ('pos_embed', *named_layers(model, 'positions')),
@@ -38,32 +33,26 @@ def parts_in(model: nn.Module) -> list[str]:
     return [part for part in PARTS if part in found]
 
 
-def check_parts(parts: Iterable[str], model: nn.Module, argument: str) -> list[str]:
-    """Check that a model has the parts that an argument names.
+def find_parts(
+    chosen: str | Iterable[str], model: nn.Module, argument: str
+) -> list[str]:
+    """Return the parts that an argument chooses: ``all``, joined by ``+``, or a list.
 
     Raises:
-        ValueError: If it lacks one.
+        ValueError: If the model lacks a part.
     """
-    chosen, known = list(parts), parts_in(model)
-    for part in chosen:
+    known = parts_in(model)
+    if chosen == 'all':
+        return known
+    names = chosen.split('+') if isinstance(chosen, str) else chosen
+    parts = [name.strip() for name in names]
+    for part in parts:
         if part not in known:
             raise ValueError(
                 f'Unknown part {part!r} in {argument}. This model has '
                 f'{", ".join(known)}.'
             )
-    return chosen
-
-
-def trainable_parts(trainable: str, model: nn.Module) -> list[str]:
-    """Return the parts that ``trainable`` names: ``all``, or parts joined by ``+``.
-
-    Raises:
-        ValueError: If the model lacks one.
-    """
-    if trainable == 'all':
-        return parts_in(model)
-    names = [part.strip() for part in trainable.split('+')]
-    return check_parts(names, model, 'trainable')
+    return parts
 
 
 def freeze_others(model: nn.Module, parts: Sequence[str]) -> None:
@@ -73,11 +62,7 @@ def freeze_others(model: nn.Module, parts: Sequence[str]) -> None:
 
 
 def set_frozen_eval(model: nn.Module, parts: Sequence[str]) -> None:
-    """Put all modules outside of the trained parts into eval mode, in place.
-
-    Frozen modules then compute the same in training as in evaluation: no dropout, no
-    stochastic depth, no batch statistics.
-    """
+    """Put all modules outside of the trained parts into eval mode, in place."""
     for name, module in model.named_modules():
         if name and part_of(name, model) not in parts:
             module.training = False
@@ -108,14 +93,15 @@ def reinitialize(
 
 
 def describe(model: nn.Module, parts: Sequence[str]) -> str:
-    """Summarise what is trained, e.g. ``Trainable: head 3,667 (...); frozen: ...``."""
+    """Summarize what is trained, e.g. ``Trainable: head 3,667 (...); frozen: ...``."""
     counts = dict.fromkeys(parts_in(model), 0)
     for name, parameter in model.named_parameters():
         counts[part_of(name, model)] += parameter.numel()
-    trained = [f'{part} {n:,}' for part, n in counts.items() if part in parts]
-    frozen = [f'{part} {n:,}' for part, n in counts.items() if part not in parts]
+    trained, frozen = (
+        ', '.join(f'{k} {n:,}' for k, n in counts.items() if (k in parts) == wanted)
+        for wanted in (True, False)
+    )
     total = sum(counts[part] for part in parts)
     return (
-        f'Trainable: {", ".join(trained)} ({total:,} parameters); '
-        f'frozen: {", ".join(frozen) or "nothing"}.'
+        f'Trainable: {trained} ({total:,} parameters); frozen: {frozen or "nothing"}.'
     )

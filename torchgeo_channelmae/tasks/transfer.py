@@ -13,20 +13,18 @@ from torchmetrics import MetricCollection
 from torchvision.models import WeightsEnum
 
 from ..evaluation.scoring import EvaluationMixin
-from ..models.controls import create_plain
-from ..models.peers import create_peer, is_peer
+from ..models.controls import create_model
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .base import ChannelTaskMixin
 from .optim import layer_decay_groups, scaled_lr, schedule
 from .trainable import (
-    check_parts,
     describe,
+    find_parts,
     freeze_others,
     parts_in,
     reinitialize,
     set_frozen_eval,
-    trainable_parts,
 )
 
 
@@ -82,6 +80,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.05,
         warmup_epochs: float = 5,
+        loss: str = 'bce',
     ) -> None:
         """Initialize a new CrossModalClassification instance.
 
@@ -123,6 +122,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             betas: AdamW's betas.
             weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
+            loss: Deprecated, ignored.
         """
         super().__init__(weights=weights, task='multilabel', loss='bce')
 
@@ -142,8 +142,8 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             raise ValueError(f'drop_path {hparams["drop_path"]} is outside [0, 1).')
         self.start_evaluation(num_labels)
         self.model = self._create_model()
-        self.parts = trainable_parts(hparams['trainable'], self.model)
-        check_parts(hparams['reinit'] or (), self.model, 'reinit')
+        self.parts = find_parts(hparams['trainable'], self.model, 'trainable')
+        find_parts(hparams['reinit'] or (), self.model, 'reinit')
         if hparams['grad_checkpointing']:
             try:
                 self.model.set_grad_checkpointing(True)
@@ -156,20 +156,19 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     def _create_model(self) -> Any:
         hparams = self.hparams
         name, count = hparams['model'], hparams['in_channels']
-        shared = {
+        head = {
             'num_classes': hparams['num_labels'],
             'drop_path_rate': hparams['drop_path'],
         }
         if name.startswith('channelmae_'):
-            return self.create_encoder(global_pool=hparams['global_pool'], **shared)
+            return self.create_encoder(global_pool=hparams['global_pool'], **head)
         bands = hparams['bands'] or default_names(count)
         if len(bands) != count:
             raise ValueError(
                 f'in_channels is {count}, but bands names {len(bands)} '
                 f'({", ".join(bands)}). Make them agree.'
             )
-        create = create_peer if is_peer(name) else create_plain
-        return create(name, bands, size=hparams['size'], **shared)
+        return create_model(name, bands, size=hparams['size'], **head)
 
     @override
     def reinitialize(self) -> None:
@@ -205,9 +204,8 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     def configure_losses(self) -> None:
         """Create the binary cross-entropy."""
         weight = self.hparams['pos_weight']
-        self.criterion = nn.BCEWithLogitsLoss(
-            pos_weight=None if weight is None else torch.tensor(weight)
-        )
+        weight = None if weight is None else torch.tensor(weight)
+        self.criterion = nn.BCEWithLogitsLoss(pos_weight=weight)
 
     @override
     def configure_metrics(self) -> None:

@@ -18,16 +18,13 @@ class ZeroShotBands(CrossModalClassification):
     """Test a fine-tuned model on other bands, without any training.
 
     Model, head, tuned thresholds and classes are those of a checkpoint of
-    :class:`CrossModalClassification`; the bands are those of the test. A band has the
-    embedding of the checkpoint, else of `embeddings`, else it starts by `fresh_bands`.
-    On the bands of the fine-tuning the predictions are those of the checkpoint's own
-    test, bit for bit.
+    :class:`CrossModalClassification`. A band has the embedding of the checkpoint, else
+    of `embeddings`, else it is initialized by `fresh_bands`. On the bands of the
+    fine-tuning, predictions are those of the checkpoint's own test, bit for bit.
 
     Logs and writes the same as :class:`CrossModalClassification`. The fine-tuning
-    counts as pretraining here, as do the trainings of `embeddings`.
-
-    The idea is from GeoCrossBench, which evaluates without overlap of bands and on
-    supersets of bands.
+    counts as pretraining here, as do the trainings of `embeddings`. The idea is from
+    GeoCrossBench, which tests on bands without overlap and on supersets of bands.
     """
 
     ignore: tuple[str, ...] = ('weights', 'embeddings')  # type: ignore[assignment]
@@ -66,41 +63,41 @@ class ZeroShotBands(CrossModalClassification):
     def build_models(self) -> None:
         """Create the model of the checkpoint for the bands of the test, and load it."""
         self.hparams.setdefault('pos_weight', None)  # if the checkpoint is unreadable
-        path = str(self.weights)
         try:
-            tuned = read_checkpoint(path)
+            tuned = read_checkpoint(self.weights or '')
             lender = read_checkpoint(self.embeddings) if self.embeddings else None
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
-        hparams = tuned.hyper_parameters
         needed = {'thresholds', 'head.weight', 'pos_embed', 'cls_token'}
-        if not hparams or needed - tuned.tensors.keys():
+        if not tuned.hyper_parameters or needed - tuned.tensors.keys():
             raise ValueError(
-                f'{path!r} is not a checkpoint of CrossModalClassification with a '
-                f'channel-token encoder. Give one that a fine-tuning wrote, such as '
-                f'runs/finetune/last.ckpt.'
+                f'{self.weights!r} is not a checkpoint of CrossModalClassification '
+                f'with a channel-token encoder. Give one that a fine-tuning wrote, '
+                f'such as runs/finetune/last.ckpt.'
             )
         self.hparams.update(
             (name, value)
-            for name, value in hparams.items()
+            for name, value in tuned.hyper_parameters.items()
             if name not in _OF_TEST and not name.startswith('_')
         )
         super().build_models()
         self._load(tuned, lender)
 
     def _load(self, tuned: Checkpoint, lender: Checkpoint | None) -> None:
-        """Load the checkpoint, and embeddings of bands that it lacks."""
-        own = tuned.tensors
-        lent = lender.tensors.items() if lender else ()
-        rows = {k: v for k, v in lent if k.startswith(SPECTRAL) and k not in own}
-        report = load_encoder(self.model, own | rows, self.hparams['fresh_bands'])
+        """Load the checkpoint, and the embeddings of bands that it lacks."""
+        own, lent = tuned.tensors, lender.tensors if lender else {}
+        rows = {k: v for k, v in lent.items() if k.startswith(SPECTRAL)}
+        report = load_encoder(self.model, own | rows | own, self.hparams['fresh_bands'])
+        origin = {
+            band: 'fine-tuned' if SPECTRAL + band in own else str(self.embeddings)
+            for band in report.kept_bands
+        } | report.fresh_bands
         if report.fresh:
             raise ValueError(
                 f'{self.weights!r} lacks {", ".join(report.fresh)}. Run the '
                 f'fine-tuning again.'
             )
-        fresh = report.fresh_bands
-        blind = [how.startswith(('sample', 'random')) for how in fresh.values()]
+        blind = [how.startswith(('sample', 'random')) for how in origin.values()]
         if not report.kept_bands and all(blind):
             raise ValueError(
                 f'{self.weights!r} has embeddings for {", ".join(bands_of(own))} only, '
@@ -108,19 +105,16 @@ class ZeroShotBands(CrossModalClassification):
                 f'{", ".join(self.model.bands)}. Pass as embeddings a pretraining on '
                 f'these bands.'
             )
-        for name in ('weight', 'bias'):
-            getattr(self.model.head, name).data.copy_(own[f'head.{name}'])
+        head = {name: own[f'head.{name}'] for name in ('weight', 'bias')}
+        self.model.head.load_state_dict(head)
         self.thresholds.copy_(own['thresholds'])
-        taken = [band for band in report.kept_bands if SPECTRAL + band not in own]
         sources = {f'weights {self.weights}': tuned}
-        if lender is not None and (taken or fresh):
+        if lender is not None and {*origin.values()} != {'fine-tuned'}:
             sources[f'embeddings {self.embeddings}'] = lender
         self.provenance = Provenance()
         for source in sources.values():
             self.provenance = self.provenance.started_from(source.provenance)
         self._normalizations = {k: v.normalization for k, v in sources.items()}
-        origin = dict.fromkeys(report.kept_bands, 'fine-tuned')
-        origin |= dict.fromkeys(taken, str(self.embeddings)) | fresh
         listed = ', '.join(f'{band} ({how})' for band, how in origin.items())
         rank_zero_info(
             f'Model, head and thresholds are of {self.weights}; bands: {listed}.'

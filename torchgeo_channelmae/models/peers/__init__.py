@@ -1,6 +1,6 @@
-"""Foundation models of TorchGeo, which take the same bands in the same protocol."""
+"""Foundation models of TorchGeo for named bands."""
 
-from .adapter import Peer, check_published, create_peer, fit_input, is_peer
+from .adapter import Peer, check_published, fit_input
 from .families import PEERS
 
-__all__ = ('PEERS', 'Peer', 'check_published', 'create_peer', 'fit_input', 'is_peer')
+__all__ = ('PEERS', 'Peer', 'check_published', 'fit_input')

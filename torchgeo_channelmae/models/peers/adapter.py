@@ -1,5 +1,6 @@
 """One adapter to the foundation models of TorchGeo."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ class Peer(nn.Module):
         level: Product level of Sentinel-2.
         fitted: Whether the input was fitted to data.
         pretrained_cfg: Names of the first layer, positions, band embeddings and head.
-        num_prefix_tokens: Tokens that have a position and are no cells.
+        num_prefix_tokens: Tokens with a position that are not grid cells.
     """
 
     num_prefix_tokens = 1
@@ -39,17 +40,17 @@ class Peer(nn.Module):
         size: int,
         drop_path_rate: float = 0.0,
     ) -> None:
-        """Initialise the model.
+        """Initialize a new Peer instance.
 
         Args:
-            name: Its name, one of :data:`~.families.PEERS`.
+            name: Name of the model in :data:`~.families.PEERS`.
             bands: Names of the bands, in the order of the image's channels.
             num_classes: Outputs of the head.
             size: Side of the images in pixels.
             drop_path_rate: Stochastic depth rate of the last block.
 
         Raises:
-            ValueError: If it can not take these bands, size or rate.
+            ValueError: If it cannot take these bands, size or rate.
         """
         super().__init__()
         self.model, self.bands, self.size = PEERS[name], tuple(bands), size
@@ -60,7 +61,7 @@ class Peer(nn.Module):
         self.encoder: Any
         self.encoder, self.channels = build(name, builder, self.bands, size)
         if drop_path_rate and not hasattr(self.encoder, 'blocks'):
-            raise ValueError(f'{name} has no stochastic depth: set drop_path to 0.')
+            raise ValueError(f'{name} has no stochastic depth. Set drop_path to 0.')
         if drop_path_rate:
             _add_drop_path(self.encoder.blocks, drop_path_rate)
         width = getattr(self.encoder, 'encoder_dim', None)  # of CROMA
@@ -78,99 +79,64 @@ class Peer(nn.Module):
         return self.model.features(self.encoder, image, self.channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (B, K) of standardised images (B, C, H, W)."""
+        """Return the logits (B, K) of normalized images (B, C, H, W)."""
         logits: Tensor = self.head(self.features(self.input_scaling(image)))
         return logits
 
     def named(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Name tensors as this model does, be they its own or its encoder's."""
+        """Return a state dict of this model or its encoder with this model's names."""
         own = any(name.startswith('encoder.') for name in state_dict)
         return {('' if own else 'encoder.') + k: v for k, v in state_dict.items()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Group parameters by layer, for layer-wise learning rates.
-
-        Args:
-            coarse: Ignored; all parameters of a block are one layer.
-        """
+        """Group parameters by layer, one per block, for layer-wise learning rates."""
         return dict(self.model.layers)
 
     def no_weight_decay(self) -> set[str]:
         """Name the embeddings, which do not decay."""
         return {f'*{end}' for end in _ENDS}
 
-    def check_image(self, size: int) -> None:
-        """Check that images of `size` px are of the size that the model was made for.
 
-        Raises:
-            ValueError: If they are not.
-        """
-        check_same_size(self.size, size)
-
-
-def check_same_size(made: int, size: int) -> None:
-    """Check the side of images against the side that a model was made for, in pixels.
-
-    Raises:
-        ValueError: If they differ.
-    """
-    if made != size:
-        raise ValueError(
-            f'The model takes images of {made} px, but those of the data have {size} '
-            f'px: give model.init_args.size and data.init_args.size alike.'
-        )
-
-
-def is_peer(name: str) -> bool:
-    """Return whether a name is that of a foundation model here."""
-    return name in PEERS
-
-
-def create_peer(
-    name: str, bands: Sequence[str], num_classes: int, size: int, **kwargs: Any
-) -> Peer:
-    """Make an untrained foundation model of TorchGeo: see :class:`Peer`."""
-    return Peer(name, bands, num_classes, size, **kwargs)
-
-
-def check_published(name: str, weights: WeightsEnum | str) -> WeightsEnum | None:
-    """Check that published weights are those of a model, before they are downloaded.
+def check_published(
+    name: str, weights: WeightsEnum | str | os.PathLike[str]
+) -> WeightsEnum | None:
+    """Check that published weights belong to a model, before they are downloaded.
 
     Args:
         name: Name of the model.
-        weights: Weights of TorchGeo or their name; a path passes.
+        weights: Weights of TorchGeo, their name, or a path, which is not checked.
 
     Returns:
-        The published weights, or None for a path.
+        The published weights; None for a path.
 
     Raises:
-        ValueError: If they are another model's.
+        ValueError: If they belong to another model.
     """
-    if isinstance(weights, str):
+    if not isinstance(weights, WeightsEnum):
         try:
-            weights = get_weight(weights)
+            weights = get_weight(os.fspath(weights))
         except (KeyError, ValueError):
             return None
     owners = [peer for peer, model in PEERS.items() if model.weights is type(weights)]
     owner = owners[0] if owners else weights.meta.get('model')
     if owner not in (None, name.partition('.')[0]):
         raise ValueError(
-            f'weights {weights} are of the model {owner}, and the model here is '
-            f'{name}: give the weights of that model, or set model to {owner}.'
+            f'weights {weights} are of the model {owner}, but the model is {name}. '
+            f'Give weights of {name}, or set model to {owner}.'
         )
     return weights
 
 
 def fit_input(model: Peer, datamodule: Any, starts: bool) -> None:
-    """Fit the input of a foundation model to the images of a datamodule.
+    """Adapt the input of a foundation model to the images of a datamodule.
 
-    Product level and pixel spacing default to Sentinel-2 L2A and 10 m.
+    Product level and pixel size default to Sentinel-2 L2A and 10 m.
 
     Args:
         model: The model.
         datamodule: The datamodule, or None.
-        starts: Whether a training starts. Otherwise, a model that was scaled before, by
-            a training or its checkpoint, keeps its scale.
+        starts: Whether a training starts. Otherwise a model that has a scale, from its
+            training or checkpoint, keeps it.
     """
     facts = data_facts(datamodule)
     names = facts.record.sensors if facts and facts.record else ()
@@ -185,7 +151,7 @@ def fit_input(model: Peer, datamodule: Any, starts: bool) -> None:
 
 
 def _add_drop_path(blocks: Any, rate: float) -> None:
-    """Add stochastic depth that grows with depth to blocks of timm, in place."""
+    """Add stochastic depth to blocks of timm in place, increasing with depth."""
     for number, block in enumerate(blocks):
         drop = rate * number / max(1, len(blocks) - 1)
         if drop:

@@ -1,7 +1,7 @@
-"""What each family of TorchGeo's foundation models gets, one row per family.
+"""The families of TorchGeo's foundation models; ``families.yaml`` has their data.
 
-A row builds the encoder for named bands, returns with it what the encoder has to know
-of its channels, and encodes images; ``families.yaml`` has the data.
+A family has a function that builds the encoder for named bands, with what the encoder
+needs to know about its channels, and one that encodes images.
 
 Sources: DOFA https://arxiv.org/abs/2403.15356; CROMA https://arxiv.org/abs/2311.00566;
 Copernicus-FM https://arxiv.org/abs/2503.11849; Panopticon
@@ -41,17 +41,17 @@ _MODALITIES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A model by name.
+    """A foundation model.
 
     Attributes:
-        builder: TorchGeo's function that makes it.
+        builder: TorchGeo's constructor.
         patch_size: Side of a patch in pixels.
-        weights: Its published weights, if there are any.
-        build: Makes the encoder of ``(name, builder, bands, size)``, and what it has to
-            know of its channels, such as their wavelengths.
-        features: Encodes images: ``(encoder, image, channels)`` to (B, D).
-        expected: Scale of the input of ``(bands, level)``, level L1C or L2A of
-            Sentinel-2.
+        weights: Its published weights, if any.
+        build: Build the encoder from ``(name, builder, bands, size)``; return it and
+            what it needs to know about its channels, such as wavelengths.
+        features: Encode images: ``(encoder, image, channels)`` to (B, D).
+        expected: Return the scale of the input for ``(bands, level)``, level L1C or L2A
+            of Sentinel-2.
         parts: Names of its first layer, positions and band embeddings.
         layers: Regular expressions of its layers, for layer-wise decay.
     """
@@ -66,7 +66,7 @@ class Model:
     layers: Mapping[str, Any]
 
 
-def _standardised(bands: Bands, level: str) -> Expected:
+def _normalized(bands: Bands, level: str) -> Expected:
     return Expected()
 
 
@@ -88,9 +88,8 @@ def _build_croma(name: str, builder: Any, bands: Bands, size: int) -> Built:
     if sorted(bands) != sorted(chain(*given.values())):
         radar, optical = map(', '.join, _MODALITIES.values())
         raise ValueError(
-            f'{name} takes both channels of Sentinel-1 ({radar}), all of the 12 bands '
-            f'of Sentinel-2 L2A ({optical}) or both sensors, and not '
-            f'{", ".join(bands)}.'
+            f'{name} does not take the bands {", ".join(bands)}. Give the channels of '
+            f'Sentinel-1 ({radar}), the bands of Sentinel-2 L2A ({optical}), or both.'
         )
     encoder = builder(modalities=list(given), image_size=size)
     if len(given) == 2:  # only the joint encoding is used
@@ -109,12 +108,11 @@ def _croma_expected(bands: Bands, level: str) -> Expected:
 
 
 def _build_copernicusfm(name: str, builder: Any, bands: Bands, size: int) -> Built:
-    for band in bands:
-        if band not in _SPECTRUM:
-            raise ValueError(
-                f'{name} needs wavelength and bandwidth of every band, and those of '
-                f'{band!r} are unknown: use {", ".join(_SPECTRUM)}.'
-            )
+    if unknown := [band for band in bands if band not in _SPECTRUM]:
+        raise ValueError(
+            f'{name} needs the wavelength and bandwidth of every band; those of '
+            f'{unknown[0]!r} are unknown. Use {", ".join(_SPECTRUM)}.'
+        )
     encoder = builder(img_size=size, num_classes=0)
     # The projection of variables without a spectrum and the token of an unknown area
     # are unused: as parameters they would get no gradient.
@@ -156,8 +154,8 @@ def _panopticon(encoder: Any, image: Tensor, channels: list[float]) -> Any:
 def _build_scalemae(name: str, builder: Any, bands: Bands, size: int) -> Built:
     if sorted(bands) != sorted(IMAGENET):
         raise ValueError(
-            f'{name} takes only red, green and blue, and not {", ".join(bands)}: give '
-            f'the bands B04, B03, B02 (bands/rgb.yaml).'
+            f'{name} does not take the bands {", ".join(bands)}. Give B04, B03, B02 '
+            f'(bands/rgb.yaml).'
         )
     encoder = builder(res=sensors.RGB[0].resolution, img_size=size, num_classes=0)
     encoder.pos_embed = None  # unused: positions are computed
@@ -169,7 +167,7 @@ def _scalemae(encoder: Any, image: Tensor, order: list[int]) -> Any:
 
 
 def _wavelengths(name: str, bands: Bands, **radar: float) -> list[float]:
-    """Return wavelengths in nm, and what stands for those of VV and VH."""
+    """Return wavelengths in nm, with the given stand-ins for VV and VH."""
     found = [sensors.find(band) for band in bands]
     nm: list[Any] = [
         radar.get(band) or getattr(known, 'wavelength', None)
@@ -177,9 +175,9 @@ def _wavelengths(name: str, bands: Bands, **radar: float) -> list[float]:
     ]
     if None in nm:
         raise ValueError(
-            f'{name} needs the wavelength of every band, and that of '
-            f'{bands[nm.index(None)]!r} is unknown: use bands of Sentinel-2 (B01 to '
-            f'B12) and Sentinel-1 (VV, VH), by these names.'
+            f'{name} needs the wavelength of every band; that of '
+            f'{bands[nm.index(None)]!r} is unknown. Use names of bands of Sentinel-2 '
+            f'(B01 to B12) and Sentinel-1 (VV, VH).'
         )
     return nm
 
@@ -190,15 +188,15 @@ def _pick(image: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def _fix(module: nn.Module, name: str, value: Tensor) -> None:
-    """Replace a parameter that does not learn by a buffer of the same name."""
+    """Replace a parameter that is not trained by a buffer of the same name."""
     delattr(module, name)
     module.register_buffer(name, value.detach().clone())
 
 
 def _fix_positions(encoder: Any) -> None:
-    """Fix positions to the sines and cosines of https://arxiv.org/abs/2111.06377.
+    """Set positions to the sines and cosines of https://arxiv.org/abs/2111.06377.
 
-    TorchGeo starts them at 0 and has them only with the weights.
+    TorchGeo initializes them with 0.
     """
     width, side = encoder.cls_token.shape[-1], math.isqrt(encoder.num_patches)
     one = torch.ones(1)
@@ -207,10 +205,10 @@ def _fix_positions(encoder: Any) -> None:
 
 
 _FAMILIES: dict[str, tuple[Any, Any, Any]] = {
-    'dofa': (_build_dofa, _dofa, _standardised),
+    'dofa': (_build_dofa, _dofa, _normalized),
     'croma': (_build_croma, _croma, _croma_expected),
     'copernicusfm': (_build_copernicusfm, _copernicusfm, _copernicusfm_expected),
-    'panopticon': (_build_panopticon, _panopticon, _standardised),
+    'panopticon': (_build_panopticon, _panopticon, _normalized),
     'scalemae': (_build_scalemae, _scalemae, picture),
 }
 PEERS: dict[str, Model] = {

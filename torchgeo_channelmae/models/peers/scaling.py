@@ -1,4 +1,4 @@
-"""From the standardised bands of a datamodule to the scale that weights expect."""
+"""From the normalized bands of a datamodule to the scale that weights expect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class Expected:
     Attributes:
         mean: C values, or one for all bands.
         std: C values, or one for all bands.
-        physical: Whether they are of physical values (digital numbers of reflectance,
-            decibels) instead of standardised bands.
+        physical: Whether they apply to physical values (digital numbers of
+            reflectance, decibels) instead of normalized bands.
         low: Lower limits, C or one.
         high: Upper limits, C or one.
     """
@@ -45,9 +45,9 @@ class Expected:
 
 
 class InputScaling(nn.Module):
-    """Brings standardised bands to another scale; at first, the identity.
+    """Change the scale of normalized bands; at first, the identity.
 
-    Its numbers are in the state dict, (C,) each.
+    Buffers are (C,) each.
     """
 
     factor: Tensor
@@ -56,18 +56,18 @@ class InputScaling(nn.Module):
     high: Tensor
 
     def __init__(self, num_bands: int) -> None:
-        """Initialise the scaling of `num_bands` bands."""
+        """Initialize the scaling of `num_bands` bands."""
         super().__init__()
         start = {'factor': 1.0, 'offset': 0.0, 'low': -torch.inf, 'high': torch.inf}
         for name, value in start.items():
             self.register_buffer(name, torch.full((num_bands,), value))
 
     def match(self, mean: Tensor, std: Tensor, expected: Expected) -> None:
-        """Set the scale, undoing a standardisation where the values are physical.
+        """Set the scale; undo the normalization if the model expects physical values.
 
         Args:
-            mean: (C,) or (1,), what was subtracted from the bands.
-            std: (C,) or (1,), what they were divided by then.
+            mean: (C,) or (1,), subtracted from the bands by the datamodule.
+            std: (C,) or (1,), by which it then divided them.
             expected: What the model expects.
         """
         if not expected.physical:
@@ -92,34 +92,29 @@ def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> N
 
     Args:
         scaling: The model's scaling, changed in place.
-        datamodule: Any datamodule of TorchGeo, by its ``mean`` and ``std``; or None.
+        datamodule: Any datamodule of TorchGeo with ``mean`` and ``std``, or None.
         expected: What the model expects.
     """
-    known = [getattr(datamodule, name, None) for name in ('mean', 'std')]
-    values = [torch.as_tensor(v).flatten() for v in known if v is not None]
-    fit = [len(value) in (1, len(scaling.factor)) for value in values]
-    if fit == [True, True]:
+    found = [getattr(datamodule, name, None) for name in ('mean', 'std')]
+    values = [torch.as_tensor(value).flatten() for value in found if value is not None]
+    count = len(scaling.factor)
+    if [len(value) in (1, count) for value in values] == [True, True]:
         mean, std = values
         scaling.match(mean, std, expected)
     elif not expected.physical:
         scaling.match(torch.zeros(1), torch.ones(1), expected)
     else:
         rank_zero_warn(
-            f'The datamodule has no mean and std of each of the {len(scaling.factor)} '
-            f'bands: the model gets the bands as they come, and not on the scale that '
-            f'it expects.'
+            f'The datamodule does not have mean and std of the {count} bands, so the '
+            f'model gets the bands unscaled. Give the datamodule their statistics.'
         )
 
 
 def attach_scaling(model: nn.Module, num_bands: int) -> InputScaling:
-    """Scale the input of a model of timm before its own forward pass, in place.
-
-    Args:
-        model: The model.
-        num_bands: Number of bands.
+    """Scale the input of a model of timm before its forward pass, in place.
 
     Returns:
-        Its scaling: the one that it has, or a new one.
+        The model's scaling, a new one unless it has one.
     """
     found = getattr(model, SCALING, None)
     if isinstance(found, InputScaling):
@@ -135,7 +130,7 @@ def _scale(model: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def picture(bands: Sequence[str], level: str) -> Expected:
-    """Return how reflectance becomes a picture, standardised as those of ImageNet are.
+    """Return how reflectance becomes a picture that is normalized as on ImageNet.
 
     Args:
         bands: Red, green and blue (B04, B03, B02), in any order.
@@ -154,15 +149,15 @@ def picture(bands: Sequence[str], level: str) -> Expected:
 def expected_by(
     weights: WeightsEnum, inputs: Sequence[str], bands: Sequence[str]
 ) -> Expected | None:
-    """Read from an entry of TorchGeo on which scale its weights expect their input.
+    """Return the input scale of published weights, from their entry in TorchGeo.
 
     Args:
         weights: The weights.
-        inputs: Names of the bands that they take, in order.
-        bands: Names of the wanted ones of them.
+        inputs: Names of their bands, in order.
+        bands: Names of the wanted bands.
 
     Returns:
-        The scale of the wanted bands; None if the input is not scaled, or has no known
+        The scale of the wanted bands; None if the input is not scaled or has no known
         unit (8-bit pictures of an unpublished recipe).
     """
     dataset = weights.meta.get('dataset')
