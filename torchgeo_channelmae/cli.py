@@ -10,31 +10,13 @@ import jsonargparse
 
 COMMANDS = {
     'encode': ('datasets.encode', 'convert BigEarthNet archives to an LMDB'),
-    'export': (
-        'models.export',
-        'write the weights of a run as one file, with a model card',
-    ),
-    'stats': (
-        'experiments.stats',
-        'compute mean, std and percentiles of each band, as YAML',
-    ),
-    'landcover': (
-        'experiments.landcover',
-        'compute the land-cover shares of samples, as Parquet',
-    ),
-    'tables': (
-        'experiments.tables.command',
-        "run and write the paper's tables, cell by cell",
-    ),
-    'bands': (
-        'experiments.bands',
-        "measure how one sensor's bands relate to another's",
-    ),
+    'export': ('models.export', 'write the weights of a run as one file, with a card'),
+    'stats': ('experiments.stats', 'compute mean, std and percentiles of each band'),
+    'landcover': ('experiments.landcover', 'compute land-cover shares of samples'),
+    'tables': ('experiments.tables.command', "run and write the paper's tables"),
+    'bands': ('experiments.bands', 'measure how bands of two sensors are related'),
     'show': ('experiments.show', 'draw a page of training samples'),
-    'probe': (
-        'experiments.probes.probe',
-        'evaluate frozen features by kNN and logistic regression',
-    ),
+    'probe': ('experiments.probes.probe', 'evaluate frozen features'),
     'why': ('experiments.probes.why', 'compare the features of two sensors, by depth'),
 }
 """Module of each command, with a function of the same name, and its purpose."""
