@@ -12,14 +12,12 @@ from torchgeo.datamodules import BaseDataModule
 from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
-from ...models.controls import load_plain
-from ...models.tokens import spectral_parameters
+from ...models.controls import load_weights
+from ...models.tokens import SPECTRAL, spectral_parameters
 from ...models.weights import FreshBands, LoadReport, load_encoder
 from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'
-
-_SPECTRAL = 'spectral_embed.'
 
 
 def build_encoder(
@@ -71,13 +69,7 @@ def build_encoders(
     models = {UNTRAINED: untrained}
     for path in paths:
         models[path] = model = copy.deepcopy(untrained)
-        checkpoint = read_checkpoint(path)
-        if isinstance(model, ChannelViT):
-            report = load_encoder(model, checkpoint.tensors, policy)
-        else:
-            bands = (checkpoint.normalization or {}).get('bands')
-            report = load_plain(model, checkpoint.tensors, bands)
-        print(f'{path}: {report}')
+        print(f'{path}: {load_weights(model, read_checkpoint(path), policy)}')
     return models, seed
 
 
@@ -127,9 +119,9 @@ def with_known_bands(
     for path in paths:
         tensors = read_checkpoint(path).tensors
         added = {k: known[k] for k in known if k not in tensors}
-        sources = {k.removeprefix(_SPECTRAL): path for k, (_, path) in added.items()}
+        sources = {k.removeprefix(SPECTRAL): path for k, (_, path) in added.items()}
         results.append((tensors | {k: row for k, (row, _) in added.items()}, sources))
-        known |= {k: (v, path) for k, v in tensors.items() if k.startswith(_SPECTRAL)}
+        known |= {k: (v, path) for k, v in tensors.items() if k.startswith(SPECTRAL)}
     return results
 
 
