@@ -11,10 +11,12 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
@@ -92,17 +94,15 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
             f'Cannot read weights {path!r}: the file is truncated, or holds more than '
             f'tensors and plain values. Give a .ckpt or .safetensors file.'
         ) from error
-    content = content if isinstance(content, Mapping) else {}
-    state = content.get('state_dict')
-    tensors = _flat(state if isinstance(state, Mapping) else content)
+    content = _mapping(content)
+    tensors = _flat(_mapping(content.get('state_dict')) or content)
     if not tensors:
         raise ValueError(f'weights {path!r} holds no tensors by name.')
-    hyper_parameters = content.get('hyper_parameters')
     return Checkpoint(
         _without_prefix(tensors),
         records.from_state(content.get(records.KEY)),
         normalizations.from_checkpoint(content),
-        hyper_parameters if isinstance(hyper_parameters, Mapping) else {},
+        _mapping(content.get('hyper_parameters')),
     )
 
 
@@ -122,18 +122,33 @@ def published_provenance(weights: WeightsEnum) -> Provenance:
     return Provenance(inherited=(Training(record, seen.supervised),))
 
 
-def to_json(value: object) -> str:
-    """Return JSON with sorted keys and without spaces."""
+def save_export(
+    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Write a ``.safetensors`` export.
+
+    Args:
+        path: The file.
+        header: Its header, without ``version`` and ``hash``.
+        tensors: Tensors by name.
+
+    Returns:
+        The whole header.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    whole = {**header, 'version': VERSION}
+    whole['hash'] = _content_hash(whole, tensors)
+    save_file(tensors, path, metadata={KEY: _to_json(whole)})
+    return whole
+
+
+def _to_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
 
 
-def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Hash the header without its ``hash``, and names, types and values of tensors.
-
-    Returns:
-        BLAKE2b, 32 hexadecimal digits.
-    """
-    text = to_json({name: value for name, value in header.items() if name != 'hash'})
+def _content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the BLAKE2b of a header without its hash, and of names and tensors."""
+    text = _to_json({name: value for name, value in header.items() if name != 'hash'})
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -155,7 +170,7 @@ def _read_safetensors(path: str) -> Checkpoint:
             f'weights {path!r} is an export of version {header.get("version")}, but '
             f'this package reads version {VERSION}. Install a newer package.'
         )
-    if content_hash(header, tensors) != header.get('hash'):
+    if _content_hash(header, tensors) != header.get('hash'):
         raise ValueError(
             f'weights {path!r} was changed: its content does not fit the hash in its '
             f'header. Copy or export it again.'
@@ -174,12 +189,16 @@ def _read_safetensors(path: str) -> Checkpoint:
     )
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors, also those in mappings, without prefixes of wrappers."""
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
-        inner = value if isinstance(value, Mapping) else {}
-        found = {f'{key}.{k}': v for k, v in inner.items()} | {key: value}
+        inner = _mapping(value).items()
+        found = {f'{key}.{k}': v for k, v in inner} | {key: value}
         tensors |= {str(k): v for k, v in found.items() if torch.is_tensor(v)}
     if all(key.startswith('module.') for key in tensors):  # of DDP
         tensors = {k.removeprefix('module.'): v for k, v in tensors.items()}

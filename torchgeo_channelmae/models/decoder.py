@@ -123,10 +123,7 @@ class ChannelMAEDecoder(nn.Module):
             (B, T, P^2), in the order of `produce`, or of `hidden`.
         """
         positions = resample_abs_pos_embed(
-            self.pos_embed,
-            list(grid_size),
-            list(self.grid_size),
-            num_prefix_tokens=0,
+            self.pos_embed, list(grid_size), list(self.grid_size), num_prefix_tokens=0
         )
         table = separable_positions(positions[0], self.spectral_embed)  # (N, D)
         tokens = self.embed(encoded)
@@ -139,9 +136,8 @@ class ChannelMAEDecoder(nn.Module):
         else:
             tokens = self.blocks(tokens)
         if produce is None:
-            wanted = tokens[:, prefix + visible.shape[1] :]
+            tokens = tokens[:, prefix + visible.shape[1] :]
         else:
-            among = torch.cat([visible, hidden], dim=1)
-            where = locate(produce, among, len(table)) + prefix
-            wanted = gather_tokens(tokens, where)
-        return self.pixels(self.norm(wanted))
+            where = locate(produce, torch.cat([visible, hidden], dim=1), len(table))
+            tokens = gather_tokens(tokens, where + prefix)
+        return self.pixels(self.norm(tokens))

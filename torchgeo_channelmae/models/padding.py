@@ -48,17 +48,13 @@ def pad_inputs(module: nn.Module) -> None:
         if isinstance(getattr(encoder, 'model', encoder), ChannelViT):  # or a `tu-` one
             model.pads_inputs = True
             model.requires_divisible_input_shape = False
-            encoder.register_forward_pre_hook(_pad_first, with_kwargs=True)
+            encoder.register_forward_pre_hook(_pad_first)
             model.register_forward_hook(_crop, with_kwargs=True)
 
 
-def _pad_first(
-    encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _pad_first(encoder: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Pad the image that an encoder is called with."""
-    if args:
-        return (pad(args[0]), *args[1:]), kwargs
-    return args, kwargs | {'x': pad(kwargs['x'])}
+    return pad(args[0]), *args[1:]
 
 
 def _crop(

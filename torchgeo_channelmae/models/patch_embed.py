@@ -67,7 +67,7 @@ class ChannelPatchEmbed(nn.Module):
             ValueError: If the patch side does not divide the image, or would change.
         """
         side = self.patch_size[0]
-        if patch_size is not None and patch_size not in (side, self.patch_size):
+        if patch_size not in (None, side, self.patch_size):
             raise ValueError(
                 f'The patch size is {side} px and cannot become {patch_size}. Create '
                 f'another model.'

@@ -4,8 +4,8 @@ Nothing is dropped silently: a load returns a report of what was loaded, resampl
 initialised and left over.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -52,14 +52,14 @@ class LoadReport:
 
     def __str__(self) -> str:
         """Return the report in one line."""
-        parts = [
-            ('resampled', ', '.join(self.resampled)),
-            ('bands with their weights', ', '.join(self.kept_bands)),
-            ('fresh bands', _grouped(self.fresh_bands)),
-            ('other fresh tensors', _grouped(self.fresh)),
-            ('left over', _grouped(dict.fromkeys(self.left_over, ''), 2)),
-        ]
-        texts = [f'{title}: {text}' for title, text in parts if text]
+        parts = {
+            'resampled': ', '.join(self.resampled),
+            'bands with their weights': ', '.join(self.kept_bands),
+            'fresh bands': _grouped(self.fresh_bands),
+            'other fresh tensors': _grouped(self.fresh),
+            'left over': _grouped(dict.fromkeys(self.left_over, ''), 2),
+        }
+        texts = [f'{title}: {text}' for title, text in parts.items() if text]
         return '; '.join([f'{len(self.loaded)} tensors loaded', *texts]) + '.'
 
 
@@ -90,12 +90,14 @@ def load_encoder(
         ValueError: If fewer than half of the encoder's tensors have a counterpart, or
             the policy is unknown. The encoder is unchanged then.
     """
-    check_policy(policy)
-    grid = model.patch_embed.grid_size
+    if policy not in get_args(FreshBands):
+        known = ', '.join(get_args(FreshBands))
+        raise ValueError(f'Unknown fresh_bands {policy!r}. Use {known}.')
     own = {k: v for k, v in model.state_dict().items() if not k.startswith('head.')}
-    values, resampled, missing = _match(own, state_dict, grid, adopt_grid)
-    fresh = {k: why for k, why in missing.items() if not k.startswith(SPECTRAL)}
+    grid = model.patch_embed.grid_size
+    values, report = _match(own, state_dict, grid, adopt_grid)
     expected = [name for name in own if not name.startswith(SPECTRAL)]
+    fresh = {k: why for k, why in report.fresh.items() if k in expected}
     if 2 * len(fresh) > len(expected):
         name, why = next(iter(fresh.items()))
         raise ValueError(
@@ -108,21 +110,15 @@ def load_encoder(
         for key, value in state_dict.items()
         if key.startswith(SPECTRAL) and value.shape == (model.embed_dim,)
     }
-    fresh_rows, fresh_bands = {}, {}
-    for position, band in enumerate(model.bands):
-        if SPECTRAL + band not in values:
-            fresh_rows[SPECTRAL + band], fresh_bands[band] = init_band(
-                band, position, rows, model.embed_dim, model.embed_std, policy
-            )
-    model.load_state_dict(values | fresh_rows, strict=False)
-    return LoadReport(
-        loaded=tuple(k for k in own if k in values and k not in resampled),
-        resampled=tuple(resampled),
-        kept_bands=tuple(band for band in model.bands if band not in fresh_bands),
-        fresh_bands=fresh_bands,
-        fresh=fresh,
-        left_over=tuple(name for name in state_dict if name not in values),
-    )
+    initial = {
+        band: _init_band(band, position, rows, model, policy)
+        for position, band in enumerate(model.bands)
+        if SPECTRAL + band in report.fresh
+    }
+    drawn = {SPECTRAL + band: value for band, (value, _) in initial.items()}
+    model.load_state_dict(values | drawn, strict=False)
+    fresh_bands = {band: how for band, (_, how) in initial.items()}
+    return _with_bands(report, model.bands, fresh_bands)
 
 
 def load_decoder(
@@ -138,72 +134,48 @@ def load_decoder(
         What was done; None if the weights have no decoder, or one of another width or
         depth, and this one is unchanged.
     """
-    start = 'decoder.'
-    own = decoder.state_dict()
     stored = {
-        key.removeprefix(start): value
+        key.removeprefix('decoder.'): value
         for key, value in state_dict.items()
-        if key.startswith(start)
+        if key.startswith('decoder.')
     }
-    values, resampled, missing = _match(own, stored, decoder.grid_size)
-    if not all(name.startswith(SPECTRAL) for name in missing):
+    values, report = _match(decoder.state_dict(), stored, decoder.grid_size)
+    if not all(name.startswith(SPECTRAL) for name in report.fresh):
         return None
     decoder.load_state_dict(values, strict=False)
-    fresh = [name.removeprefix(SPECTRAL) for name in missing]
-    return LoadReport(
-        loaded=tuple(name for name in values if name not in resampled),
-        resampled=tuple(resampled),
-        kept_bands=tuple(b for b in decoder.spectral_embed if b not in fresh),
-        fresh_bands=dict.fromkeys(fresh, 'random'),
-        fresh={},
-        left_over=tuple(name for name in stored if name not in values),
-    )
+    fresh_bands = {name.removeprefix(SPECTRAL): 'random' for name in report.fresh}
+    return _with_bands(report, decoder.spectral_embed, fresh_bands)
 
 
-def check_policy(policy: str) -> None:
-    """Check the name of a policy for fresh bands.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
-    known = get_args(FreshBands)
-    if policy not in known:
-        raise ValueError(f'Unknown fresh_bands {policy!r}. Use {", ".join(known)}.')
-
-
-def init_band(
+def _init_band(
     band: str,
     position: int,
     rows: Mapping[str, Tensor],
-    dim: int,
-    std: float,
+    model: ChannelViT,
     policy: FreshBands,
 ) -> tuple[Tensor, str]:
-    """Initialise the embedding of a band that the weights lack.
+    """Return the embedding of a band that the weights lack, and its origin.
 
     Args:
         band: Its name.
         position: Its index among the model's bands.
         rows: Embeddings (D,) in the weights, by band.
-        dim: D.
-        std: Standard deviation of an embedding from scratch.
+        model: The encoder.
         policy: The policy.
-
-    Returns:
-        The (D,) embedding, and a description of its origin.
     """
-    noise = torch.randn(dim, generator=generator('fresh band', band))
+    noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
     if policy == 'random' or not rows:
-        return std * noise, 'random'
+        return model.embed_std * noise, 'random'
     if policy == 'index' and position < len(rows):
         name = list(rows)[position]
         return rows[name].clone(), f'index: as {name}'
     if policy == 'nearest' and (nearest := _nearest(band, rows)):
         return rows[nearest].clone(), f'nearest: as {nearest}'
-    stack = torch.stack(list(rows.values())).float()
-    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), std)
+    stack = torch.stack(list(rows.values()))
+    known = stack.float()
+    spread = known.std(0) if len(rows) > 1 else model.embed_std
     how = f'sample: around the mean of {len(rows)} bands'
-    return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
+    return (known.mean(0) + spread * noise).to(stack.dtype), how
 
 
 def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
@@ -224,30 +196,47 @@ def _match(
     stored: Mapping[str, Tensor],
     grid: Sequence[int],
     adopt_grid: bool = False,
-) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
-    """Find stored tensors that fit: values, names resampled, and why others do not."""
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return the stored tensors that fit, and a report with bands among `fresh`."""
     values: dict[str, Tensor] = {}
     resampled: list[str] = []
     missing: dict[str, str] = {}
     for name, tensor in own.items():
         found = stored.get(name)
-        moved = None
-        if found is not None and name == 'pos_embed' and found.shape != tensor.shape:
-            moved = resample_positions(found, tensor.shape[2], grid)
         if found is None:
             missing[name] = 'not in the weights'
-        elif found.shape == tensor.shape or (moved is not None and adopt_grid):
+            continue
+        moved = None
+        if name == 'pos_embed' and found.shape != tensor.shape:
+            moved = resample_positions(found, tensor.shape[2], grid)
+        if found.shape == tensor.shape or (moved is not None and adopt_grid):
             values[name] = found
         elif moved is not None:
             values[name] = moved
             resampled.append(name)
         else:
-            missing[name] = f'{_shape(found)} in the weights, {_shape(tensor)} here'
-    return values, resampled, missing
+            shapes = ['x'.join(map(str, each.shape)) for each in (found, tensor)]
+            missing[name] = f'{shapes[0]} in the weights, {shapes[1]} here'
+    return values, LoadReport(
+        loaded=tuple(name for name in values if name not in resampled),
+        resampled=tuple(resampled),
+        kept_bands=(),
+        fresh_bands={},
+        fresh=missing,
+        left_over=tuple(name for name in stored if name not in values),
+    )
 
 
-def _shape(tensor: Tensor) -> str:
-    return 'x'.join(map(str, tensor.shape))
+def _with_bands(
+    report: LoadReport, bands: Iterable[str], fresh_bands: dict[str, str]
+) -> LoadReport:
+    """Move the bands out of the other fresh tensors of a report."""
+    return replace(
+        report,
+        kept_bands=tuple(band for band in bands if band not in fresh_bands),
+        fresh_bands=fresh_bands,
+        fresh={k: v for k, v in report.fresh.items() if not k.startswith(SPECTRAL)},
+    )
 
 
 def _grouped(reasons: Mapping[str, str], most: int = 5) -> str:
@@ -258,8 +247,7 @@ def _grouped(reasons: Mapping[str, str], most: int = 5) -> str:
     texts = []
     for (module, reason), names in groups.items():
         if len(names) >= most:
-            inside = [f'{len(names)} tensors', *([reason] if reason else [])]
-            texts.append(f'{module} ({", ".join(inside)})')
-        else:
-            texts += [f'{name} ({reason})' if reason else name for name in names]
+            reason = ', '.join(filter(None, [f'{len(names)} tensors', reason]))
+            names = [module]
+        texts += [f'{name} ({reason})' if reason else name for name in names]
     return ', '.join(texts)
