@@ -213,3 +213,9 @@ def find(name: str) -> Band | None:
     """
     known = (band for sensor in SENSORS.values() for band in sensor)
     return next((band for band in known if band.name == name), None)
+
+
+def wavelength(name: str) -> float | None:
+    """Return the central wavelength of a band in nm; None if it has none."""
+    band = find(name)
+    return None if band is None else band.wavelength

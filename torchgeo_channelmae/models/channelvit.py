@@ -90,9 +90,7 @@ class ChannelViT(VisionTransformer):
                 'band. Use unet with a variant of two dates (register_variant).'
             )
         if band_maps not in get_args(BandMaps):
-            raise ValueError(
-                f"Unknown band_maps {band_maps!r}. Use 'mean' or 'concat'."
-            )
+            raise ValueError(f"band_maps is {band_maps!r}. Use 'mean' or 'concat'.")
         if bands is None:
             bands = default_names(12 if in_chans is None else in_chans)
         elif in_chans is not None and in_chans != len(bands):

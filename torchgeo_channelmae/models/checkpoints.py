@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,8 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
     )
 
 
-def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the bands of an encoder's tensors, in their order."""
+def bands_of(tensors: Iterable[str]) -> list[str]:
+    """Return the bands of an encoder's or decoder's tensors, in their order."""
     return [k.removeprefix(SPECTRAL) for k in tensors if k.startswith(SPECTRAL)]
 
 
@@ -123,23 +123,38 @@ def published_provenance(weights: WeightsEnum) -> Provenance:
 
 
 def save_export(
-    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: Path,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    provenance: Provenance,
 ) -> dict[str, Any]:
     """Write a ``.safetensors`` export.
 
     Args:
         path: The file.
-        header: Its header, without ``version`` and ``hash``.
+        header: What it says of its model.
         tensors: Tensors by name.
+        provenance: What the trainings behind them read.
 
     Returns:
         The whole header.
     """
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    whole = {**header, 'version': VERSION}
-    whole['hash'] = _content_hash(whole, tensors)
-    save_file(tensors, path, metadata={KEY: _to_json(whole)})
+    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    state = provenance.state()  # in which equal tensors are one
+    names: dict[int, str] = {}
+    for record in _records_with_patches(state):
+        patches = record['patches']
+        record['patches'] = names.setdefault(id(patches), f'patches.{len(names)}')
+        stored[record['patches']] = patches
+    whole = {**header, 'version': VERSION, 'provenance': state}
+    whole['hash'] = _content_hash(whole, stored)
+    save_file(stored, path, metadata={KEY: _to_json(whole)})
     return whole
+
+
+def _records_with_patches(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    records = [training['record'] for training in state['inherited'] + state['own']]
+    return [each for each in records if each and each['patches'] is not None]
 
 
 def _to_json(value: object) -> str:
@@ -176,10 +191,8 @@ def _read_safetensors(path: str) -> Checkpoint:
             f'header. Copy or export it again.'
         )
     provenance = header['provenance'] or UNKNOWN.state()
-    for training in provenance['inherited'] + provenance['own']:
-        record = training['record']
-        if record is not None and record['patches'] is not None:
-            record['patches'] = tensors[record['patches']]
+    for record in _records_with_patches(provenance):
+        record['patches'] = tensors[record['patches']]
     own = {k: v for k, v in tensors.items() if not k.startswith('patches.')}
     return Checkpoint(
         _without_prefix(_sorted_bands(own, header['bands'])),

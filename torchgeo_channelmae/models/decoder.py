@@ -59,8 +59,7 @@ class ChannelMAEDecoder(nn.Module):
         if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
             raise ValueError(
                 f'A decoder of width {embed_dim}, depth {depth} and {num_heads} heads '
-                f'cannot be built. Use a width that is a multiple of the heads, and '
-                f'values above 0.'
+                f'cannot be built. Use values above 0, and a multiple of the heads.'
             )
         self.grid_size = grid_size
         self.embed = nn.Linear(encoder_dim, embed_dim)
@@ -69,10 +68,8 @@ class ChannelMAEDecoder(nn.Module):
         positions = init_embedding(torch.empty(1, cells, embed_dim), embed_std)
         self.pos_embed = nn.Parameter(positions)
         self.spectral_embed = spectral_parameters(bands, embed_dim, embed_std)
-        blocks = (
-            Block(embed_dim, num_heads, qkv_bias=True, attn_layer=DeviceAttention)
-            for _ in range(depth)
-        )
+        options = {'qkv_bias': True, 'attn_layer': DeviceAttention}
+        blocks = (Block(embed_dim, num_heads, **options) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.pixels = nn.Linear(embed_dim, patch_size**2)

@@ -52,10 +52,9 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
                 f'{str(checkpoint)!r} contains NaN or infinite values in {name}. The '
                 f'training diverged; use an earlier checkpoint.'
             )
-    provenance, patches = _split_patches(found.provenance)
-    header = _header(found, tensors, provenance, decoder)
+    header = _header(found, tensors, decoder)
     with whole(out) as path:
-        header = save_export(path, header, tensors | patches)
+        header = save_export(path, header, tensors, found.provenance)
     with whole(card) as path:
         path.write_text(model_card(header, found.provenance, out.name))
     extra = ' and a decoder' if decoder else ''
@@ -117,12 +116,9 @@ def _decoder_of(found: Checkpoint, path: Path) -> dict[str, Tensor]:
 
 
 def _header(
-    found: Checkpoint,
-    tensors: Mapping[str, Tensor],
-    provenance: dict[str, Any],
-    decoder: bool,
+    found: Checkpoint, tensors: Mapping[str, Tensor], decoder: bool
 ) -> dict[str, Any]:
-    """Return the header without its version and hash."""
+    """Return what the header of an export says of its model."""
     hparams = found.hyper_parameters
     dim, _, _, side = tensors['model.patch_embed.proj.weight'].shape
     size = hparams.get('size')
@@ -137,20 +133,5 @@ def _header(
         'embed_std': hparams.get('embed_std'),
         'normalization': found.normalization,
         'decoder': {name: hparams[name] for name in _DECODER} if decoder else None,
-        'provenance': provenance,
         'versions': {name: version(name) for name in _PACKAGES},
     }
-
-
-def _split_patches(provenance: Provenance) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return a provenance with names in place of its tensors, and those by name."""
-    patches: dict[str, Tensor] = {}
-    names: dict[int, str] = {}
-    state = provenance.state()  # in which equal tensors are one
-    for training in state['inherited'] + state['own']:
-        record = training['record']
-        if record is not None and record['patches'] is not None:
-            tensor = record['patches']
-            name = names.setdefault(id(tensor), f'patches.{len(names)}')
-            patches[name], record['patches'] = tensor, name
-    return state, patches

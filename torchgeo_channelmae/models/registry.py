@@ -6,7 +6,8 @@ from typing import Any
 
 import timm
 from segmentation_models_pytorch.encoders import encoders
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.layers import to_2tuple
+from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from ..sensors import default_names, find
@@ -26,18 +27,6 @@ _MODELS: dict[str, dict[str, Any]] = {
     for size, arguments in SIZES.items()
     for patch_size in (8, 16)
 }
-
-default_cfgs = generate_default_cfgs(
-    {
-        name: {
-            'num_classes': 0,
-            'input_size': (12, 128, 128),
-            'first_conv': 'patch_embed.proj',
-            'classifier': 'head',
-        }
-        for name in _MODELS
-    }
-)
 
 
 def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) -> None:
@@ -102,35 +91,25 @@ def _register(base: str, name: str, vit: dict[str, Any], dates: int) -> None:
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs = {**vit, **kwargs}
-        bands = kwargs.get('bands') or default_names(kwargs.get('in_chans') or 12)
-        config = _data_config(bands, kwargs.get('img_size', 128))
-        overlay = kwargs.pop('pretrained_cfg_overlay', None) or {}
+        names = kwargs.get('bands') or default_names(kwargs.get('in_chans') or 12)
+        bands = [find(name) for name in names]
+        config = {
+            'num_classes': 0,
+            'input_size': (len(bands), *to_2tuple(kwargs.get('img_size', 128))),
+            'mean': tuple(band.mean if band else 0.0 for band in bands),
+            'std': tuple(band.std if band else 1.0 for band in bands),
+            'first_conv': 'patch_embed.proj',
+            'classifier': 'head',
+        }
+        kwargs['pretrained_cfg'] = kwargs.get('pretrained_cfg') or config
+        features = {'out_indices': 3, 'feature_cls': 'getter'}
         return build_model_with_cfg(
-            ChannelViT,
-            base,
-            pretrained,
-            pretrained_cfg_overlay=config | overlay,
-            feature_cfg={
-                'out_indices': kwargs.pop('out_indices', 3),
-                'feature_cls': 'getter',
-            },
-            **kwargs,
+            ChannelViT, base, pretrained, feature_cfg=features, **kwargs
         )
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'ChannelViT, {base}.'
     register_model(create)
-
-
-def _data_config(bands: Iterable[str], size: int | tuple[int, int]) -> dict[str, Any]:
-    """Return what timm's ``resolve_model_data_config`` reads from a model."""
-    known = [find(name) for name in bands]
-    height, width = (size, size) if isinstance(size, int) else size
-    return {
-        'input_size': (len(known), height, width),
-        'mean': tuple(0.0 if band is None else band.mean for band in known),
-        'std': tuple(1.0 if band is None else band.std for band in known),
-    }
 
 
 for _name, _sizes in _MODELS.items():

@@ -11,9 +11,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .. import sensors
 from ..randomness import generator
+from ..sensors import wavelength
 from .channelvit import ChannelViT
+from .checkpoints import bands_of
 from .decoder import ChannelMAEDecoder
 from .tokens import SPECTRAL, resample_positions
 
@@ -28,6 +29,8 @@ FreshBands = Literal['sample', 'index', 'nearest', 'random']
 Where ``index`` or ``nearest`` finds no embedding, ``sample`` is used. Draws are seeded
 by the band's name, so that they differ between bands and are equal in every run.
 """
+
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class LoadReport:
 
 def load_encoder(
     model: ChannelViT,
-    state_dict: Mapping[str, Tensor],
+    state_dict: Tensors,
     policy: FreshBands = 'sample',
     *,
     adopt_grid: bool = False,
@@ -94,14 +97,12 @@ def load_encoder(
         known = ', '.join(get_args(FreshBands))
         raise ValueError(f'Unknown fresh_bands {policy!r}. Use {known}.')
     own = {k: v for k, v in model.state_dict().items() if not k.startswith('head.')}
-    grid = model.patch_embed.grid_size
-    values, report = _match(own, state_dict, grid, adopt_grid)
-    expected = [name for name in own if not name.startswith(SPECTRAL)]
-    fresh = {k: why for k, why in report.fresh.items() if k in expected}
-    if 2 * len(fresh) > len(expected):
-        name, why = next(iter(fresh.items()))
+    values, report = _match(own, state_dict, model.patch_embed.grid_size, adopt_grid)
+    expected = len(own) - len(model.bands)
+    if 2 * len(report.fresh) > expected:
+        name, why = next(iter(report.fresh.items()))
         raise ValueError(
-            f'The weights match {len(expected) - len(fresh)} of the {len(expected)} '
+            f'The weights match {expected - len(report.fresh)} of the {expected} '
             f'tensors of the model, so they belong to another model. The first '
             f'difference is {name} ({why}).'
         )
@@ -110,20 +111,14 @@ def load_encoder(
         for key, value in state_dict.items()
         if key.startswith(SPECTRAL) and value.shape == (model.embed_dim,)
     }
-    initial = {
-        band: _init_band(band, position, rows, model, policy)
-        for position, band in enumerate(model.bands)
-        if SPECTRAL + band in report.fresh
-    }
-    drawn = {SPECTRAL + band: value for band, (value, _) in initial.items()}
-    model.load_state_dict(values | drawn, strict=False)
-    fresh_bands = {band: how for band, (_, how) in initial.items()}
-    return _with_bands(report, model.bands, fresh_bands)
+    origins = {}
+    for band in report.fresh_bands:
+        values[SPECTRAL + band], origins[band] = _init_band(band, rows, model, policy)
+    model.load_state_dict(values, strict=False)
+    return replace(report, fresh_bands=origins)
 
 
-def load_decoder(
-    decoder: ChannelMAEDecoder, state_dict: Mapping[str, Tensor]
-) -> LoadReport | None:
+def load_decoder(decoder: ChannelMAEDecoder, state_dict: Tensors) -> LoadReport | None:
     """Load the decoder of a pretraining, bands by name, in place.
 
     Args:
@@ -140,25 +135,19 @@ def load_decoder(
         if key.startswith('decoder.')
     }
     values, report = _match(decoder.state_dict(), stored, decoder.grid_size)
-    if not all(name.startswith(SPECTRAL) for name in report.fresh):
+    if report.fresh:
         return None
     decoder.load_state_dict(values, strict=False)
-    fresh_bands = {name.removeprefix(SPECTRAL): 'random' for name in report.fresh}
-    return _with_bands(report, decoder.spectral_embed, fresh_bands)
+    return report
 
 
 def _init_band(
-    band: str,
-    position: int,
-    rows: Mapping[str, Tensor],
-    model: ChannelViT,
-    policy: FreshBands,
+    band: str, rows: Tensors, model: ChannelViT, policy: FreshBands
 ) -> tuple[Tensor, str]:
     """Return the embedding of a band that the weights lack, and its origin.
 
     Args:
         band: Its name.
-        position: Its index among the model's bands.
         rows: Embeddings (D,) in the weights, by band.
         model: The encoder.
         policy: The policy.
@@ -166,6 +155,7 @@ def _init_band(
     noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
     if policy == 'random' or not rows:
         return model.embed_std * noise, 'random'
+    position = model.bands.index(band)
     if policy == 'index' and position < len(rows):
         name = list(rows)[position]
         return rows[name].clone(), f'index: as {name}'
@@ -178,26 +168,19 @@ def _init_band(
     return (known.mean(0) + spread * noise).to(stack.dtype), how
 
 
-def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
+def _nearest(band: str, rows: Iterable[str]) -> str | None:
     """Return the band nearest in wavelength; None where wavelengths are unknown."""
-    own = sensors.find(band)
-    if own is None or own.wavelength is None:
+    own = wavelength(band)
+    known = {name: value for name in rows if (value := wavelength(name)) is not None}
+    if own is None or not known:
         return None
-    distances = {
-        name: abs(known.wavelength - own.wavelength)
-        for name in rows
-        if (known := sensors.find(name)) is not None and known.wavelength is not None
-    }
-    return min(distances, key=distances.__getitem__) if distances else None
+    return min(known, key=lambda name: abs(known[name] - own))
 
 
 def _match(
-    own: Mapping[str, Tensor],
-    stored: Mapping[str, Tensor],
-    grid: Sequence[int],
-    adopt_grid: bool = False,
+    own: Tensors, stored: Tensors, grid: Sequence[int], adopt_grid: bool = False
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Return the stored tensors that fit, and a report with bands among `fresh`."""
+    """Return the stored tensors that fit, and a report for random fresh bands."""
     values: dict[str, Tensor] = {}
     resampled: list[str] = []
     missing: dict[str, str] = {}
@@ -220,22 +203,10 @@ def _match(
     return values, LoadReport(
         loaded=tuple(name for name in values if name not in resampled),
         resampled=tuple(resampled),
-        kept_bands=(),
-        fresh_bands={},
-        fresh=missing,
+        kept_bands=tuple(bands_of(values)),
+        fresh_bands=dict.fromkeys(bands_of(missing), 'random'),
+        fresh={k: v for k, v in missing.items() if not k.startswith(SPECTRAL)},
         left_over=tuple(name for name in stored if name not in values),
-    )
-
-
-def _with_bands(
-    report: LoadReport, bands: Iterable[str], fresh_bands: dict[str, str]
-) -> LoadReport:
-    """Move the bands out of the other fresh tensors of a report."""
-    return replace(
-        report,
-        kept_bands=tuple(band for band in bands if band not in fresh_bands),
-        fresh_bands=fresh_bands,
-        fresh={k: v for k, v in report.fresh.items() if not k.startswith(SPECTRAL)},
     )
 
 

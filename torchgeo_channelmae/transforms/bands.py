@@ -1,12 +1,13 @@
 """Augmentations of single bands: missing, brighter, shifted, noisy."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..sensors import find
+from ..sensors import wavelength
 from .base import (
     BandAugmentation,
     LinearAugmentation,
@@ -197,11 +198,5 @@ class RandomBandNoise(BandAugmentation):
 
 def wavelengths(bands: Sequence[str]) -> Tensor:
     """Return the (C,) central wavelengths of bands in nm, NaN if there is none."""
-    found = [find(name) for name in bands]
-    return torch.tensor(
-        [
-            float('nan') if band is None or band.wavelength is None else band.wavelength
-            for band in found
-        ],
-        dtype=torch.float64,
-    )
+    known = [wavelength(name) or math.nan for name in bands]
+    return torch.tensor(known, dtype=torch.float64)
