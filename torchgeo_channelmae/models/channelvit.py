@@ -230,8 +230,8 @@ class ChannelViT(VisionTransformer):
         def to_map(feature: Any) -> Any:
             if isinstance(feature, tuple):  # (tokens, prefix tokens)
                 return to_map(feature[0]), *feature[1:]
-            maps = feature.unflatten(1, (self.num_chosen, *grid))
-            maps = maps.permute(0, 1, 4, 2, 3)  # (B, C, D, h, w)
+            # (B, C, D, h, w)
+            maps = feature.unflatten(1, (self.num_chosen, *grid)).movedim(-1, 2)
             maps = maps.mean(1) if self.band_maps == 'mean' else maps.flatten(1, 2)
             return maps.contiguous()
 

@@ -49,10 +49,7 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
             or `dates` is not positive.
     """
     if not name.isidentifier():  # timm reads what follows a dot as a tag of weights
-        raise ValueError(
-            f'{name!r} cannot name a variant. Use letters, digits and underscores, '
-            f'such as rgb_nir.'
-        )
+        raise ValueError(f'{name!r} is no name. Use letters and _, such as rgb_nir.')
     if model not in _MODELS:
         raise ValueError(
             f'{model!r} is not a channel-token encoder{did_you_mean(model, _MODELS)}. '

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..config import ClassSpec, build, find_class
 from ..randomness import derive_seed, global_seed
-from ..sensors import default_names
 from .bands import RandomBandDropout, RandomBandGain, RandomBandNoise
 from .base import BandAugmentation
 from .haze import RandomHaze
@@ -61,16 +60,10 @@ class AugmentBatches(Callback):
         """Build the augmentations.
 
         Raises:
-            ValueError: If there is none, or one has wrong arguments.
+            ValueError: If one has wrong arguments.
         """
-        if stage != 'fit':
-            return
-        if not self.augmentations:
-            raise ValueError(
-                'augmentations of AugmentBatches is empty. Name one, or use null for '
-                'the default ones.'
-            )
-        self.augmentations = [_built(each) for each in self.augmentations]
+        if stage == 'fit':
+            self.augmentations = [_built(each) for each in self.augmentations]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bind the augmentations to the bands of the datamodule or the model.
@@ -82,10 +75,8 @@ class AugmentBatches(Callback):
         model = getattr(pl_module, 'model', None)
         bands = self.bands or _names(datamodule) or _names(model)
         mean, std = (
-            getattr(self, name)
-            if getattr(self, name) is not None
-            else _statistic(datamodule, name, bands)
-            for name in ('mean', 'std')
+            _statistic(datamodule, name, bands) if given is None else given
+            for name, given in (('mean', self.mean), ('std', self.std))
         )
         for augmentation in self.augmentations:
             if isinstance(augmentation, BandAugmentation):
@@ -99,11 +90,10 @@ class AugmentBatches(Callback):
         Raises:
             ValueError: If the batch has no such images.
         """
-        if not isinstance(batch, dict) or self.key not in batch:
-            keys = ', '.join(batch) if isinstance(batch, dict) else 'no keys'
+        if self.key not in batch:
             raise ValueError(
                 f'AugmentBatches finds no {self.key!r} in the batch, which has '
-                f'{keys}. Set `key`.'
+                f'{", ".join(batch)}. Set `key`.'
             )
         seed = derive_seed(
             global_seed(), 'bands', trainer.global_step, batch_idx, trainer.global_rank
@@ -116,23 +106,20 @@ class AugmentBatches(Callback):
         batch[self.key] = images
 
 
-def spectral_augmentations(radar: bool = True) -> list[nn.Module]:
+def spectral_augmentations() -> list[nn.Module]:
     """Return the default set: mild, for optical and radar bands.
-
-    Args:
-        radar: Whether to include speckle.
 
     Returns:
         Haze, gain and speckle for half of the samples, noise for a quarter, and at most
         one band dropped.
     """
-    steps: list[nn.Module] = [
+    return [
         RandomHaze(p=0.5),
         RandomBandGain(p=0.5),
         RandomBandNoise(p=0.25),
         RandomBandDropout(count=(0, 1)),
+        RandomSpeckle(p=0.5),
     ]
-    return [*steps, RandomSpeckle(p=0.5)] if radar else steps
 
 
 def _built(augmentation: Mapping[str, Any] | nn.Module) -> nn.Module:
@@ -160,9 +147,4 @@ def _statistic(
     values = getattr(datamodule, name, None)
     if not torch.is_tensor(values) or values.ndim != 1:
         return None
-    if bands is None:
-        try:
-            bands = default_names(len(values))
-        except ValueError:
-            return None
-    return values if len(values) == len(bands) else None
+    return values if bands is None or len(values) == len(bands) else None

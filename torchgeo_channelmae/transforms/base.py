@@ -5,6 +5,7 @@ destroys standardized bands, or accept only three channels. These take images
 (B, C, H, W) whose bands have a mean of about 0 and a standard deviation of about 1.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -119,11 +120,7 @@ class BandAugmentation(IntensityAugmentationBase2D):
         """Augment images (B, C, H, W) with parameters of :meth:`draw`."""
 
     def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
+        self, input: Tensor, params: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Augment images, as Kornia calls it."""
         return self.apply(input, params)
@@ -145,10 +142,9 @@ class BandAugmentation(IntensityAugmentationBase2D):
             )
         if not self.same_on_batch:
             return self.draw(samples, channels)
-        drawn = self.draw(1, channels)
         return {
             name: value.expand(samples, *value.shape[1:]).contiguous()
-            for name, value in drawn.items()
+            for name, value in self.draw(1, channels).items()
         }
 
     def names(self, channels: int) -> tuple[str, ...]:
@@ -195,26 +191,39 @@ def per_band(values: Tensor, images: Tensor) -> Tensor:
     return moved[:, :, None, None]
 
 
+def check_protected(protect: Sequence[str], bands: Sequence[str]) -> None:
+    """Check that protected bands exist.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    for name in protect:
+        if name not in bands:
+            raise ValueError(
+                f'Unknown protected band {name!r}. The bands are {", ".join(bands)}.'
+            )
+
+
 def uniform(span: tuple[float, float], *shape: int) -> Tensor:
     """Draw uniformly from a span, on the CPU."""
     return torch.empty(shape).uniform_(*span)
 
 
 def check_span(
-    name: str, span: Sequence[float], least: float | None
+    name: str, span: Sequence[float], least: float = -math.inf
 ) -> tuple[float, float]:
     """Return the two ends of a span to draw from.
 
     Args:
         name: Its name in an error.
         span: The two ends.
-        least: The least allowed value; None for no bound.
+        least: The least allowed value.
 
     Raises:
         ValueError: If they are not two numbers in order, or below the bound.
     """
     if len(span) != 2 or not span[0] <= span[1]:
         raise ValueError(f'{name} is {list(span)}. Use two numbers, the lower first.')
-    if least is not None and span[0] < least:
+    if span[0] < least:
         raise ValueError(f'{name} is {list(span)}. Use at least {least:g}.')
     return float(span[0]), float(span[1])
