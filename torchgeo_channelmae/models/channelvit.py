@@ -74,8 +74,8 @@ class ChannelViT(VisionTransformer):
                 those of `in_chans` channels (:func:`~..sensors.default_names`), or the
                 12 bands of Sentinel-2 L2A.
             embed_std: Standard deviation of the initial positions and band embeddings.
-                At 0.02 they are small beside the projected pixels; in trials of some
-                minutes, one run each, larger ones learned faster.
+                0.02 is small compared to the projected pixels; in trials of some
+                minutes, one run each, larger values learned faster.
             band_maps: Reduction of the bands in feature maps, ``mean`` or ``concat``.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 

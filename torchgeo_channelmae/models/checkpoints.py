@@ -1,4 +1,4 @@
-"""Read pretrained weights, and what their file says about them, in one go.
+"""Read pretrained weights with their metadata, and write exports.
 
 A ``.safetensors`` export has one entry of metadata, JSON with sorted keys, so that
 equal content is an equal file. Its tensors are named as in a checkpoint: ``model.`` and
@@ -39,7 +39,7 @@ _ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Pretrained weights with what is known about them.
+    """Pretrained weights with their metadata.
 
     Attributes:
         tensors: Tensors by name. An encoder under ``model.`` or ``backbone.`` has lost
@@ -112,7 +112,7 @@ def bands_of(tensors: Iterable[str]) -> list[str]:
 
 
 def published_provenance(weights: WeightsEnum) -> Provenance:
-    """Return what published weights have read, unknown if they are not listed."""
+    """Return the provenance of published weights; unknown if they are not listed."""
     seen = seen_by(weights)
     if seen is None:
         return UNKNOWN
@@ -132,7 +132,7 @@ def save_export(
 
     Args:
         path: The file.
-        header: What it says of its model.
+        header: Description of the model, without ``version`` and ``provenance``.
         tensors: Tensors by name.
         provenance: What the trainings behind them read.
 

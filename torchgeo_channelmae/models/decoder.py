@@ -1,4 +1,4 @@
-"""The decoder of the masked autoencoder: it produces pixels of hidden tokens."""
+"""The decoder of the masked autoencoder: predict the pixels of hidden tokens."""
 
 from collections.abc import Sequence
 from typing import override
@@ -22,7 +22,7 @@ from .tokens import (
 
 
 class ChannelMAEDecoder(nn.Module):
-    """Transformer that turns encoded visible tokens into pixels.
+    """Transformer that predicts pixels from encoded visible tokens.
 
     Follows MAE (https://arxiv.org/abs/2111.06377): a light transformer over the visible
     tokens and a learned mask token for every hidden one, with separable positions of
@@ -59,7 +59,7 @@ class ChannelMAEDecoder(nn.Module):
         if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
             raise ValueError(
                 f'A decoder of width {embed_dim}, depth {depth} and {num_heads} heads '
-                f'cannot be built. Use values above 0, and a multiple of the heads.'
+                f'cannot be built. Use positive values; heads must divide the width.'
             )
         self.grid_size = grid_size
         self.embed = nn.Linear(encoder_dim, embed_dim)
@@ -113,8 +113,8 @@ class ChannelMAEDecoder(nn.Module):
             visible: (B, V) int64, their numbers, band-major.
             hidden: (B, M) int64, the numbers of the tokens to fill in.
             grid_size: Cells down and across of this image.
-            produce: (B, T) int64, visible or hidden tokens to produce; None for the
-                hidden ones.
+            produce: (B, T) int64, visible or hidden tokens to produce; None for
+                `hidden`.
 
         Returns:
             (B, T, P^2), in the order of `produce`, or of `hidden`.

@@ -118,7 +118,7 @@ def _decoder_of(found: Checkpoint, path: Path) -> dict[str, Tensor]:
 def _header(
     found: Checkpoint, tensors: Mapping[str, Tensor], decoder: bool
 ) -> dict[str, Any]:
-    """Return what the header of an export says of its model."""
+    """Return the description of the model for the header of an export."""
     hparams = found.hyper_parameters
     dim, _, _, side = tensors['model.patch_embed.proj.weight'].shape
     size = hparams.get('size')

@@ -71,9 +71,9 @@ class ChannelPatchEmbed(nn.Module):
         if patch_size not in (None, side, self.patch_size):
             raise ValueError(f'The patch size is {side} px. Create another model.')
         if img_size is not None:
-            size = to_2tuple(img_size)
-            check_size(*size, side)
-            self.img_size = size
+            height, width = to_2tuple(img_size)
+            check_size(height, width, side)
+            self.img_size = (height, width)
         self.grid_size = (self.img_size[0] // side, self.img_size[1] // side)
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:

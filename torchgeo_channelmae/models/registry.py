@@ -49,7 +49,7 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
             or `dates` is not positive.
     """
     if not name.isidentifier():  # timm reads what follows a dot as a tag of weights
-        raise ValueError(f'{name!r} is no name. Use letters and _, such as rgb_nir.')
+        raise ValueError(f'{name!r} is not a valid name. Use letters, digits and _.')
     if model not in _MODELS:
         raise ValueError(
             f'{model!r} is not a channel-token encoder{did_you_mean(model, _MODELS)}. '
@@ -57,12 +57,13 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
         )
     if dates < 1:
         raise ValueError(f'dates is {dates}. Give the number of stacked images.')
-    params = {'name': name, 'vit': {**_MODELS[model], **arguments}, 'dates': dates}
-    if encoders.get(name, {}).get('params') == params:
+    vit = {**_MODELS[model], **arguments}
+    own = {'name': name, 'vit': vit, 'dates': dates}
+    if encoders.get(name, {}).get('params') == own:
         return
     if timm.is_model(name) or name in encoders:
         raise ValueError(f'The name {name!r} is in use. Give the variant another one.')
-    _register(model, **params)
+    _register(model, name, vit, dates)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -99,10 +100,8 @@ def _register(base: str, name: str, vit: dict[str, Any], dates: int) -> None:
             'classifier': 'head',
         }
         kwargs['pretrained_cfg'] = kwargs.get('pretrained_cfg') or config
-        features = {'out_indices': 3, 'feature_cls': 'getter'}
-        return build_model_with_cfg(
-            ChannelViT, base, pretrained, feature_cfg=features, **kwargs
-        )
+        kwargs['feature_cfg'] = {'out_indices': 3, 'feature_cls': 'getter'}
+        return build_model_with_cfg(ChannelViT, base, pretrained, **kwargs)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'ChannelViT, {base}.'

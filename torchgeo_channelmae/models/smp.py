@@ -23,9 +23,8 @@ from .weights import load_encoder
 class PyramidEncoder(ChannelViT):
     """A channel-token encoder that returns maps at several strides.
 
-    It has the interface of the library's encoders. Its tensors have their names of a
-    checkpoint; in addition it has the layers of the pyramid (``pyramid.``), which no
-    weights have.
+    It has the interface of the library's encoders. Tensors are named as in a
+    checkpoint; the layers of the pyramid (``pyramid.``) are never pretrained.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class PyramidEncoder(ChannelViT):
         """Initialize a new PyramidEncoder instance.
 
         Args:
-            name: Its name, for errors.
+            name: Name to use in errors.
             vit: Arguments of :class:`~.channelvit.ChannelViT`. Without ``bands``, they
                 follow from the number of channels
                 (:func:`~torchgeo_channelmae.sensors.default_names`).
@@ -91,7 +90,7 @@ class PyramidEncoder(ChannelViT):
         return [n - 1 for n in (*last, len(self.blocks))][-self._depth :]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Set the number of channels, and with it the bands if none were named.
+        """Set the number of channels and, where none were named, the bands.
 
         Args:
             in_channels: T * C.

@@ -35,14 +35,14 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did, by names of tensors and bands.
+    """Result of a load, by names of tensors and bands.
 
     Attributes:
         loaded: Tensors that were loaded unchanged.
         resampled: Tensors that were resampled to another grid.
         kept_bands: Bands that have their embedding from the weights.
         fresh_bands: Each band that the weights lack, and how it was initialised.
-        fresh: Other tensors of the model that nothing was loaded into, and why.
+        fresh: Other tensors of the model that were not loaded, and why.
         left_over: Tensors of the weights that the model does not have.
     """
 

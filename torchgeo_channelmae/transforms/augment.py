@@ -20,9 +20,9 @@ class AugmentBatches(Callback):
     """Augment training batches after the datamodule has normalized them.
 
     ``train_aug`` of a TorchGeo datamodule replaces ``aug``, and with it the
-    normalization. This callback replaces nothing: it augments what the datamodule
-    returns. Draws are a function of seed, step and process, so that a resumed training
-    draws what an unbroken one does. Validation and test are not augmented::
+    normalization; this callback augments the normalized batches. Draws are a function
+    of seed, step and process, so a resumed run repeats those of an uninterrupted one.
+    Validation and test are not augmented::
 
         trainer:
           callbacks:
@@ -57,20 +57,12 @@ class AugmentBatches(Callback):
         self.key = key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Build the augmentations.
-
-        Raises:
-            ValueError: If one has wrong arguments.
-        """
+        """Build the augmentations."""
         if stage == 'fit':
             self.augmentations = [_built(each) for each in self.augmentations]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bind the augmentations to the bands of the datamodule or the model.
-
-        Raises:
-            ValueError: If an augmentation does not fit the bands.
-        """
+        """Bind the augmentations to the bands of the datamodule or the model."""
         datamodule = getattr(trainer, 'datamodule', None)
         model = getattr(pl_module, 'model', None)
         bands = self.bands or _names(datamodule) or _names(model)
@@ -85,11 +77,7 @@ class AugmentBatches(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Replace the images of a batch by augmented ones.
-
-        Raises:
-            ValueError: If the batch has no such images.
-        """
+        """Augment the images of a batch."""
         if self.key not in batch:
             raise ValueError(
                 f'AugmentBatches finds no {self.key!r} in the batch, which has '

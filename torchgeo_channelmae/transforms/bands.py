@@ -1,4 +1,4 @@
-"""Augmentations of single bands: missing, brighter, shifted, noisy."""
+"""Augmentations of bands: dropout, gain, spectral shift, noise."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class RandomBandDropout(BandAugmentation):
     """Set some bands to 0, the mean of a standardized band; never all of them.
 
     The number of bands is drawn uniformly from `count`, then the bands uniformly among
-    sets of that size. A model trained so does not lean on one band.
+    sets of that size, so that a model does not depend on any single band.
     """
 
     def __init__(
@@ -94,9 +94,6 @@ class RandomBandGain(LinearAugmentation):
             gain: Span of the factor around a band's mean.
             bias: Span of the shift, in standard deviations of the band.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If a span is in the wrong order, or a gain negative.
         """
         self.gain = check_span('gain of RandomBandGain', gain, 0)
         self.bias = check_span('bias of RandomBandGain', bias)
@@ -129,9 +126,6 @@ class RandomSpectralShift(LinearAugmentation):
             length: Natural logarithm of the ratio of wavelengths over which the shift
                 changes; green to near infrared is 1.5 times 0.3.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If one of them is not positive.
         """
         if not (std_shift > 0 and length > 0):
             raise ValueError(
@@ -165,9 +159,6 @@ class RandomBandNoise(BandAugmentation):
             std_noise: Span of the standard deviation of the noise of a band, in
                 standard deviations of the band.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If the span is in the wrong order or negative.
         """
         self.std_noise = check_span('std_noise of RandomBandNoise', std_noise, 0)
         super().__init__(**kwargs)

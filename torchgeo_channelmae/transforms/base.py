@@ -20,9 +20,9 @@ from ..sensors import check_names, default_names
 class BandAugmentation(IntensityAugmentationBase2D):
     """An augmentation that draws one value per sample and band.
 
-    A subclass draws in :meth:`draw` and computes in :meth:`apply`. Draws come from
-    torch's global generator, on the CPU wherever the images are, and are enough to
-    compute the same again (``augmentation(images, params=...)``).
+    A subclass draws in :meth:`draw` and computes in :meth:`apply`. Parameters are drawn
+    from torch's global CPU generator and suffice to replay an augmentation
+    (``augmentation(images, params=...)``).
 
     Attributes:
         bands: Names of the bands; None if unknown.
@@ -76,9 +76,6 @@ class BandAugmentation(IntensityAugmentationBase2D):
             mean: Mean of each band in physical units.
             std: Standard deviation of each band.
 
-        Returns:
-            The augmentation itself.
-
         Raises:
             ValueError: If names and statistics differ in number, or the arguments of
                 the augmentation do not fit these bands.
@@ -126,14 +123,7 @@ class BandAugmentation(IntensityAugmentationBase2D):
         return self.apply(input, params)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw the parameters of a batch, as Kornia calls it.
-
-        Args:
-            batch_shape: (B, C, H, W).
-
-        Raises:
-            ValueError: If the number of channels is not that of the bands.
-        """
+        """Draw the parameters of a batch (B, C, H, W), as Kornia calls it."""
         samples, channels = int(batch_shape[0]), int(batch_shape[1])
         if self.bands is not None and len(self.bands) != channels:
             raise ValueError(
@@ -192,11 +182,7 @@ def per_band(values: Tensor, images: Tensor) -> Tensor:
 
 
 def check_protected(protect: Sequence[str], bands: Sequence[str]) -> None:
-    """Check that protected bands exist.
-
-    Raises:
-        ValueError: If one does not.
-    """
+    """Raise a ValueError if a protected band does not exist."""
     for name in protect:
         if name not in bands:
             raise ValueError(
@@ -215,9 +201,9 @@ def check_span(
     """Return the two ends of a span to draw from.
 
     Args:
-        name: Its name in an error.
+        name: Name to use in errors.
         span: The two ends.
-        least: The least allowed value.
+        least: Smallest allowed value.
 
     Raises:
         ValueError: If they are not two numbers in order, or below the bound.

@@ -32,9 +32,6 @@ class RandomSpeckle(BandAugmentation):
                 equal ratio. Sentinel-1 GRD has about 4.4 looks; this adds to it.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' std is
                 needed.
-
-        Raises:
-            ValueError: If looks are not positive, or the span is in the wrong order.
         """
         self.looks = check_span('looks of RandomSpeckle', looks)
         if not self.looks[0] > 0:
