@@ -62,13 +62,7 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
 
 
 def model_card(header: Mapping[str, Any], provenance: Provenance, name: str) -> str:
-    """Return the card of an export, Markdown with front matter for model hubs.
-
-    Args:
-        header: Its header.
-        provenance: What the trainings behind its weights read.
-        name: Name of its file.
-    """
+    """Return the Markdown card of an export file, with front matter for model hubs."""
     bands = header['bands']
     known = header['normalization'] or {}
     mean, std = (

@@ -17,15 +17,9 @@ STRIDE = 32
 
 
 def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
-    """Pad the bottom and right of an image to multiples of a stride.
+    """Pad the bottom and right of an image (B, C, H, W) to multiples of a stride in px.
 
-    Args:
-        image: (B, C, H, W).
-        stride: In pixels.
-
-    Returns:
-        (B, C, H', W'), reflected at the edge where there are enough pixels, else
-        repeated.
+    The image is reflected at its edges, or, if it is smaller than the padding, repeated.
     """
     down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
     if not down and not right:

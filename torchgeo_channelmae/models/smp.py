@@ -90,11 +90,7 @@ class PyramidEncoder(ChannelViT):
         return [n - 1 for n in (*last, len(self.blocks))][-self._depth :]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Set the number of channels and, where none were named, the bands.
-
-        Args:
-            in_channels: T * C.
-            pretrained: Ignored.
+        """Set the number of channels, T * C, and the bands where none were named.
 
         Raises:
             ValueError: If the number contradicts the names, or has no default names.
@@ -161,11 +157,6 @@ class PyramidEncoder(ChannelViT):
 
         A checkpoint has no pyramid. Its bands are loaded by name
         (:func:`~.weights.load_encoder`), and the report is logged.
-
-        Args:
-            state_dict: Tensors by name.
-            strict: Whether names have to agree, if the pyramid is among them.
-            assign: As in torch.
 
         Raises:
             ValueError: If the tensors are of another model.
