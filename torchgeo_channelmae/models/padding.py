@@ -19,7 +19,7 @@ STRIDE = 32
 def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
     """Pad the bottom and right of an image (B, C, H, W) to multiples of a stride in px.
 
-    The image is reflected at its edges, or, if it is smaller than the padding, repeated.
+    The image is reflected at its edges, or repeated if it is smaller than the padding.
     """
     down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
     if not down and not right:
