@@ -55,19 +55,6 @@ def test_what_is_produced_is_known_to_the_decoder_and_no_token_is_carried_twice(
 
 
 @every_masking
-def test_all_cells_are_the_losses_themselves(masking, options):
-    keys = torch.arange(5)
-    mask = masked(masking, options, keys, 9)
-    sampled = sample_cells(mask, keys, 1.0, BANDS, 9)
-    assert torch.equal(sampled.filled, mask.hidden)
-    for row in range(5):
-        target = mask.target[row].tolist()
-        assert sampled.weight[row].tolist() == pytest.approx(
-            [(n in target) / len(target) for n in sampled.produced[row].tolist()]
-        )
-
-
-@every_masking
 def test_over_all_ways_to_sample_cells_the_mean_of_both_losses_is_that_of_all(
     masking, options
 ):

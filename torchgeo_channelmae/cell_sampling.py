@@ -22,8 +22,7 @@ class SampledCells(NamedTuple):
 
     Attributes:
         filled: (B, F) int64, hidden tokens that the decoder carries: those of the
-            sampled cells, and of further cells as many as bring every sample to the
-            same number.
+            sampled cells, padded from other cells to one number for all samples.
         produced: (B, K * S) int64, the K bands that a masking names at the S sampled
             cells, band-major.
         weight: (B, K * S), weight of each error in the token-to-token loss.

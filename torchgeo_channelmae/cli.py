@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import jsonargparse
-
 COMMANDS = {
     'encode': ('datasets.encode', 'convert BigEarthNet archives to an LMDB'),
     'export': ('models.export', 'write the weights of a run as one file, with a card'),
@@ -41,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f'channelmae: unknown command {name!r}.\n\n{_usage()}', file=sys.stderr)
         return 2
+    import jsonargparse  # slow, and of no use to --help
+
     module = importlib.import_module(f'.{COMMANDS[name][0]}', __package__)
     function = getattr(module, name)
     parser = jsonargparse.ArgumentParser(

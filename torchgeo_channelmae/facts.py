@@ -1,4 +1,4 @@
-"""What tasks, callbacks and experiments may ask a datamodule for."""
+"""Facts about the data that tasks, callbacks and experiments read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from .provenance.record import DataRecord
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the images of a datamodule are: ``datamodule.facts``, after ``setup``.
+    """Facts about the images: ``datamodule.facts``, after ``setup``.
 
     Attributes:
         bands: Names of the bands, in the order of the channels.
@@ -36,7 +36,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class TestFacts:
-    """What a test needs beside images and labels: ``datamodule.test_facts``.
+    """Facts about the test set besides images and labels: ``datamodule.test_facts``.
 
     Attributes:
         groups: Number of random groups that the test set is split into.
@@ -45,7 +45,7 @@ class TestFacts:
         tiles: (samples,) MGRS tile of each test sample, '' where unknown.
         patches: (samples, spaces) hashes of the names of each test sample.
         name_spaces: Kind of each of these names.
-        patch_names: (samples,) the names that messages use.
+        patch_names: (samples,) names to use in messages.
         frame: ``acquisition`` and ``country`` of each test sample, by patch id.
     """
 
@@ -62,12 +62,12 @@ class TestFacts:
 
 
 def data_facts(datamodule: object) -> DataFacts | None:
-    """Return what a datamodule says of its images; None if it is not one of ours."""
+    """Return the facts of a datamodule's images; None if it has none."""
     return getattr(datamodule, 'facts', None)
 
 
 def test_facts(datamodule: object) -> TestFacts:
-    """Return what a datamodule says of its test; the defaults if it says nothing."""
+    """Return the facts of a datamodule's test set, or the defaults."""
     return getattr(datamodule, 'test_facts', None) or TestFacts()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
 
-    A reader, or a run that is killed, sees the old file or the new one, never a part.
+    Readers see the old file or the new one, never a part, even if the run is killed.
 
     Args:
         path: The file or folder to write; its parent folder is created if missing.
@@ -31,14 +31,7 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def refuse_existing(path: str | Path) -> Path:
-    """Return the path of an output, if nothing is there yet.
-
-    Args:
-        path: The file or folder that a command is about to write.
-
-    Raises:
-        FileExistsError: If it exists.
-    """
+    """Return the path of an output, or raise a FileExistsError if it exists."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(

@@ -34,9 +34,6 @@ def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
     Args:
         tokens: (B, T, P^2) pixels.
         eps: Added to the variance, so that a constant token becomes zeros.
-
-    Returns:
-        The standardised tokens with their means and standard deviations.
     """
     variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
     std = (variance + eps).sqrt()
@@ -65,11 +62,7 @@ def token_to_token(
 
 
 def check_reduction(reduction: str) -> None:
-    """Check the name of a reduction over bands.
-
-    Raises:
-        ValueError: If it is neither ``mean`` nor ``sum``.
-    """
+    """Raise a ValueError if a reduction over bands is neither ``mean`` nor ``sum``."""
     if reduction not in ('mean', 'sum'):
         raise ValueError(f"Unknown spectral_loss {reduction!r}. Use 'mean' or 'sum'.")
 
@@ -115,7 +108,7 @@ def spectral_to_spectral(
 
 
 def trivial_reconstruction(tokens: Tensor, visible: Tensor, num_bands: int) -> Tensor:
-    """Predict each token as the mean of what is visible, the baseline to beat.
+    """Predict each token as the mean of the visible pixels, the baseline to beat.
 
     Args:
         tokens: (B, N, P^2) pixels, band-major.

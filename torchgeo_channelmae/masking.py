@@ -1,8 +1,8 @@
 """Which tokens the encoder sees and which the decoder must produce.
 
 Tokens are numbered band-major: token ``c * L + l`` is band ``c`` at grid cell ``l``. A
-strategy draws a :class:`TokenMask` for each sample from the sample's key only, so that
-it is the same in every batch, process and run.
+strategy draws one :class:`TokenMask` per sample from the sample's key only, so that it
+is the same in every batch, process and run.
 
 =========================  =========================  ==========================
 strategy                   the encoder sees           the decoder produces
@@ -78,18 +78,10 @@ class Masking(Protocol):
 
 
 def count_visible(num_tokens: int, mask_ratio: float) -> int:
-    """Count the tokens that a mask ratio leaves visible.
-
-    Args:
-        num_tokens: Number of tokens.
-        mask_ratio: Share of the tokens to hide, in (0, 1).
-
-    Returns:
-        ``num_tokens - round(num_tokens * mask_ratio)``.
+    """Return the number of tokens that a mask ratio leaves visible.
 
     Raises:
-        ValueError: If the ratio is outside (0, 1), or would hide none or all of the
-            tokens.
+        ValueError: If the ratio is outside (0, 1), or hides none or all of the tokens.
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(
@@ -107,7 +99,7 @@ def count_visible(num_tokens: int, mask_ratio: float) -> int:
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """Hide tokens at random over bands and cells alike (the paper's S1).
+    """Hide random tokens of any band and cell (the paper's S1).
 
     Attributes:
         mask_ratio: Share of the N tokens that is hidden.
@@ -138,8 +130,8 @@ class SameBand:
 
     Attributes:
         mask_ratio: Share of the band's L tokens that is hidden.
-        visible: 'some' of the band's tokens, or 'all': then all are targets too, and
-            the ratio is not used.
+        visible: 'some' of the band's tokens, or 'all' of them; in that case all are
+            targets and the ratio is not used.
         shared: Draw one band for the whole batch, not per sample.
     """
 
@@ -177,7 +169,7 @@ class CrossBand:
 
     Attributes:
         bands: How many are shown: 1 (S3), 3 (S4).
-        shared: Draw the bands for the whole batch, not for each sample.
+        shared: Draw the bands for the whole batch, not per sample.
     """
 
     bands: int = 1
@@ -240,7 +232,7 @@ class ChannelsAndPatches:
         mask_ratio: Share of the tokens of the other bands that is hidden.
         hidden_bands: Share of the bands that is hidden entirely: at least one band, and
             not all.
-        shared: Draw these bands for the whole batch, not for each sample.
+        shared: Draw these bands for the whole batch, not per sample.
     """
 
     mask_ratio: float = 0.75

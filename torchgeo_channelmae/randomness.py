@@ -37,12 +37,7 @@ def global_seed() -> int:
 
 
 def shared_key(purpose: str, step: int) -> int:
-    """Return the key of a draw that all samples of a step share, in all processes.
-
-    Args:
-        purpose: What is drawn.
-        step: The optimizer step.
-    """
+    """Return the key that all samples and processes share in an optimizer step."""
     return derive_seed(global_seed(), purpose, step)
 
 

@@ -138,12 +138,6 @@ def default_names(in_chans: int) -> tuple[str, ...]:
     12 is Sentinel-2 L2A, 13 Sentinel-2 L1C, 3 RGB (B04, B03, B02) and 2 Sentinel-1
     (VV, VH).
 
-    Args:
-        in_chans: Number of channels.
-
-    Returns:
-        ``in_chans`` band names.
-
     Raises:
         ValueError: If no sensor here has that many bands.
     """
@@ -159,17 +153,17 @@ def default_names(in_chans: int) -> tuple[str, ...]:
 
 
 def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
-    """Pick bands by name, in the order asked for.
+    """Select bands by name, in the requested order.
 
     Args:
         requested: Band names.
-        available: The bands to pick from.
+        available: The bands to select from.
 
     Returns:
-        One band for each requested name.
+        One band per requested name.
 
     Raises:
-        ValueError: If a name is unknown or repeated, or there is none.
+        ValueError: If a name is unknown or repeated, or none is given.
     """
     by_name = {band.name: band for band in available}
     check_names(requested)
@@ -185,9 +179,6 @@ def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
 
 def check_names(requested: Sequence[str]) -> None:
     """Check that band names can be names of parameters.
-
-    Args:
-        requested: Band names.
 
     Raises:
         ValueError: If they are not a list with at least one name, or a name is
@@ -213,3 +204,9 @@ def find(name: str) -> Band | None:
     """
     known = (band for sensor in SENSORS.values() for band in sensor)
     return next((band for band in known if band.name == name), None)
+
+
+def wavelength(name: str) -> float | None:
+    """Return the central wavelength of a band in nm; None if it has none."""
+    band = find(name)
+    return None if band is None else band.wavelength

@@ -11,8 +11,8 @@ def choose(keys: Tensor, of: int, count: int) -> tuple[Tensor, Tensor]:
 
     Args:
         keys: (B,) int64.
-        of: Number of numbers.
-        count: Number to choose.
+        of: Upper bound, excluded.
+        count: How many to choose.
 
     Returns:
         The chosen (B, count) and the others (B, of - count), each ascending.
@@ -38,7 +38,7 @@ def tokens_of(bands: Tensor, num_cells: int, cells: Tensor | None = None) -> Ten
 
 
 def membership(tokens: Tensor, num_tokens: int) -> Tensor:
-    """Return for each number whether it is in a list.
+    """Return whether each token number is in a list.
 
     Args:
         tokens: (B, T) int64.

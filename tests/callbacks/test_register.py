@@ -13,6 +13,7 @@ from torchgeo.main import main
 
 from tests.stock import StockDataModule, Witness
 from torchgeo_channelmae.callbacks.register import LoadWeights, RegisterModels
+from torchgeo_channelmae.models import register_variant
 from torchgeo_channelmae.tasks import ChannelMAE
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -28,7 +29,7 @@ TASKS = sorted(path.stem for path in CONF.glob('*.yaml') if path.stem != 'base')
 def pretrain(bands, path):
     """Pretrain for a step, at 32 px, so on another grid than any task here has."""
     task = ChannelMAE(
-        'channelmae_tiny_patch16',
+        'channelmae_stock',
         in_channels=len(bands),
         bands=bands,
         size=32,
@@ -45,6 +46,7 @@ def pretrain(bands, path):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stock')
+    register_variant('channelmae_stock', 'channelmae_tiny_patch16', depth=4)
     pretrain(['VV', 'VH'], folder / 'radar.ckpt')
     (folder / 'runs').mkdir()
     (folder / 'runs' / 'pretrain').symlink_to(folder)
@@ -71,7 +73,7 @@ def encoder_of(checkpoint):
     encoder = {
         k.removeprefix('model.'): v for k, v in tensors.items() if k[:3] == 'mod'
     }
-    assert len(encoder) == 12 * 12 + 6 + len(bands)  # blocks; cls, pos, proj, norm
+    assert len(encoder) == 4 * 12 + 6 + len(bands)  # blocks; cls, pos, proj, norm
     return encoder
 
 
@@ -163,7 +165,7 @@ def train(task, *callbacks, checkpoint=None, epochs=1):
 
 
 def test_weights_of_other_bands_arrive_by_name_and_start_the_others(folder, caplog):
-    task = Task(Unet('channelmae_tiny_patch16', encoder_weights=None, in_channels=2))
+    task = Task(Unet('channelmae_stock', encoder_weights=None, in_channels=2))
     rgb = encoder_of(folder / 'rgb.ckpt')
     with caplog.at_level(logging.INFO, 'lightning.pytorch.utilities.rank_zero'):
         train(task, LoadWeights(str(folder / 'rgb.ckpt'), 'index'))
@@ -178,7 +180,7 @@ def test_weights_of_other_bands_arrive_by_name_and_start_the_others(folder, capl
 
 
 def test_a_resumed_fit_does_not_read_the_weights(folder, tmp_path):
-    encoder = timm.create_model('channelmae_tiny_patch16', in_chans=2, depth=1)
+    encoder = timm.create_model('channelmae_stock', in_chans=2)
     train(Task(encoder)).save_checkpoint(tmp_path / 'last.ckpt')
     gone = LoadWeights('gone.ckpt')
     train(Task(encoder), gone, checkpoint=tmp_path / 'last.ckpt', epochs=2)

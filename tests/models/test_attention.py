@@ -4,11 +4,7 @@ import pytest
 import torch
 from timm.layers import Attention
 
-from torchgeo_channelmae.models.attention import (
-    MOST_TOKENS,
-    DeviceAttention,
-    products_are_faster,
-)
+from torchgeo_channelmae.models.attention import MOST_TOKENS, DeviceAttention
 
 
 @pytest.fixture
@@ -43,19 +39,3 @@ def test_a_mask_is_applied(both):
     x = torch.randn(1, 5, 64)
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.allclose(ours(x, is_causal=True)[:, :1], ours(x[:, :1]), atol=0.02)
-
-
-@pytest.mark.parametrize(
-    ('tokens', 'dtype', 'device', 'faster'),
-    [
-        (MOST_TOKENS, torch.bfloat16, 'cpu', True),
-        (MOST_TOKENS + 1, torch.bfloat16, 'cpu', False),
-        (9, torch.float32, 'cpu', False),
-        (9, torch.bfloat16, 'meta', False),
-    ],
-)
-def test_products_are_for_few_tokens_in_bfloat16_on_a_cpu(
-    tokens, dtype, device, faster
-):
-    x = torch.empty(1, tokens, 64, dtype=dtype, device=device)
-    assert products_are_faster(x) is faster

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from torchgeo_channelmae.models.tokens import (
     check_size,
-    gather_tokens,
     patchify,
     separable_positions,
     spectral_parameters,
@@ -42,12 +41,6 @@ def test_token_c_l_holds_the_pixels_of_band_c_at_cell_l_row_by_row(
                     token = c * down * across + y * across + x
                     assert tokens[b, token].tolist() == expected
     assert torch.equal(unpatchify(tokens, bands, (down, across)), image)
-
-
-def test_gathering_selects_each_samples_own_tokens_in_order():
-    tokens, index = torch.randn(2, 9, 3), torch.tensor([[3, 0, 3], [8, 1, 2]])
-    expected = [tokens[b, row] for b, row in enumerate(index.tolist())]
-    assert torch.equal(gather_tokens(tokens, index), torch.stack(expected))
 
 
 @pytest.mark.parametrize(

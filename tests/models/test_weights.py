@@ -32,13 +32,12 @@ def trained():
 # What is loaded
 
 
-@pytest.mark.parametrize('bands', [RADAR, ('VV', 'B04', 'B10'), L2A[::-1], ('B8A',)])
-@pytest.mark.parametrize('policy', POLICIES)
-def test_all_but_head_and_fresh_bands_is_loaded_unchanged(trained, bands, policy):
+@pytest.mark.parametrize('bands', [RADAR, ('VV', 'B04', 'B10'), L2A[::-1]])
+def test_all_but_head_and_fresh_bands_is_loaded_unchanged(trained, bands):
     model = encoder(bands, num_classes=19)
     head = model.head.weight.detach().clone()
     state = trained | {'head.weight': torch.zeros(19, 64)}
-    report = load_encoder(model, state, policy)
+    report = load_encoder(model, state)
     known = tuple(band for band in bands if band in L2A)
     fresh = {f'spectral_embed.{band}' for band in bands if band not in L2A}
     own = {k for k in model.state_dict() if not k.startswith('head.')}
@@ -158,7 +157,7 @@ def test_by_index_a_band_starts_as_the_one_at_its_position(trained):
     assert how['B10'].startswith('sample')
 
 
-@pytest.mark.parametrize('missing', L2A)
+@pytest.mark.parametrize('missing', ['B01', 'B8A', 'B09', 'B12'])
 def test_by_wavelength_a_band_starts_as_its_nearest_neighbour(trained, missing):
     state = {k: v for k, v in trained.items() if k != f'spectral_embed.{missing}'}
     wavelengths = {band.name: band.wavelength for band in sensors.SENTINEL2_L2A}
@@ -167,29 +166,6 @@ def test_by_wavelength_a_band_starts_as_its_nearest_neighbour(trained, missing):
     rows, how = fresh(state, (missing,), 'nearest')
     assert torch.equal(rows[missing], trained[f'spectral_embed.{nearest}'])
     assert how == {missing: f'nearest: as {nearest}'}
-
-
-@pytest.mark.parametrize(('known', 'band'), [(L2A, 'VV'), (RADAR, 'B02'), (L2A, 'x')])
-def test_without_a_wavelength_there_is_no_nearest_band(known, band):
-    state = encoder(known, seed=4).state_dict()
-    rows, how = fresh(state, (band,), 'nearest')
-    sampled, _ = fresh(state, (band,), 'sample')
-    assert torch.equal(rows[band], sampled[band])
-    assert how[band].startswith('sample')
-
-
-def test_a_single_pretrained_band_gives_its_row_with_a_small_spread():
-    state = encoder(('B08',), seed=4).state_dict()
-    state['spectral_embed.B08'] += 3
-    rows, _ = fresh(state, tuple(f'new{i}' for i in range(200)), 'sample')
-    drawn = torch.stack(list(rows.values()))
-    assert (drawn.mean(0) - state['spectral_embed.B08']).abs().max() < 0.01
-    assert drawn.std(0).mean().item() == pytest.approx(0.02, rel=0.1)
-
-
-def test_an_unknown_policy_is_refused_even_without_fresh_bands(trained):
-    with pytest.raises(ValueError, match=r'mean.*sample, index, nearest'):
-        load_encoder(encoder(), trained, 'mean')
 
 
 # Decoders

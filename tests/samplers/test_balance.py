@@ -1,7 +1,5 @@
 """Samples are drawn so that classes come evenly, within limits on repeats."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,24 +118,6 @@ def test_expected_draws_add_up_within_the_limits(
     assert w.max() <= cap * (1 + 1e-9)
     wanted = min(np.ceil(least * draws), draws, len(shares))
     assert np.minimum(w, 1).sum() >= wanted - 1e-2
-
-
-@given(mixtures(), st.integers(1, 60))
-@settings(max_examples=40, deadline=None)
-def test_the_warmer_the_evener_up_from_all_samples_alike(shares, draws):
-    evenness = []
-    for temperature in (0.0, 0.3, 0.7, 0.95, 1.0):
-        w = expected_draws(shares, draws, temperature, cap=60)
-        evenness.append(entropy(w @ shares / draws))
-        if temperature == 0:
-            np.testing.assert_allclose(w, draws / len(shares))
-    assert all(cooler <= warmer + 1e-4 for cooler, warmer in pairwise(evenness))
-
-
-def test_below_a_temperature_of_one_every_sample_is_drawn_now_and_then():
-    shares = np.repeat(np.eye(3), [1000, 10, 5], axis=0)
-    shares[0] = [0.9, 0.1, 0]
-    assert expected_draws(shares, 300, 0.9, cap=20).min() > 0.001
 
 
 def test_samples_of_unknown_land_cover_are_drawn_as_the_average_and_others_never():

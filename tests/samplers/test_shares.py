@@ -1,7 +1,6 @@
 """Class shares are written once, and read for the dataset that they belong to."""
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from torch.utils.data import Subset
@@ -54,14 +53,6 @@ def test_shares_are_read_as_they_were_written(tmp_path):
             assert read.patch_ids is None
         else:
             assert read.patch_ids.tolist() == shares.patch_ids.tolist()
-
-
-def test_other_programs_read_the_file_as_a_table_of_classes(tmp_path):
-    write_shares(tmp_path / 'shares.parquet', SHARES)
-    table = pd.read_parquet(tmp_path / 'shares.parquet')
-    assert list(table) == ['index', 'sea', 'land']
-    assert table['index'].tolist() == [0, 1, 2, 3]
-    assert table['sea'].isna().tolist() == [False, True, False, False]
 
 
 def test_the_shares_of_an_archive_serve_any_part_of_it_by_patch_names():

@@ -23,9 +23,8 @@ def test_counts_are_uniform_and_sets_of_a_count_are_too():
     assert stats.chisquare(counts).pvalue > 1e-3
     pairs = [tuple(each) for each in drawn if len(each) == 2]
     assert len(set(pairs)) == 6
-    assert (
-        stats.chisquare(np.unique(pairs, axis=0, return_counts=True)[1]).pvalue > 1e-3
-    )
+    counts = np.unique(pairs, axis=0, return_counts=True)[1]
+    assert stats.chisquare(counts).pvalue > 1e-3
     assert all(each == sorted(set(each)) for each in drawn)
 
 
@@ -41,13 +40,10 @@ def test_a_draw_depends_on_the_step_alone():
 
 def test_a_model_on_chosen_bands_is_the_model_of_these_bands():
     torch.manual_seed(0)
-    model = timm.create_model(
-        'channelmae_tiny_patch16', bands=BANDS, num_classes=3, depth=2
-    ).eval()
     some = ['B08', 'B02', 'B11']
-    small = timm.create_model(
-        'channelmae_tiny_patch16', bands=some, num_classes=3, depth=2
-    ).eval()
+    name, options = 'channelmae_tiny_patch16', {'num_classes': 3, 'depth': 2}
+    model = timm.create_model(name, bands=BANDS, **options).eval()
+    small = timm.create_model(name, bands=some, **options).eval()
     small.load_state_dict(
         {k: v for k, v in model.state_dict().items() if k in small.state_dict()}
     )
@@ -60,12 +56,10 @@ def test_a_model_on_chosen_bands_is_the_model_of_these_bands():
     torch.testing.assert_close(
         maps, small.forward_intermediates(x, intermediates_only=True)[-1]
     )
-    with pytest.raises(ValueError, match='3 chosen ones of 12 bands'):
+    with pytest.raises(ValueError, match='B08, B02, B11'):
         model(torch.randn(2, 12, 64, 64))
     model.choose_bands(None)
     assert model(torch.randn(2, 12, 64, 64)).shape == (2, 3)
-    with pytest.raises(ValueError, match="no band 'VV'"):
-        model.choose_bands(['VV'])
 
 
 def test_every_band_has_a_gradient_for_processes_to_share():
@@ -110,16 +104,12 @@ def test_training_sees_some_bands_and_validation_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('sample', 'words'),
-    [
-        (SampleBands(min_bands=3), 'min_bands is 3'),
-        (SampleBands(min_bands=0), 'min_bands is 0'),
-        (SampleBands(protect=['B02']), "'B02'"),
-    ],
+    ('least', 'protect', 'named'),
+    [(3, (), 'min_bands is 3'), (0, (), 'min_bands is 0'), (1, ['B02'], "'B02'")],
 )
-def test_bands_that_are_not_there_are_refused(sample, words, tmp_path):
-    with pytest.raises(ValueError, match=words):
-        fit(tmp_path, sample, bands=('VV', 'VH'))
+def test_bands_that_are_not_there_are_refused(least, protect, named):
+    with pytest.raises(ValueError, match=named):
+        sample_bands(('VV', 'VH'), least, protect, 0)
 
 
 def test_other_tasks_and_models_are_refused(tmp_path):

@@ -26,14 +26,12 @@ class DeviceAttention(Attention):
         """Attend among tokens, (B, N, D) to (B, N, D)."""
         plain = attn_mask is None and not is_causal and self.gate is None
         if not plain or not products_are_faster(x):
-            attended: Tensor = super().forward(x, attn_mask, is_causal)
-            return attended
+            return super().forward(x, attn_mask, is_causal)
         heads = (3, self.num_heads, self.head_dim)
         q, k, v = self.qkv(x).unflatten(-1, heads).permute(2, 0, 3, 1, 4).unbind(0)
         scores = (self.q_norm(q) * self.scale) @ self.k_norm(k).transpose(-2, -1)
         x = self.attn_drop(scores.softmax(dim=-1)) @ v
-        projected: Tensor = self.proj(self.norm(x.transpose(1, 2).flatten(2)))
-        return self.proj_drop(projected)  # type: ignore[no-any-return]
+        return self.proj_drop(self.proj(self.norm(x.transpose(1, 2).flatten(2))))
 
 
 def products_are_faster(x: Tensor) -> bool:

@@ -74,8 +74,8 @@ class ChannelViT(VisionTransformer):
                 those of `in_chans` channels (:func:`~..sensors.default_names`), or the
                 12 bands of Sentinel-2 L2A.
             embed_std: Standard deviation of the initial positions and band embeddings.
-                At 0.02 they are small beside the projected pixels; in trials of some
-                minutes, one run each, larger ones learned faster.
+                0.02 is small compared to the projected pixels; in trials of some
+                minutes, one run each, larger values learned faster.
             band_maps: Reduction of the bands in feature maps, ``mean`` or ``concat``.
             **kwargs: Arguments of timm's ``VisionTransformer``.
 
@@ -86,14 +86,11 @@ class ChannelViT(VisionTransformer):
         """
         if 'dynamic_img_size' in kwargs:  # by TorchGeo's ChangeViT
             raise ValueError(
-                "dynamic_img_size is not needed: any size works. TorchGeo's changevit "
-                'is not supported, as it would read only the first band. Use unet with '
-                'a two-date variant (register_variant with dates=2).'
+                "dynamic_img_size (TorchGeo's changevit) would read only the first "
+                'band. Use unet with a variant of two dates (register_variant).'
             )
         if band_maps not in get_args(BandMaps):
-            raise ValueError(
-                f"Unknown band_maps {band_maps!r}. Use 'mean' or 'concat'."
-            )
+            raise ValueError(f"band_maps is {band_maps!r}. Use 'mean' or 'concat'.")
         if bands is None:
             bands = default_names(12 if in_chans is None else in_chans)
         elif in_chans is not None and in_chans != len(bands):
@@ -133,10 +130,14 @@ class ChannelViT(VisionTransformer):
         return tuple(self.spectral_embed)
 
     @property
+    def num_chosen(self) -> int:
+        """Number of bands of the images: all, or those chosen."""
+        return len(self.bands if self.chosen is None else self.chosen)
+
+    @property
     def map_channels(self) -> int:
         """Channels of a feature map."""
-        maps = self.num_chosen if self.band_maps == 'concat' else 1
-        return maps * int(self.embed_dim)
+        return self.embed_dim * (self.num_chosen if self.band_maps == 'concat' else 1)
 
     def choose_bands(self, bands: Sequence[str] | None) -> None:
         """Set which bands the images have from now on.
@@ -153,11 +154,6 @@ class ChannelViT(VisionTransformer):
         )
         for info in self.feature_info:
             info['num_chs'] = self.map_channels
-
-    @property
-    def num_chosen(self) -> int:
-        """Number of bands of the images: all, or those chosen."""
-        return len(self.bands if self.chosen is None else self.chosen)
 
     def encode(self, x: Tensor, visible: Tensor) -> Tensor:
         """Encode some of an image's tokens, without computing the others.
@@ -198,20 +194,15 @@ class ChannelViT(VisionTransformer):
         return separable_positions(positions[0], self.spectral_embed, self.chosen)
 
     def _prepend_class_token(self, tokens: Tensor) -> Tensor:
-        prefix = [
-            token.expand(tokens.shape[0], -1, -1)
-            for token in (self.cls_token, self.reg_token)
-            if token is not None
-        ]
-        return self.pos_drop(torch.cat([*prefix, tokens], dim=1))
+        prefix = [t for t in (self.cls_token, self.reg_token) if t is not None]
+        expanded = [token.expand(len(tokens), -1, -1) for token in prefix]
+        return self.pos_drop(torch.cat([*expanded, tokens], dim=1))
 
     def _transform(self, tokens: Tensor) -> Tensor:
         tokens = self.norm_pre(self.patch_drop(tokens))
         if self.grad_checkpointing:
-            tokens = checkpoint_seq(self.blocks, tokens)
-        else:
-            tokens = self.blocks(tokens)
-        return self.norm(tokens)
+            return self.norm(checkpoint_seq(self.blocks, tokens))
+        return self.norm(self.blocks(tokens))
 
     def _check_channels(self, channels: int) -> None:
         if channels != self.num_chosen:
@@ -230,27 +221,26 @@ class ChannelViT(VisionTransformer):
         ``NCHW`` maps reduce the bands of a grid cell by `band_maps`; ``NLC`` has every
         token, (B, N, D).
         """
+        shape = 'NLC' if output_fmt == 'NCHW' else output_fmt
+        found = super().forward_intermediates(x, *args, output_fmt=shape, **kwargs)
         if output_fmt != 'NCHW':
-            return super().forward_intermediates(
-                x, *args, output_fmt=output_fmt, **kwargs
-            )
-        found = super().forward_intermediates(x, *args, output_fmt='NLC', **kwargs)
+            return found
         grid = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
 
         def to_map(feature: Any) -> Any:
             if isinstance(feature, tuple):  # (tokens, prefix tokens)
                 return to_map(feature[0]), *feature[1:]
-            maps = feature.unflatten(1, (self.num_chosen, *grid))
-            maps = maps.permute(0, 1, 4, 2, 3)  # (B, C, D, h, w)
+            # (B, C, D, h, w)
+            maps = feature.unflatten(1, (self.num_chosen, *grid)).movedim(-1, 2)
             maps = maps.mean(1) if self.band_maps == 'mean' else maps.flatten(1, 2)
             return maps.contiguous()
 
-        if isinstance(found, dict):
-            maps = [to_map(feature) for feature in found['image_intermediates']]
-            return found | {'image_intermediates': maps}
-        if isinstance(found, tuple):
-            return found[0], [to_map(feature) for feature in found[1]]
-        return [to_map(feature) for feature in found]
+        features = found
+        if not isinstance(found, list):  # with the output of the last block
+            key = 'image_intermediates' if isinstance(found, dict) else 1
+            features = found[key]
+        features[:] = map(to_map, features)
+        return found
 
     @override
     @torch.jit.ignore
@@ -285,22 +275,17 @@ class ChannelViT(VisionTransformer):
             )
         return keys
 
-    def adopt_grid_size(self, positions: Tensor) -> None:
-        """Adopt the grid of stored positions, so that they load without resampling.
-
-        Args:
-            positions: (1, L, D) of a square grid; any other shape changes nothing.
-        """
-        side = square_side(positions, self.embed_dim)
-        if side is not None and positions.shape != self.pos_embed.shape:
-            self.patch_embed.set_input_size(side * self.patch_embed.patch_size[0])
-            self.pos_embed.data = self.pos_embed.data.new_empty(positions.shape)
-
 
 def _adopt_stored_grid(
     model: ChannelViT, state_dict: Mapping[str, Any], prefix: str, *args: Any
 ) -> None:
-    """Resample to each input from the grid of a state dict that is being loaded."""
-    positions = state_dict.get(f'{prefix}pos_embed')
-    if positions is not None:
-        model.adopt_grid_size(positions)
+    """Adopt the square grid of positions that are being loaded, without resampling.
+
+    Positions are then resampled to each input from there. Positions of any other shape
+    are left to torch to refuse.
+    """
+    stored = state_dict.get(f'{prefix}pos_embed', model.pos_embed)
+    side = square_side(stored, model.embed_dim)
+    if side is not None and stored.shape != model.pos_embed.shape:
+        model.patch_embed.set_input_size(side * model.patch_embed.patch_size[0])
+        model.pos_embed.data = model.pos_embed.data.new_empty(stored.shape)

@@ -1,4 +1,4 @@
-"""Read pretrained weights, and what their file says about them, in one go.
+"""Read pretrained weights with their metadata, and write exports.
 
 A ``.safetensors`` export has one entry of metadata, JSON with sorted keys, so that
 equal content is an equal file. Its tensors are named as in a checkpoint: ``model.`` and
@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torchgeo.models import get_weight
 from torchvision.models import WeightsEnum
@@ -37,7 +39,7 @@ _ORDER = sensors.names(sensors.SENTINEL2_L1C + sensors.SENTINEL1_GRD)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Pretrained weights with what is known about them.
+    """Pretrained weights with their metadata.
 
     Attributes:
         tensors: Tensors by name. An encoder under ``model.`` or ``backbone.`` has lost
@@ -92,27 +94,25 @@ def read_checkpoint(weights: WeightsEnum | str | os.PathLike[str]) -> Checkpoint
             f'Cannot read weights {path!r}: the file is truncated, or holds more than '
             f'tensors and plain values. Give a .ckpt or .safetensors file.'
         ) from error
-    content = content if isinstance(content, Mapping) else {}
-    state = content.get('state_dict')
-    tensors = _flat(state if isinstance(state, Mapping) else content)
+    content = _mapping(content)
+    tensors = _flat(_mapping(content.get('state_dict')) or content)
     if not tensors:
         raise ValueError(f'weights {path!r} holds no tensors by name.')
-    hyper_parameters = content.get('hyper_parameters')
     return Checkpoint(
         _without_prefix(tensors),
         records.from_state(content.get(records.KEY)),
         normalizations.from_checkpoint(content),
-        hyper_parameters if isinstance(hyper_parameters, Mapping) else {},
+        _mapping(content.get('hyper_parameters')),
     )
 
 
-def bands_of(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the bands of an encoder's tensors, in their order."""
+def bands_of(tensors: Iterable[str]) -> list[str]:
+    """Return the bands of an encoder's or decoder's tensors, in their order."""
     return [k.removeprefix(SPECTRAL) for k in tensors if k.startswith(SPECTRAL)]
 
 
 def published_provenance(weights: WeightsEnum) -> Provenance:
-    """Return what published weights have read, unknown if they are not listed."""
+    """Return the provenance of published weights; unknown if they are not listed."""
     seen = seen_by(weights)
     if seen is None:
         return UNKNOWN
@@ -122,18 +122,48 @@ def published_provenance(weights: WeightsEnum) -> Provenance:
     return Provenance(inherited=(Training(record, seen.supervised),))
 
 
-def to_json(value: object) -> str:
-    """Return JSON with sorted keys and without spaces."""
+def save_export(
+    path: Path,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    provenance: Provenance,
+) -> dict[str, Any]:
+    """Write a ``.safetensors`` export.
+
+    Args:
+        path: The file.
+        header: Description of the model, without ``version`` and ``provenance``.
+        tensors: Tensors by name.
+        provenance: What the trainings behind them read.
+
+    Returns:
+        The whole header.
+    """
+    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    state = provenance.state()  # in which equal tensors are one
+    names: dict[int, str] = {}
+    for record in _records_with_patches(state):
+        patches = record['patches']
+        record['patches'] = names.setdefault(id(patches), f'patches.{len(names)}')
+        stored[record['patches']] = patches
+    whole = {**header, 'version': VERSION, 'provenance': state}
+    whole['hash'] = _content_hash(whole, stored)
+    save_file(stored, path, metadata={KEY: _to_json(whole)})
+    return whole
+
+
+def _records_with_patches(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    records = [training['record'] for training in state['inherited'] + state['own']]
+    return [each for each in records if each and each['patches'] is not None]
+
+
+def _to_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
 
 
-def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Hash the header without its ``hash``, and names, types and values of tensors.
-
-    Returns:
-        BLAKE2b, 32 hexadecimal digits.
-    """
-    text = to_json({name: value for name, value in header.items() if name != 'hash'})
+def _content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the BLAKE2b of a header without its hash, and of names and tensors."""
+    text = _to_json({name: value for name, value in header.items() if name != 'hash'})
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -155,16 +185,14 @@ def _read_safetensors(path: str) -> Checkpoint:
             f'weights {path!r} is an export of version {header.get("version")}, but '
             f'this package reads version {VERSION}. Install a newer package.'
         )
-    if content_hash(header, tensors) != header.get('hash'):
+    if _content_hash(header, tensors) != header.get('hash'):
         raise ValueError(
             f'weights {path!r} was changed: its content does not fit the hash in its '
             f'header. Copy or export it again.'
         )
     provenance = header['provenance'] or UNKNOWN.state()
-    for training in provenance['inherited'] + provenance['own']:
-        record = training['record']
-        if record is not None and record['patches'] is not None:
-            record['patches'] = tensors[record['patches']]
+    for record in _records_with_patches(provenance):
+        record['patches'] = tensors[record['patches']]
     own = {k: v for k, v in tensors.items() if not k.startswith('patches.')}
     return Checkpoint(
         _without_prefix(_sorted_bands(own, header['bands'])),
@@ -174,12 +202,16 @@ def _read_safetensors(path: str) -> Checkpoint:
     )
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _flat(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors, also those in mappings, without prefixes of wrappers."""
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
-        inner = value if isinstance(value, Mapping) else {}
-        found = {f'{key}.{k}': v for k, v in inner.items()} | {key: value}
+        inner = _mapping(value).items()
+        found = {f'{key}.{k}': v for k, v in inner} | {key: value}
         tensors |= {str(k): v for k, v in found.items() if torch.is_tensor(v)}
     if all(key.startswith('module.') for key in tensors):  # of DDP
         tensors = {k.removeprefix('module.'): v for k, v in tensors.items()}

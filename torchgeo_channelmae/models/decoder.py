@@ -1,4 +1,4 @@
-"""The decoder of the masked autoencoder: it produces pixels of hidden tokens."""
+"""The decoder of the masked autoencoder: predict the pixels of hidden tokens."""
 
 from collections.abc import Sequence
 from typing import override
@@ -22,7 +22,7 @@ from .tokens import (
 
 
 class ChannelMAEDecoder(nn.Module):
-    """Transformer that turns encoded visible tokens into pixels.
+    """Transformer that predicts pixels from encoded visible tokens.
 
     Follows MAE (https://arxiv.org/abs/2111.06377): a light transformer over the visible
     tokens and a learned mask token for every hidden one, with separable positions of
@@ -59,8 +59,7 @@ class ChannelMAEDecoder(nn.Module):
         if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
             raise ValueError(
                 f'A decoder of width {embed_dim}, depth {depth} and {num_heads} heads '
-                f'cannot be built. Use a width that is a multiple of the heads, and '
-                f'values above 0.'
+                f'cannot be built. Use positive values; heads must divide the width.'
             )
         self.grid_size = grid_size
         self.embed = nn.Linear(encoder_dim, embed_dim)
@@ -69,10 +68,8 @@ class ChannelMAEDecoder(nn.Module):
         positions = init_embedding(torch.empty(1, cells, embed_dim), embed_std)
         self.pos_embed = nn.Parameter(positions)
         self.spectral_embed = spectral_parameters(bands, embed_dim, embed_std)
-        blocks = (
-            Block(embed_dim, num_heads, qkv_bias=True, attn_layer=DeviceAttention)
-            for _ in range(depth)
-        )
+        options = {'qkv_bias': True, 'attn_layer': DeviceAttention}
+        blocks = (Block(embed_dim, num_heads, **options) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.pixels = nn.Linear(embed_dim, patch_size**2)
@@ -116,17 +113,14 @@ class ChannelMAEDecoder(nn.Module):
             visible: (B, V) int64, their numbers, band-major.
             hidden: (B, M) int64, the numbers of the tokens to fill in.
             grid_size: Cells down and across of this image.
-            produce: (B, T) int64, visible or hidden tokens to produce; None for the
-                hidden ones.
+            produce: (B, T) int64, visible or hidden tokens to produce; None for
+                `hidden`.
 
         Returns:
             (B, T, P^2), in the order of `produce`, or of `hidden`.
         """
         positions = resample_abs_pos_embed(
-            self.pos_embed,
-            list(grid_size),
-            list(self.grid_size),
-            num_prefix_tokens=0,
+            self.pos_embed, list(grid_size), list(self.grid_size), num_prefix_tokens=0
         )
         table = separable_positions(positions[0], self.spectral_embed)  # (N, D)
         tokens = self.embed(encoded)
@@ -139,9 +133,8 @@ class ChannelMAEDecoder(nn.Module):
         else:
             tokens = self.blocks(tokens)
         if produce is None:
-            wanted = tokens[:, prefix + visible.shape[1] :]
+            tokens = tokens[:, prefix + visible.shape[1] :]
         else:
-            among = torch.cat([visible, hidden], dim=1)
-            where = locate(produce, among, len(table)) + prefix
-            wanted = gather_tokens(tokens, where)
-        return self.pixels(self.norm(wanted))
+            where = locate(produce, torch.cat([visible, hidden], dim=1), len(table))
+            tokens = gather_tokens(tokens, where + prefix)
+        return self.pixels(self.norm(tokens))

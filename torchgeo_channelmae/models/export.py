@@ -6,30 +6,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import refuse_existing, whole
 from ..provenance.record import Provenance
 from ..sensors import find
-from .checkpoints import (
-    KEY,
-    VERSION,
-    Checkpoint,
-    bands_of,
-    content_hash,
-    read_checkpoint,
-    to_json,
-)
+from .checkpoints import Checkpoint, bands_of, read_checkpoint, save_export
 
 _DECODER = ('decoder_dim', 'decoder_depth', 'decoder_num_heads')
 _PACKAGES = ('torchgeo-channelmae', 'torch', 'timm', 'torchgeo')
-_LABELS = {True: 'learned', False: 'not learned', None: 'unknown'}
-
-CARD = Path(__file__).with_name('card.md')
-"""Template of a model card."""
+_CARD = Path(__file__).with_name('card.md.jinja')
 
 
 def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
@@ -63,44 +52,42 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
                 f'{str(checkpoint)!r} contains NaN or infinite values in {name}. The '
                 f'training diverged; use an earlier checkpoint.'
             )
-    provenance, patches = _split_patches(found.provenance)
-    header = _header(found, tensors, provenance, decoder)
-    tensors = {k: v.contiguous() for k, v in (tensors | patches).items()}
-    header['hash'] = content_hash(header, tensors)
+    header = _header(found, tensors, decoder)
     with whole(out) as path:
-        save_file(tensors, path, metadata={KEY: to_json(header)})
+        header = save_export(path, header, tensors, found.provenance)
     with whole(card) as path:
-        path.write_text(model_card(header, found, out.name))
+        path.write_text(model_card(header, found.provenance, out.name))
     extra = ' and a decoder' if decoder else ''
     print(f'{out}: {header["model"]}, {len(header["bands"])} bands{extra}; {card}')
 
 
-def model_card(header: Mapping[str, Any], found: Checkpoint, name: str) -> str:
-    """Return the card of an export, Markdown with front matter for model hubs.
-
-    Args:
-        header: Its header.
-        found: The checkpoint that it is from.
-        name: Name of its file.
-    """
-    return CARD.read_text().format_map(
-        {
-            **header,
-            'decoder': 'with' if header['decoder'] else 'without',
-            'bands': '\n'.join(_band_rows(header)),
-            'trainings': '\n'.join(_training_rows(found.provenance)),
-            'names': header['bands'],
-            'name': name,
-            'versions': ', '.join(map(' '.join, sorted(header['versions'].items()))),
-        }
+def model_card(header: Mapping[str, Any], provenance: Provenance, name: str) -> str:
+    """Return the Markdown card of an export file, with front matter for model hubs."""
+    bands = header['bands']
+    known = header['normalization'] or {}
+    mean, std = (
+        [f'{value:.6g}' for value in known[key]]
+        if known.get('bands') == bands
+        else ['-'] * len(bands)
+        for key in ('mean', 'std')
+    )
+    sensors = [
+        'unknown' if (band := find(name)) is None else band.sensor.rpartition(' ')[0]
+        for name in bands
+    ]
+    options: dict[str, Any] = {'trim_blocks': True, 'keep_trailing_newline': True}
+    return jinja2.Template(_CARD.read_text(), **options).render(
+        header,
+        name=name,
+        rows=list(zip(bands, sensors, mean, std, strict=True)),
+        trainings=provenance.inherited + provenance.own,
     )
 
 
 def _encoder_of(found: Checkpoint, path: Path) -> dict[str, Tensor]:
     """Return the encoder's tensors, checked against the model of that name."""
     name = found.hyper_parameters.get('model')
-    positions = found.tensors.get('pos_embed')
-    if name not in timm.list_models('channelmae_*') or positions is None:
+    if name not in timm.list_models('channelmae_*') or 'pos_embed' not in found.tensors:
         raise ValueError(
             f'{str(path)!r} is not a checkpoint of a channelmae_* model, but of '
             f'{name!r}. Give one of this package, or an export.'
@@ -123,67 +110,22 @@ def _decoder_of(found: Checkpoint, path: Path) -> dict[str, Tensor]:
 
 
 def _header(
-    found: Checkpoint,
-    tensors: Mapping[str, Tensor],
-    provenance: dict[str, Any],
-    decoder: bool,
+    found: Checkpoint, tensors: Mapping[str, Tensor], decoder: bool
 ) -> dict[str, Any]:
-    """Return the header without its hash."""
+    """Return the description of the model for the header of an export."""
     hparams = found.hyper_parameters
-    weight = tensors['model.patch_embed.proj.weight']
-    side = math.isqrt(tensors['model.pos_embed'].shape[1]) * weight.shape[-1]
+    dim, _, _, side = tensors['model.patch_embed.proj.weight'].shape
     size = hparams.get('size')
+    if not isinstance(size, int):  # that of the positions
+        size = math.isqrt(tensors['model.pos_embed'].shape[1]) * side
     return {
-        'version': VERSION,
         'model': hparams['model'],
         'bands': bands_of(found.tensors),
-        'patch_size': weight.shape[-1],
-        'size': size if isinstance(size, int) else side,
-        'embed_dim': weight.shape[0],
+        'patch_size': side,
+        'size': size,
+        'embed_dim': dim,
         'embed_std': hparams.get('embed_std'),
         'normalization': found.normalization,
         'decoder': {name: hparams[name] for name in _DECODER} if decoder else None,
-        'provenance': provenance,
         'versions': {name: version(name) for name in _PACKAGES},
     }
-
-
-def _split_patches(
-    provenance: Provenance,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return a provenance with names in place of its tensors, and those by name."""
-    patches: dict[str, Tensor] = {}
-    names: dict[int, str] = {}
-    state = provenance.state()  # in which equal tensors are one
-    for training in state['inherited'] + state['own']:
-        record = training['record']
-        if record is not None and record['patches'] is not None:
-            tensor = record['patches']
-            name = names.setdefault(id(tensor), f'patches.{len(names)}')
-            patches[name], record['patches'] = tensor, name
-    return state, patches
-
-
-def _band_rows(header: Mapping[str, Any]) -> list[str]:
-    known = header['normalization'] or {}
-    known = known if known.get('bands') == header['bands'] else {}
-    rows = []
-    for number, name in enumerate(header['bands']):
-        band = find(name)
-        sensor = 'unknown' if band is None else band.sensor.rpartition(' ')[0]
-        values = [f'{known[k][number]:.6g}' if known else '-' for k in ('mean', 'std')]
-        rows.append(f'| {" | ".join([name, sensor, *values])} |')
-    return rows
-
-
-def _training_rows(provenance: Provenance) -> list[str]:
-    rows = []
-    for training in provenance.inherited + provenance.own:
-        record = training.record
-        cells = ['unknown'] * 4
-        if record is not None:
-            patches = 'unknown' if record.patches is None else len(record.patches)
-            named = (', '.join(record.sensors), ', '.join(record.bands))
-            cells = [record.dataset, *named, str(patches)]
-        rows.append(f'| {" | ".join([*cells, _LABELS[training.supervised]])} |')
-    return rows

@@ -17,15 +17,9 @@ STRIDE = 32
 
 
 def pad(image: Tensor, stride: int = STRIDE) -> Tensor:
-    """Pad the bottom and right of an image to multiples of a stride.
+    """Pad the bottom and right of an image (B, C, H, W) to multiples of a stride in px.
 
-    Args:
-        image: (B, C, H, W).
-        stride: In pixels.
-
-    Returns:
-        (B, C, H', W'), reflected at the edge where there are enough pixels, else
-        repeated.
+    The image is reflected at its edges, or repeated if it is smaller than the padding.
     """
     down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
     if not down and not right:
@@ -48,17 +42,13 @@ def pad_inputs(module: nn.Module) -> None:
         if isinstance(getattr(encoder, 'model', encoder), ChannelViT):  # or a `tu-` one
             model.pads_inputs = True
             model.requires_divisible_input_shape = False
-            encoder.register_forward_pre_hook(_pad_first, with_kwargs=True)
+            encoder.register_forward_pre_hook(_pad_first)
             model.register_forward_hook(_crop, with_kwargs=True)
 
 
-def _pad_first(
-    encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _pad_first(encoder: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Pad the image that an encoder is called with."""
-    if args:
-        return (pad(args[0]), *args[1:]), kwargs
-    return args, kwargs | {'x': pad(kwargs['x'])}
+    return pad(args[0]), *args[1:]
 
 
 def _crop(

@@ -4,9 +4,12 @@ from typing import Any, override
 
 import torch
 import torch.nn.functional as F
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from .tokens import check_size, patchify
+
+Size = int | tuple[int, int]
 
 
 class ChannelPatchEmbed(nn.Module):
@@ -14,7 +17,7 @@ class ChannelPatchEmbed(nn.Module):
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 128,
+        img_size: Size = 128,
         patch_size: int = 16,
         in_chans: int = 12,
         embed_dim: int = 768,
@@ -53,9 +56,7 @@ class ChannelPatchEmbed(nn.Module):
         return self.grid_size[0] * self.grid_size[1]
 
     def set_input_size(
-        self,
-        img_size: int | tuple[int, int] | None = None,
-        patch_size: int | tuple[int, int] | None = None,
+        self, img_size: Size | None = None, patch_size: Size | None = None
     ) -> None:
         """Set the image size that positions belong to.
 
@@ -67,20 +68,13 @@ class ChannelPatchEmbed(nn.Module):
             ValueError: If the patch side does not divide the image, or would change.
         """
         side = self.patch_size[0]
-        if patch_size is not None and patch_size not in (side, self.patch_size):
-            raise ValueError(
-                f'The patch size is {side} px and cannot become {patch_size}. Create '
-                f'another model.'
-            )
+        if patch_size not in (None, side, self.patch_size):
+            raise ValueError(f'The patch size is {side} px. Create another model.')
         if img_size is not None:
-            square = (img_size, img_size) if isinstance(img_size, int) else img_size
-            check_size(*square, side)
-            self.img_size = square
+            height, width = to_2tuple(img_size)
+            check_size(height, width, side)
+            self.img_size = (height, width)
         self.grid_size = (self.img_size[0] // side, self.img_size[1] // side)
-
-    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
-        """Return the pixels per grid cell."""
-        return max(self.patch_size) if as_scalar else self.patch_size
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Return the grid cells down and across an image of that height and width."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import timm
 from segmentation_models_pytorch.encoders import encoders
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.layers import to_2tuple
+from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from ..sensors import default_names, find
@@ -26,20 +27,6 @@ _MODELS: dict[str, dict[str, Any]] = {
     for size, arguments in SIZES.items()
     for patch_size in (8, 16)
 }
-_VARIANTS: dict[str, tuple[str, int, dict[str, Any]]] = {}
-
-default_cfgs = generate_default_cfgs(
-    {
-        name: {
-            'num_classes': 0,
-            'input_size': (12, 128, 128),
-            'fixed_input_size': False,
-            'first_conv': 'patch_embed.proj',
-            'classifier': 'head',
-        }
-        for name in _MODELS
-    }
-)
 
 
 def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) -> None:
@@ -62,10 +49,7 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
             or `dates` is not positive.
     """
     if not name.isidentifier():  # timm reads what follows a dot as a tag of weights
-        raise ValueError(
-            f'{name!r} cannot name a variant. Use letters, digits and underscores, '
-            f'such as rgb_nir.'
-        )
+        raise ValueError(f'{name!r} is not a valid name. Use letters, digits and _.')
     if model not in _MODELS:
         raise ValueError(
             f'{model!r} is not a channel-token encoder{did_you_mean(model, _MODELS)}. '
@@ -73,76 +57,56 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
         )
     if dates < 1:
         raise ValueError(f'dates is {dates}. Give the number of stacked images.')
-    if _VARIANTS.get(name) == (model, dates, arguments):
+    vit = {**_MODELS[model], **arguments}
+    own = {'name': name, 'vit': vit, 'dates': dates}
+    if encoders.get(name, {}).get('params') == own:
         return
     if timm.is_model(name) or name in encoders:
         raise ValueError(f'The name {name!r} is in use. Give the variant another one.')
-    _VARIANTS[name] = model, dates, arguments
-    _register(name, model, dates, arguments)
+    _register(model, name, vit, dates)
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'" for the nearest known name; '' if none is near.
 
     A name that `name` is the beginning of is nearer than one with similar spelling.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-        cutoff: Similarity required, from 0 to 1; less suits short names.
     """
     listed = list(known)
     near = [each for each in listed if name and each.startswith(f'{name}_')]
-    near = near or difflib.get_close_matches(name, listed, 1, cutoff)
+    near = near or difflib.get_close_matches(name, listed, 1)
     return f', did you mean {near[0]!r}' if near else ''
 
 
-def _register(name: str, base: str, dates: int, options: dict[str, Any]) -> None:
-    arguments = {**_MODELS[base], **options}
+def _register(base: str, name: str, vit: dict[str, Any], dates: int) -> None:
+    """Register a model with segmentation-models-pytorch and, for one date, timm."""
     encoders[name] = {
         'encoder': PyramidEncoder,
         'pretrained_settings': {},
-        'params': {'name': name, 'vit': arguments, 'dates': dates},
+        'params': {'name': name, 'vit': vit, 'dates': dates},
     }
     if dates > 1:
         return
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        kwargs = {**arguments, **kwargs}
-        count = kwargs.get('in_chans') or 12
-        config = _data_config(
-            kwargs.get('bands') or default_names(count), kwargs.get('img_size', 128)
-        )
-        overlay = config | (kwargs.pop('pretrained_cfg_overlay', None) or {})
-        features = {
-            'out_indices': kwargs.pop('out_indices', 3),
-            'feature_cls': 'getter',
+        kwargs = {**vit, **kwargs}
+        names = kwargs.get('bands') or default_names(kwargs.get('in_chans') or 12)
+        bands = [find(name) for name in names]
+        config = {
+            'num_classes': 0,
+            'input_size': (len(bands), *to_2tuple(kwargs.get('img_size', 128))),
+            'mean': tuple(band.mean if band else 0.0 for band in bands),
+            'std': tuple(band.std if band else 1.0 for band in bands),
+            'first_conv': 'patch_embed.proj',
+            'classifier': 'head',
         }
-        model: nn.Module = build_model_with_cfg(
-            ChannelViT,
-            base,
-            pretrained,
-            pretrained_cfg_overlay=overlay,
-            feature_cfg=features,
-            **kwargs,
-        )
-        return model
+        kwargs['pretrained_cfg'] = kwargs.get('pretrained_cfg') or config
+        kwargs['feature_cfg'] = {'out_indices': 3, 'feature_cls': 'getter'}
+        return build_model_with_cfg(ChannelViT, base, pretrained, **kwargs)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'ChannelViT, {base}.'
     register_model(create)
 
 
-def _data_config(bands: Iterable[str], size: int | tuple[int, int]) -> dict[str, Any]:
-    """Return what timm's ``resolve_model_data_config`` reads from a model."""
-    known = [find(name) for name in bands]
-    height, width = (size, size) if isinstance(size, int) else size
-    return {
-        'input_size': (len(known), height, width),
-        'mean': tuple(0.0 if band is None else band.mean for band in known),
-        'std': tuple(1.0 if band is None else band.std for band in known),
-    }
-
-
-for _name in _MODELS:
-    _register(_name, _name, 1, {})
+for _name, _sizes in _MODELS.items():
+    _register(_name, _name, _sizes, 1)

@@ -23,9 +23,8 @@ from .weights import load_encoder
 class PyramidEncoder(ChannelViT):
     """A channel-token encoder that returns maps at several strides.
 
-    It has the interface of the library's encoders. Its tensors have their names of a
-    checkpoint; in addition it has the layers of the pyramid (``pyramid.``), which no
-    weights have.
+    It has the interface of the library's encoders. Tensors are named as in a
+    checkpoint; the layers of the pyramid (``pyramid.``) are never pretrained.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class PyramidEncoder(ChannelViT):
         """Initialize a new PyramidEncoder instance.
 
         Args:
-            name: Its name, for errors.
+            name: Name to use in errors.
             vit: Arguments of :class:`~.channelvit.ChannelViT`. Without ``bands``, they
                 follow from the number of channels
                 (:func:`~torchgeo_channelmae.sensors.default_names`).
@@ -54,7 +53,6 @@ class PyramidEncoder(ChannelViT):
         self._names_bands = vit.get('bands') is not None
         self._depth = depth
         self._output_stride = output_stride
-        self._in_channels = dates * len(self.bands)
         self._build()
 
     def _build(self) -> None:
@@ -69,12 +67,12 @@ class PyramidEncoder(ChannelViT):
             )
             for width, stride in zip(widths, self.strides, strict=True)
         )
-        self.out_channels = [self._in_channels, *widths]
+        self.out_channels = [self.dates * len(self.bands), *widths]
 
     @property
     def output_stride(self) -> int:
         """Largest stride of a map in px."""
-        return min(self._output_stride, int(2**self._depth))
+        return self.strides[-1]
 
     @property
     def strides(self) -> list[int]:
@@ -92,11 +90,7 @@ class PyramidEncoder(ChannelViT):
         return [n - 1 for n in (*last, len(self.blocks))][-self._depth :]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Set the number of channels, and with it the bands if none were named.
-
-        Args:
-            in_channels: T * C.
-            pretrained: Ignored.
+        """Set the number of channels, T * C, and the bands where none were named.
 
         Raises:
             ValueError: If the number contradicts the names, or has no default names.
@@ -113,7 +107,6 @@ class PyramidEncoder(ChannelViT):
                 default_names(count), self.embed_dim, self.embed_std
             )
             self.patch_embed.in_chans = count
-        self._in_channels = in_channels
         self._build()
 
     def make_dilated(self, output_stride: int) -> None:
@@ -142,17 +135,15 @@ class PyramidEncoder(ChannelViT):
                 f'torchgeo_channelmae.models, which RegisterModels calls for tasks.'
             )
         dates = x.unflatten(1, (self.dates, -1)).flatten(0, 1)  # (B * T, C, H, W)
-        layers = self.layers
-        wanted = sorted(set(layers))
+        wanted = sorted(set(self.layers))
         # With the norm, as DDP expects a gradient for every tensor.
         found = self.forward_intermediates(
             dates, indices=wanted, norm=True, intermediates_only=True
         )
-        found = [maps.unflatten(0, (-1, self.dates)).flatten(1, 2) for maps in found]
-        maps = [
-            level(found[wanted.index(layer)])
-            for level, layer in zip(self.pyramid, layers, strict=True)
-        ]
+        stacked = (maps.unflatten(0, (-1, self.dates)).flatten(1, 2) for maps in found)
+        by_layer = dict(zip(wanted, stacked, strict=True))
+        levels = zip(self.pyramid, self.layers, strict=True)
+        maps = [level(by_layer[layer]) for level, layer in levels]
         if self.training and torch.is_grad_enabled():
             # Some decoders leave maps unused; their layers get a gradient of 0.
             maps[-1] = maps[-1] + 0 * sum(p.sum() for p in self.pyramid.parameters())
@@ -167,27 +158,20 @@ class PyramidEncoder(ChannelViT):
         A checkpoint has no pyramid. Its bands are loaded by name
         (:func:`~.weights.load_encoder`), and the report is logged.
 
-        Args:
-            state_dict: Tensors by name.
-            strict: Whether names have to agree, if the pyramid is among them.
-            assign: As in torch.
-
         Raises:
             ValueError: If the tensors are of another model.
         """
-        if not strict or any(name.startswith('pyramid.') for name in state_dict):
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
-        from lightning.pytorch.utilities import rank_zero_info  # slow to import
+        if strict and not any(name.startswith('pyramid.') for name in state_dict):
+            from lightning.pytorch.utilities import rank_zero_info  # slow to import
 
-        report = load_encoder(self, state_dict, adopt_grid=True)
-        rank_zero_info(f'Weights of encoder {self.name}: {report}')
-        return super().load_state_dict(self.state_dict())
+            report = load_encoder(self, state_dict, adopt_grid=True)
+            rank_zero_info(f'Weights of encoder {self.name}: {report}')
+            state_dict = self.state_dict()
+        return super().load_state_dict(state_dict, strict, assign)
 
 
 def _resampling(channels: int, width: int, side: int, stride: int) -> nn.Module:
     """Create the layer that resamples a map from cells of a side to a stride, in px."""
     if stride < side:
-        factor = side // stride
-        return nn.ConvTranspose2d(channels, width, factor, factor)
-    factor = stride // side
-    return nn.Conv2d(channels, width, factor, factor)
+        return nn.ConvTranspose2d(channels, width, side // stride, side // stride)
+    return nn.Conv2d(channels, width, stride // side, stride // side)

@@ -4,16 +4,17 @@ Nothing is dropped silently: a load returns a report of what was loaded, resampl
 initialised and left over.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .. import sensors
 from ..randomness import generator
+from ..sensors import wavelength
 from .channelvit import ChannelViT
+from .checkpoints import bands_of
 from .decoder import ChannelMAEDecoder
 from .tokens import SPECTRAL, resample_positions
 
@@ -29,17 +30,19 @@ Where ``index`` or ``nearest`` finds no embedding, ``sample`` is used. Draws are
 by the band's name, so that they differ between bands and are equal in every run.
 """
 
+Tensors = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did, by names of tensors and bands.
+    """Result of a load, by names of tensors and bands.
 
     Attributes:
         loaded: Tensors that were loaded unchanged.
         resampled: Tensors that were resampled to another grid.
         kept_bands: Bands that have their embedding from the weights.
         fresh_bands: Each band that the weights lack, and how it was initialised.
-        fresh: Other tensors of the model that nothing was loaded into, and why.
+        fresh: Other tensors of the model that were not loaded, and why.
         left_over: Tensors of the weights that the model does not have.
     """
 
@@ -52,20 +55,20 @@ class LoadReport:
 
     def __str__(self) -> str:
         """Return the report in one line."""
-        parts = [
-            ('resampled', ', '.join(self.resampled)),
-            ('bands with their weights', ', '.join(self.kept_bands)),
-            ('fresh bands', _grouped(self.fresh_bands)),
-            ('other fresh tensors', _grouped(self.fresh)),
-            ('left over', _grouped(dict.fromkeys(self.left_over, ''), 2)),
-        ]
-        texts = [f'{title}: {text}' for title, text in parts if text]
+        parts = {
+            'resampled': ', '.join(self.resampled),
+            'bands with their weights': ', '.join(self.kept_bands),
+            'fresh bands': _grouped(self.fresh_bands),
+            'other fresh tensors': _grouped(self.fresh),
+            'left over': _grouped(dict.fromkeys(self.left_over, ''), 2),
+        }
+        texts = [f'{title}: {text}' for title, text in parts.items() if text]
         return '; '.join([f'{len(self.loaded)} tensors loaded', *texts]) + '.'
 
 
 def load_encoder(
     model: ChannelViT,
-    state_dict: Mapping[str, Tensor],
+    state_dict: Tensors,
     policy: FreshBands = 'sample',
     *,
     adopt_grid: bool = False,
@@ -90,16 +93,16 @@ def load_encoder(
         ValueError: If fewer than half of the encoder's tensors have a counterpart, or
             the policy is unknown. The encoder is unchanged then.
     """
-    check_policy(policy)
-    grid = model.patch_embed.grid_size
+    if policy not in get_args(FreshBands):
+        known = ', '.join(get_args(FreshBands))
+        raise ValueError(f'Unknown fresh_bands {policy!r}. Use {known}.')
     own = {k: v for k, v in model.state_dict().items() if not k.startswith('head.')}
-    values, resampled, missing = _match(own, state_dict, grid, adopt_grid)
-    fresh = {k: why for k, why in missing.items() if not k.startswith(SPECTRAL)}
-    expected = [name for name in own if not name.startswith(SPECTRAL)]
-    if 2 * len(fresh) > len(expected):
-        name, why = next(iter(fresh.items()))
+    values, report = _match(own, state_dict, model.patch_embed.grid_size, adopt_grid)
+    expected = len(own) - len(model.bands)
+    if 2 * len(report.fresh) > expected:
+        name, why = next(iter(report.fresh.items()))
         raise ValueError(
-            f'The weights match {len(expected) - len(fresh)} of the {len(expected)} '
+            f'The weights match {expected - len(report.fresh)} of the {expected} '
             f'tensors of the model, so they belong to another model. The first '
             f'difference is {name} ({why}).'
         )
@@ -108,26 +111,14 @@ def load_encoder(
         for key, value in state_dict.items()
         if key.startswith(SPECTRAL) and value.shape == (model.embed_dim,)
     }
-    fresh_rows, fresh_bands = {}, {}
-    for position, band in enumerate(model.bands):
-        if SPECTRAL + band not in values:
-            fresh_rows[SPECTRAL + band], fresh_bands[band] = init_band(
-                band, position, rows, model.embed_dim, model.embed_std, policy
-            )
-    model.load_state_dict(values | fresh_rows, strict=False)
-    return LoadReport(
-        loaded=tuple(k for k in own if k in values and k not in resampled),
-        resampled=tuple(resampled),
-        kept_bands=tuple(band for band in model.bands if band not in fresh_bands),
-        fresh_bands=fresh_bands,
-        fresh=fresh,
-        left_over=tuple(name for name in state_dict if name not in values),
-    )
+    origins = {}
+    for band in report.fresh_bands:
+        values[SPECTRAL + band], origins[band] = _init_band(band, rows, model, policy)
+    model.load_state_dict(values, strict=False)
+    return replace(report, fresh_bands=origins)
 
 
-def load_decoder(
-    decoder: ChannelMAEDecoder, state_dict: Mapping[str, Tensor]
-) -> LoadReport | None:
+def load_decoder(decoder: ChannelMAEDecoder, state_dict: Tensors) -> LoadReport | None:
     """Load the decoder of a pretraining, bands by name, in place.
 
     Args:
@@ -138,116 +129,85 @@ def load_decoder(
         What was done; None if the weights have no decoder, or one of another width or
         depth, and this one is unchanged.
     """
-    start = 'decoder.'
-    own = decoder.state_dict()
     stored = {
-        key.removeprefix(start): value
+        key.removeprefix('decoder.'): value
         for key, value in state_dict.items()
-        if key.startswith(start)
+        if key.startswith('decoder.')
     }
-    values, resampled, missing = _match(own, stored, decoder.grid_size)
-    if not all(name.startswith(SPECTRAL) for name in missing):
+    values, report = _match(decoder.state_dict(), stored, decoder.grid_size)
+    if report.fresh:
         return None
     decoder.load_state_dict(values, strict=False)
-    fresh = [name.removeprefix(SPECTRAL) for name in missing]
-    return LoadReport(
-        loaded=tuple(name for name in values if name not in resampled),
-        resampled=tuple(resampled),
-        kept_bands=tuple(b for b in decoder.spectral_embed if b not in fresh),
-        fresh_bands=dict.fromkeys(fresh, 'random'),
-        fresh={},
-        left_over=tuple(name for name in stored if name not in values),
-    )
+    return report
 
 
-def check_policy(policy: str) -> None:
-    """Check the name of a policy for fresh bands.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
-    known = get_args(FreshBands)
-    if policy not in known:
-        raise ValueError(f'Unknown fresh_bands {policy!r}. Use {", ".join(known)}.')
-
-
-def init_band(
-    band: str,
-    position: int,
-    rows: Mapping[str, Tensor],
-    dim: int,
-    std: float,
-    policy: FreshBands,
+def _init_band(
+    band: str, rows: Tensors, model: ChannelViT, policy: FreshBands
 ) -> tuple[Tensor, str]:
-    """Initialise the embedding of a band that the weights lack.
+    """Return the embedding of a band that the weights lack, and its origin.
 
     Args:
         band: Its name.
-        position: Its index among the model's bands.
         rows: Embeddings (D,) in the weights, by band.
-        dim: D.
-        std: Standard deviation of an embedding from scratch.
+        model: The encoder.
         policy: The policy.
-
-    Returns:
-        The (D,) embedding, and a description of its origin.
     """
-    noise = torch.randn(dim, generator=generator('fresh band', band))
+    noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
     if policy == 'random' or not rows:
-        return std * noise, 'random'
+        return model.embed_std * noise, 'random'
+    position = model.bands.index(band)
     if policy == 'index' and position < len(rows):
         name = list(rows)[position]
         return rows[name].clone(), f'index: as {name}'
     if policy == 'nearest' and (nearest := _nearest(band, rows)):
         return rows[nearest].clone(), f'nearest: as {nearest}'
-    stack = torch.stack(list(rows.values())).float()
-    spread = stack.std(0) if len(rows) > 1 else torch.full((dim,), std)
+    stack = torch.stack(list(rows.values()))
+    known = stack.float()
+    spread = known.std(0) if len(rows) > 1 else model.embed_std
     how = f'sample: around the mean of {len(rows)} bands'
-    return (stack.mean(0) + spread * noise).to(next(iter(rows.values())).dtype), how
+    return (known.mean(0) + spread * noise).to(stack.dtype), how
 
 
-def _nearest(band: str, rows: Mapping[str, Tensor]) -> str | None:
+def _nearest(band: str, rows: Iterable[str]) -> str | None:
     """Return the band nearest in wavelength; None where wavelengths are unknown."""
-    own = sensors.find(band)
-    if own is None or own.wavelength is None:
+    own = wavelength(band)
+    known = {name: value for name in rows if (value := wavelength(name)) is not None}
+    if own is None or not known:
         return None
-    distances = {
-        name: abs(known.wavelength - own.wavelength)
-        for name in rows
-        if (known := sensors.find(name)) is not None and known.wavelength is not None
-    }
-    return min(distances, key=distances.__getitem__) if distances else None
+    return min(known, key=lambda name: abs(known[name] - own))
 
 
 def _match(
-    own: Mapping[str, Tensor],
-    stored: Mapping[str, Tensor],
-    grid: Sequence[int],
-    adopt_grid: bool = False,
-) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
-    """Find stored tensors that fit: values, names resampled, and why others do not."""
+    own: Tensors, stored: Tensors, grid: Sequence[int], adopt_grid: bool = False
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return the stored tensors that fit, and a report for random fresh bands."""
     values: dict[str, Tensor] = {}
     resampled: list[str] = []
     missing: dict[str, str] = {}
     for name, tensor in own.items():
         found = stored.get(name)
-        moved = None
-        if found is not None and name == 'pos_embed' and found.shape != tensor.shape:
-            moved = resample_positions(found, tensor.shape[2], grid)
         if found is None:
             missing[name] = 'not in the weights'
-        elif found.shape == tensor.shape or (moved is not None and adopt_grid):
+            continue
+        moved = None
+        if name == 'pos_embed' and found.shape != tensor.shape:
+            moved = resample_positions(found, tensor.shape[2], grid)
+        if found.shape == tensor.shape or (moved is not None and adopt_grid):
             values[name] = found
         elif moved is not None:
             values[name] = moved
             resampled.append(name)
         else:
-            missing[name] = f'{_shape(found)} in the weights, {_shape(tensor)} here'
-    return values, resampled, missing
-
-
-def _shape(tensor: Tensor) -> str:
-    return 'x'.join(map(str, tensor.shape))
+            shapes = ['x'.join(map(str, each.shape)) for each in (found, tensor)]
+            missing[name] = f'{shapes[0]} in the weights, {shapes[1]} here'
+    return values, LoadReport(
+        loaded=tuple(name for name in values if name not in resampled),
+        resampled=tuple(resampled),
+        kept_bands=tuple(bands_of(values)),
+        fresh_bands=dict.fromkeys(bands_of(missing), 'random'),
+        fresh={k: v for k, v in missing.items() if not k.startswith(SPECTRAL)},
+        left_over=tuple(name for name in stored if name not in values),
+    )
 
 
 def _grouped(reasons: Mapping[str, str], most: int = 5) -> str:
@@ -258,8 +218,7 @@ def _grouped(reasons: Mapping[str, str], most: int = 5) -> str:
     texts = []
     for (module, reason), names in groups.items():
         if len(names) >= most:
-            inside = [f'{len(names)} tensors', *([reason] if reason else [])]
-            texts.append(f'{module} ({", ".join(inside)})')
-        else:
-            texts += [f'{name} ({reason})' if reason else name for name in names]
+            reason = ', '.join(filter(None, [f'{len(names)} tensors', reason]))
+            names = [module]
+        texts += [f'{name} ({reason})' if reason else name for name in names]
     return ', '.join(texts)

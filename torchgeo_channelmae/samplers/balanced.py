@@ -1,4 +1,4 @@
-"""Draw samples so that land-cover classes come evenly."""
+"""Sample land-cover classes evenly."""
 
 from collections.abc import Sequence, Sized
 from pathlib import Path
@@ -17,7 +17,7 @@ _UNIT = 1 << 20  # of a draw, so that expected draws add up exactly as integers
 
 
 class LandCoverBalancedSampler(EpochSampler):
-    """Draws samples so that land-cover classes come evenly.
+    """Samples land-cover classes evenly.
 
     How often each sample is expected per epoch is found once, see
     :mod:`~torchgeo_channelmae.samplers.balance`. Each epoch then draws every sample as
@@ -60,18 +60,18 @@ class LandCoverBalancedSampler(EpochSampler):
             temperature: 0 draws all samples alike; 1 makes classes as even as weights
                 can within the two limits below. If each sample has one class, a class
                 is drawn in proportion to its share to the power 1 - temperature. Below
-                1, every sample is drawn now and then.
-            replacement: Whether a sample may come more than once per epoch. Without,
-                an epoch has to be shorter than the dataset.
+                1, every sample is drawn occasionally.
+            replacement: Whether a sample may be drawn more than once per epoch. If
+                not, an epoch has to be shorter than the dataset.
             max_repeats: Most draws of a sample per epoch.
-            min_distinct: Least share of an epoch's draws that are distinct samples. In
-                very long epochs, each sample comes at least once.
-            absent: What to do about a class that no sample has: 'raise' or 'ignore'.
+            min_distinct: Smallest share of an epoch's draws that are distinct samples.
+                In very long epochs, each sample is drawn at least once.
+            absent: Action for a class that no sample has: 'raise' or 'ignore'.
             seed: Seed that all ranks share.
             num_replicas: Number of ranks, see :class:`EpochSampler`.
             rank: Rank of this process.
             drop_last: If the ranks cannot share evenly, drop the last draws; otherwise
-                the first ones come again.
+                repeat the first ones.
 
         Raises:
             FileNotFoundError: If there is no such file of shares.
@@ -126,8 +126,8 @@ class LandCoverBalancedSampler(EpochSampler):
         rng = generator(self.seed, 'balanced', self.epoch)
         row = torch.randperm(self.dataset_size, generator=rng).numpy()
         row = row[np.argsort(self._stratum[row], kind='stable')]
-        # Systematic sampling: each sample is as long as it is expected, and one draw
-        # falls on every whole number behind a random start.
+        # Systematic sampling: samples lie end to end, each as long as its expected
+        # draws, and one draw falls on every integer after a random start.
         start = int(torch.randint(_UNIT, (), generator=rng))
         ends = (np.cumsum(self._parts[row]) + start) // _UNIT
         drawn = np.repeat(row, np.diff(ends, prepend=0))
@@ -135,7 +135,7 @@ class LandCoverBalancedSampler(EpochSampler):
         by_sample = np.argsort(drawn, kind='stable')
         first = np.searchsorted(drawn[by_sample], drawn[by_sample], side='left')
         draw = np.empty_like(drawn)
-        draw[by_sample] = np.arange(len(drawn)) - first  # the how-manieth of a sample
+        draw[by_sample] = np.arange(len(drawn)) - first  # k, per sample
         numbers: list[int] = (draw * self.dataset_size + drawn).tolist()
         return numbers
 

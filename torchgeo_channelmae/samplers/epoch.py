@@ -41,7 +41,7 @@ class EpochSampler(DistributedSampler[Any]):
         """Initialize a new EpochSampler instance.
 
         Args:
-            dataset: What is sampled from; only its length is used.
+            dataset: The dataset to sample from; only its length is used.
             samples_per_epoch: Samples per epoch over all ranks, more or fewer than the
                 dataset has. None for each sample once.
             seed: Seed that all ranks share.

@@ -53,7 +53,7 @@ class ClassShares:
 
 
 def label_shares(labels: npt.NDArray[Any]) -> Values:
-    """Divide each sample's labels by their number.
+    """Return class shares from labels: each label of a sample counts equally.
 
     Args:
         labels: (N, K), 1 where a sample has a class and 0 elsewhere.
@@ -71,7 +71,7 @@ def check_shares(values: npt.NDArray[Any], what: str) -> Values:
 
     Args:
         values: (N, K).
-        what: Their name in an error.
+        what: Name to use in errors.
 
     Raises:
         ValueError: If they are not shares.

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..config import ClassSpec, build, find_class
 from ..randomness import derive_seed, global_seed
-from ..sensors import default_names
 from .bands import RandomBandDropout, RandomBandGain, RandomBandNoise
 from .base import BandAugmentation
 from .haze import RandomHaze
@@ -21,9 +20,9 @@ class AugmentBatches(Callback):
     """Augment training batches after the datamodule has normalized them.
 
     ``train_aug`` of a TorchGeo datamodule replaces ``aug``, and with it the
-    normalization. This callback replaces nothing: it augments what the datamodule
-    returns. Draws are a function of seed, step and process, so that a resumed training
-    draws what an unbroken one does. Validation and test are not augmented::
+    normalization; this callback augments the normalized batches. Draws are a function
+    of seed, step and process, so a resumed run repeats those of an uninterrupted one.
+    Validation and test are not augmented::
 
         trainer:
           callbacks:
@@ -58,34 +57,18 @@ class AugmentBatches(Callback):
         self.key = key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Build the augmentations.
-
-        Raises:
-            ValueError: If there is none, or one has wrong arguments.
-        """
-        if stage != 'fit':
-            return
-        if not self.augmentations:
-            raise ValueError(
-                'augmentations of AugmentBatches is empty. Name one, or use null for '
-                'the default ones.'
-            )
-        self.augmentations = [_built(each) for each in self.augmentations]
+        """Build the augmentations."""
+        if stage == 'fit':
+            self.augmentations = [_built(each) for each in self.augmentations]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bind the augmentations to the bands of the datamodule or the model.
-
-        Raises:
-            ValueError: If an augmentation does not fit the bands.
-        """
+        """Bind the augmentations to the bands of the datamodule or the model."""
         datamodule = getattr(trainer, 'datamodule', None)
         model = getattr(pl_module, 'model', None)
         bands = self.bands or _names(datamodule) or _names(model)
         mean, std = (
-            getattr(self, name)
-            if getattr(self, name) is not None
-            else _statistic(datamodule, name, bands)
-            for name in ('mean', 'std')
+            _statistic(datamodule, name, bands) if given is None else given
+            for name, given in (('mean', self.mean), ('std', self.std))
         )
         for augmentation in self.augmentations:
             if isinstance(augmentation, BandAugmentation):
@@ -94,16 +77,11 @@ class AugmentBatches(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Replace the images of a batch by augmented ones.
-
-        Raises:
-            ValueError: If the batch has no such images.
-        """
-        if not isinstance(batch, dict) or self.key not in batch:
-            keys = ', '.join(batch) if isinstance(batch, dict) else 'no keys'
+        """Augment the images of a batch."""
+        if self.key not in batch:
             raise ValueError(
                 f'AugmentBatches finds no {self.key!r} in the batch, which has '
-                f'{keys}. Set `key`.'
+                f'{", ".join(batch)}. Set `key`.'
             )
         seed = derive_seed(
             global_seed(), 'bands', trainer.global_step, batch_idx, trainer.global_rank
@@ -116,23 +94,20 @@ class AugmentBatches(Callback):
         batch[self.key] = images
 
 
-def spectral_augmentations(radar: bool = True) -> list[nn.Module]:
+def spectral_augmentations() -> list[nn.Module]:
     """Return the default set: mild, for optical and radar bands.
-
-    Args:
-        radar: Whether to include speckle.
 
     Returns:
         Haze, gain and speckle for half of the samples, noise for a quarter, and at most
         one band dropped.
     """
-    steps: list[nn.Module] = [
+    return [
         RandomHaze(p=0.5),
         RandomBandGain(p=0.5),
         RandomBandNoise(p=0.25),
         RandomBandDropout(count=(0, 1)),
+        RandomSpeckle(p=0.5),
     ]
-    return [*steps, RandomSpeckle(p=0.5)] if radar else steps
 
 
 def _built(augmentation: Mapping[str, Any] | nn.Module) -> nn.Module:
@@ -160,9 +135,4 @@ def _statistic(
     values = getattr(datamodule, name, None)
     if not torch.is_tensor(values) or values.ndim != 1:
         return None
-    if bands is None:
-        try:
-            bands = default_names(len(values))
-        except ValueError:
-            return None
-    return values if len(values) == len(bands) else None
+    return values if bands is None or len(values) == len(bands) else None

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..models.channelvit import ChannelViT
 from ..randomness import generator, global_seed
 from .augment import AugmentBatches
+from .base import check_protected
 
 
 class SampleBands(Callback):
@@ -71,12 +72,7 @@ class SampleBands(Callback):
         model.choose_bands([model.bands[i] for i in chosen.tolist()])
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Restore all bands of the model."""
         model: Any = pl_module.model
@@ -112,11 +108,7 @@ def sample_bands(
         raise ValueError(
             f'min_bands is {min_bands}. Use 1 to {len(bands)}, the number of bands.'
         )
-    for name in protect:
-        if name not in bands:
-            raise ValueError(
-                f'Unknown protected band {name!r}. The bands are {", ".join(bands)}.'
-            )
+    check_protected(protect, bands)
     drawn = generator(global_seed(), 'bands of a step', step)
     least = max(min_bands, len(set(protect)))
     count = int(torch.randint(least, len(bands) + 1, (1,), generator=drawn))

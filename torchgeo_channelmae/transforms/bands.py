@@ -1,15 +1,17 @@
-"""Augmentations of single bands: missing, brighter, shifted, noisy."""
+"""Augmentations of bands: dropout, gain, spectral shift, noise."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..sensors import find
+from ..sensors import wavelength
 from .base import (
     BandAugmentation,
     LinearAugmentation,
+    check_protected,
     check_span,
     per_band,
     uniform,
@@ -21,7 +23,7 @@ class RandomBandDropout(BandAugmentation):
     """Set some bands to 0, the mean of a standardized band; never all of them.
 
     The number of bands is drawn uniformly from `count`, then the bands uniformly among
-    sets of that size. A model trained so does not lean on one band.
+    sets of that size, so that a model does not depend on any single band.
     """
 
     def __init__(
@@ -43,21 +45,14 @@ class RandomBandDropout(BandAugmentation):
         """
         low, high = check_span('count of RandomBandDropout', count, 0)
         if low != int(low) or high != int(high):
-            raise ValueError(
-                f'count of RandomBandDropout is {list(count)}. Use whole numbers.'
-            )
+            raise ValueError(f'count of RandomBandDropout is {count}. Use integers.')
         self.count = int(low), int(high)
         self.protect = tuple(dict.fromkeys(protect))
         super().__init__(**kwargs)
 
     def check_bands(self, bands: tuple[str, ...]) -> None:
         """Check that protected bands exist, and that enough can be dropped."""
-        for name in self.protect:
-            if name not in bands:
-                raise ValueError(
-                    f'Unknown protected band {name!r}. The bands are '
-                    f'{", ".join(bands)}.'
-                )
+        check_protected(self.protect, bands)
         self._check_count(len(bands))
 
     def _check_count(self, channels: int) -> None:
@@ -70,13 +65,10 @@ class RandomBandDropout(BandAugmentation):
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
         """Draw ``drop`` (B, C), the bands to drop."""
-        if self.protect:
-            names = self.names(channels)
-            self.check_bands(names)
+        names = self.names(channels) if self.protect else ()
         self._check_count(channels)
         order = torch.rand(samples, channels)
-        if self.protect:
-            order[:, [names.index(name) for name in self.protect]] = 2
+        order[:, [names.index(name) for name in self.protect]] = 2
         low, high = self.count
         count = torch.randint(low, high + 1, (samples, 1))
         return {'drop': order.argsort(1).argsort(1) < count}
@@ -102,12 +94,9 @@ class RandomBandGain(LinearAugmentation):
             gain: Span of the factor around a band's mean.
             bias: Span of the shift, in standard deviations of the band.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If a span is in the wrong order, or a gain negative.
         """
         self.gain = check_span('gain of RandomBandGain', gain, 0)
-        self.bias = check_span('bias of RandomBandGain', bias, None)
+        self.bias = check_span('bias of RandomBandGain', bias)
         super().__init__(**kwargs)
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
@@ -137,29 +126,22 @@ class RandomSpectralShift(LinearAugmentation):
             length: Natural logarithm of the ratio of wavelengths over which the shift
                 changes; green to near infrared is 1.5 times 0.3.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If one of them is not positive.
         """
-        for name, value in (('std_shift', std_shift), ('length', length)):
-            if not value > 0:
-                raise ValueError(
-                    f'{name} of RandomSpectralShift is {value}. Use a value above 0.'
-                )
+        if not (std_shift > 0 and length > 0):
+            raise ValueError(
+                f'RandomSpectralShift has std_shift {std_shift} and length {length}. '
+                f'Use values above 0.'
+            )
         self.std_shift = std_shift
         self.length = length
         super().__init__(**kwargs)
 
-    def covariance(self, channels: int) -> Tensor:
-        """Return the (C, C) float64 covariance of the shifts, in squared stds."""
+    def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
+        """Draw ``bias`` (B, C)."""
         lengths = wavelengths(self.names(channels))
         distance = (lengths[:, None].log() - lengths.log()) / self.length
         correlation = torch.exp(-0.5 * distance**2).nan_to_num(0)
-        return self.std_shift**2 * correlation
-
-    def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
-        """Draw ``bias`` (B, C)."""
-        values, vectors = torch.linalg.eigh(self.covariance(channels))
+        values, vectors = torch.linalg.eigh(self.std_shift**2 * correlation)
         root = vectors * values.clamp(min=0).sqrt()  # root @ root.T is the covariance
         draws = torch.randn(samples, channels, dtype=torch.float64)
         return {'bias': (draws @ root.T).float()}
@@ -177,9 +159,6 @@ class RandomBandNoise(BandAugmentation):
             std_noise: Span of the standard deviation of the noise of a band, in
                 standard deviations of the band.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If the span is in the wrong order or negative.
         """
         self.std_noise = check_span('std_noise of RandomBandNoise', std_noise, 0)
         super().__init__(**kwargs)
@@ -197,11 +176,5 @@ class RandomBandNoise(BandAugmentation):
 
 def wavelengths(bands: Sequence[str]) -> Tensor:
     """Return the (C,) central wavelengths of bands in nm, NaN if there is none."""
-    found = [find(name) for name in bands]
-    return torch.tensor(
-        [
-            float('nan') if band is None or band.wavelength is None else band.wavelength
-            for band in found
-        ],
-        dtype=torch.float64,
-    )
+    known = [wavelength(name) or math.nan for name in bands]
+    return torch.tensor(known, dtype=torch.float64)

@@ -5,6 +5,7 @@ destroys standardized bands, or accept only three channels. These take images
 (B, C, H, W) whose bands have a mean of about 0 and a standard deviation of about 1.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -19,9 +20,9 @@ from ..sensors import check_names, default_names
 class BandAugmentation(IntensityAugmentationBase2D):
     """An augmentation that draws one value per sample and band.
 
-    A subclass draws in :meth:`draw` and computes in :meth:`apply`. Draws come from
-    torch's global generator, on the CPU wherever the images are, and are enough to
-    compute the same again (``augmentation(images, params=...)``).
+    A subclass draws in :meth:`draw` and computes in :meth:`apply`. Parameters are drawn
+    from torch's global CPU generator and suffice to replay an augmentation
+    (``augmentation(images, params=...)``).
 
     Attributes:
         bands: Names of the bands; None if unknown.
@@ -75,9 +76,6 @@ class BandAugmentation(IntensityAugmentationBase2D):
             mean: Mean of each band in physical units.
             std: Standard deviation of each band.
 
-        Returns:
-            The augmentation itself.
-
         Raises:
             ValueError: If names and statistics differ in number, or the arguments of
                 the augmentation do not fit these bands.
@@ -119,24 +117,13 @@ class BandAugmentation(IntensityAugmentationBase2D):
         """Augment images (B, C, H, W) with parameters of :meth:`draw`."""
 
     def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
+        self, input: Tensor, params: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Augment images, as Kornia calls it."""
         return self.apply(input, params)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw the parameters of a batch, as Kornia calls it.
-
-        Args:
-            batch_shape: (B, C, H, W).
-
-        Raises:
-            ValueError: If the number of channels is not that of the bands.
-        """
+        """Draw the parameters of a batch (B, C, H, W), as Kornia calls it."""
         samples, channels = int(batch_shape[0]), int(batch_shape[1])
         if self.bands is not None and len(self.bands) != channels:
             raise ValueError(
@@ -145,10 +132,9 @@ class BandAugmentation(IntensityAugmentationBase2D):
             )
         if not self.same_on_batch:
             return self.draw(samples, channels)
-        drawn = self.draw(1, channels)
         return {
             name: value.expand(samples, *value.shape[1:]).contiguous()
-            for name, value in drawn.items()
+            for name, value in self.draw(1, channels).items()
         }
 
     def names(self, channels: int) -> tuple[str, ...]:
@@ -195,26 +181,35 @@ def per_band(values: Tensor, images: Tensor) -> Tensor:
     return moved[:, :, None, None]
 
 
+def check_protected(protect: Sequence[str], bands: Sequence[str]) -> None:
+    """Raise a ValueError if a protected band does not exist."""
+    for name in protect:
+        if name not in bands:
+            raise ValueError(
+                f'Unknown protected band {name!r}. The bands are {", ".join(bands)}.'
+            )
+
+
 def uniform(span: tuple[float, float], *shape: int) -> Tensor:
     """Draw uniformly from a span, on the CPU."""
     return torch.empty(shape).uniform_(*span)
 
 
 def check_span(
-    name: str, span: Sequence[float], least: float | None
+    name: str, span: Sequence[float], least: float = -math.inf
 ) -> tuple[float, float]:
     """Return the two ends of a span to draw from.
 
     Args:
-        name: Its name in an error.
+        name: Name to use in errors.
         span: The two ends.
-        least: The least allowed value; None for no bound.
+        least: Smallest allowed value.
 
     Raises:
         ValueError: If they are not two numbers in order, or below the bound.
     """
     if len(span) != 2 or not span[0] <= span[1]:
         raise ValueError(f'{name} is {list(span)}. Use two numbers, the lower first.')
-    if least is not None and span[0] < least:
+    if span[0] < least:
         raise ValueError(f'{name} is {list(span)}. Use at least {least:g}.')
     return float(span[0]), float(span[1])

@@ -34,9 +34,6 @@ class RandomHaze(LinearAugmentation):
                 numbers of reflectance x 10,000.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' mean and
                 std are needed.
-
-        Raises:
-            ValueError: If a span is in the wrong order or negative.
         """
         self.thickness = check_span('thickness of RandomHaze', thickness, 0)
         self.exponent = check_span('exponent of RandomHaze', exponent, 0)

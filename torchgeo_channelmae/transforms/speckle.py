@@ -32,16 +32,10 @@ class RandomSpeckle(BandAugmentation):
                 equal ratio. Sentinel-1 GRD has about 4.4 looks; this adds to it.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`; the bands' std is
                 needed.
-
-        Raises:
-            ValueError: If looks are not positive, or the span is in the wrong order.
         """
-        span = check_span('looks of RandomSpeckle', looks, None)
-        if not span[0] > 0:
-            raise ValueError(
-                f'looks of RandomSpeckle is {list(looks)}. Use values above 0.'
-            )
-        self.looks = span
+        self.looks = check_span('looks of RandomSpeckle', looks)
+        if not self.looks[0] > 0:
+            raise ValueError(f'looks of RandomSpeckle is {looks}. Use values above 0.')
         super().__init__(**kwargs)
 
     def draw(self, samples: int, channels: int) -> dict[str, Tensor]:
