@@ -42,7 +42,7 @@ def test_an_unknown_command_is_named_beside_those_there_are(capsys):
     assert main(['encod']) == 2
     told = capsys.readouterr()
     assert told.out == ''
-    assert told.err.splitlines()[0] == "channelmae: no command 'encod'."
+    assert told.err.splitlines()[0] == "channelmae: unknown command 'encod'."
     for name in COMMANDS:
         assert name in told.err
 
