@@ -146,7 +146,14 @@ class LoadWeights(Callback):
         rank_zero_info(f'Weights {self.weights}: {report}')
 
     @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Do without the weights."""
+        self._missing = None
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise if the weights are missing, unless a checkpoint was loaded."""
+        """Raise if the weights are missing, unless a checkpoint is loaded."""
         if self._missing is not None and trainer.ckpt_path is None:
             raise self._missing
