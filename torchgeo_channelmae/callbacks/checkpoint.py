@@ -53,6 +53,7 @@ class RunCheckpoint(ModelCheckpoint):
             **kwargs,
         )
         self._stop = False
+        self._resumed: dict[str, Any] = {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -63,10 +64,17 @@ class RunCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the best score until the run's folder is known."""
+        self._resumed = state_dict
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the best score, if its checkpoint is in this run's folder."""
-        best = Path(state_dict['best_model_path'])
+        super().on_train_start(trainer, pl_module)
+        best = Path(self._resumed.get('best_model_path', ''))
         if best.is_file() and str(best.parent) == str(self.dirpath):
-            super().load_state_dict(state_dict)
+            super().load_state_dict(self._resumed)
+        self._resumed = {}
 
     @override
     def on_train_batch_end(

@@ -2,11 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, override
 
 import kornia.augmentation as K
-import pandas as pd
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,8 +17,8 @@ from ..facts import DataFacts
 from ..provenance.record import DataRecord
 from ..randomness import derive_seed, global_seed
 from ..samplers.epoch import EpochSampler, RepeatedDataset
-from .collate import collate
-from .loader import EpochLoader
+from .collate import collate, list_skipped
+from .loader import EpochLoader, check_order
 
 _SIZE_BY = ('resize', 'pad', 'crop')
 
@@ -132,16 +130,12 @@ class ChannelDataModule(NonGeoDataModule):
                 f'All {len(skipped)} patches of a batch were skipped, the first '
                 f'because: {skipped[0][1]}'
             )
-        if not batch:
-            return batch
-        if self.trainer is None:
-            return self.finish(batch, training)
-        finished = self.finish(batch, training, self.trainer.current_epoch)
+        if not batch or self.trainer is None:
+            return self.finish(batch, training) if batch else batch
+        batch = self.finish(batch, training, self.trainer.current_epoch)
         # Normalizing made float32; bf16-true, for example, needs another dtype.
-        converted: dict[str, Any] = self.trainer.precision_plugin.convert_input(
-            finished
-        )
-        return converted
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        return batch
 
     def finish(
         self, batch: Mapping[str, Any], training: bool, epoch: int = 0
@@ -193,8 +187,7 @@ class ChannelDataModule(NonGeoDataModule):
         if 'visit' in sample and 'native' not in sample:
             image = sample['image']
             mean, std = (
-                values.to(image.device)[:, None, None]
-                for values in (self.mean, self.std)
+                v.to(image.device)[:, None, None] for v in (self.mean, self.std)
             )
             sample['image'] = image * std + mean
         return sample
@@ -288,19 +281,9 @@ class ChannelDataModule(NonGeoDataModule):
         Raises:
             ValueError: If it does not.
         """
-        before, now = state_dict.get('order'), self._order()
         assert self.trainer is not None
-        if not before or self.trainer.state.fn != 'fit' or before == now:
-            return
-        changed = [
-            f'{name} {before.get(name)}, not {value}'
-            for name, value in now.items()
-            if before.get(name) != value
-        ]
-        raise ValueError(
-            f'The checkpoint was saved inside an epoch with {", ".join(changed)}. '
-            f'Resume with the former, or from a checkpoint of the end of an epoch.'
-        )
+        if self.trainer.state.fn == 'fit' and state_dict.get('order'):
+            check_order(state_dict['order'], self._order())
 
     def check_arguments(self) -> None:
         """Check the arguments of the constructor.
@@ -369,19 +352,7 @@ class ChannelDataModule(NonGeoDataModule):
         self.skipped = {}
         if not skipped or self.rank()[0]:
             return
-        listed = '' if folder is None else f', see {_list(folder, stage, skipped)}'
+        listed = (
+            '' if folder is None else f', see {list_skipped(folder, stage, skipped)}'
+        )
         rank_zero_warn(f'{len(skipped)} patches could not be read{listed}.')
-
-
-def _list(folder: str, stage: str, skipped: Mapping[str, str]) -> Path:
-    """Add patches to ``skipped.csv`` of a folder: one row per stage and patch."""
-    path = Path(folder) / 'skipped.csv'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = pd.DataFrame(
-        [(stage, *item) for item in skipped.items()],
-        columns=['stage', 'patch_id', 'reason'],
-    )
-    if path.is_file():
-        rows = pd.concat([pd.read_csv(path, dtype=str), rows])
-    rows.drop_duplicates().to_csv(path, index=False)
-    return path

@@ -1,6 +1,6 @@
 """The training loader, which continues an epoch where a checkpoint was saved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, override
 
 from lightning.pytorch import Trainer
@@ -34,3 +34,25 @@ class EpochLoader(DataLoader[dict[str, Any]]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore no state."""
+
+
+def check_order(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that the rest of an epoch has the samples that it would have had.
+
+    Args:
+        before: What decided the order when the checkpoint was saved, by name.
+        now: The same of this run.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    changed = [
+        f'{name} {before.get(name)}, not {value}'
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f'The checkpoint was saved inside an epoch with {", ".join(changed)}. '
+            f'Resume with the former, or from a checkpoint of the end of an epoch.'
+        )

@@ -1,8 +1,8 @@
-"""Optimizer and learning rate schedule that both tasks share."""
+"""Optimizer and learning rate schedule of both tasks."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -12,23 +12,14 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 
-class TrainableModule(Protocol):
-    """A module that names its parameters without weight decay."""
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the parameters without weight decay."""
-
-
-def decay_groups(
-    modules: Sequence[TrainableModule], weight_decay: float
-) -> list[dict[str, Any]]:
+def decay_groups(modules: Sequence[Any], weight_decay: float) -> list[dict[str, Any]]:
     """Group parameters by whether weight decay applies to them.
 
     It does not apply to biases, norms and the embeddings that a module's
     ``no_weight_decay`` names.
 
     Args:
-        modules: Modules to train.
+        modules: Modules to train, each with timm's ``no_weight_decay``.
         weight_decay: Weight decay of the other parameters.
 
     Returns:
@@ -40,10 +31,7 @@ def decay_groups(
             module, weight_decay, no_weight_decay_list=module.no_weight_decay()
         ):
             by_decay.setdefault(group['weight_decay'], []).extend(group['params'])
-    return [
-        {'params': parameters, 'weight_decay': decay}
-        for decay, parameters in by_decay.items()
-    ]
+    return [{'params': p, 'weight_decay': decay} for decay, p in by_decay.items()]
 
 
 def layer_decay_groups(
@@ -70,11 +58,8 @@ def layer_decay_groups(
         layer_decay=layer_decay,
     )
     return [
-        {
-            'params': group['params'],
-            'weight_decay': group['weight_decay'],
-            'lr': lr * group['lr_scale'],
-        }
+        {name: group[name] for name in ('params', 'weight_decay')}
+        | {'lr': lr * group['lr_scale']}
         for group in groups
     ]
 
@@ -88,11 +73,9 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
         ValueError: If the training loader does not have a batch size.
     """
     trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
-    loader = trainer.train_dataloader
+    loader: Any = trainer.train_dataloader
     batches = getattr(loader, 'batch_sampler', None)
-    batch_size = getattr(loader, 'batch_size', None) or getattr(
-        batches, 'batch_size', None
-    )
+    batch_size = loader.batch_size or getattr(batches, 'batch_size', None)
     if batch_size is None:
         raise ValueError(
             'The learning rate is scaled to the batch, but the training loader has no '
@@ -103,7 +86,7 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
 
 
 def apply_tuning(task: LightningModule) -> None:
-    """Make the optimizer again for what a tuning callback found; call on_fit_start.
+    """Rebuild the optimizer for what a tuning callback found; call on_fit_start.
 
     Lightning's ``LearningRateFinder`` and ``BatchSizeFinder`` run after
     ``configure_optimizers``: the schedule would still be that of the old learning rate
