@@ -27,9 +27,8 @@ class ChannelDataModule(NonGeoDataModule):
     """A datamodule of named bands.
 
     On the device, each band is normalized with its own mean and standard deviation and
-    brought to ``size``, in one call per resolution, and training images are flipped.
-    Random draws depend only on the global seed, the epoch and the samples of the batch,
-    so that reruns and resumed runs agree.
+    brought to ``size``, and training images are flipped. Random draws depend only on
+    the global seed, the epoch and the samples of the batch.
 
     A subclass sets ``bands``, ``mean`` and ``std``, calls :meth:`check_arguments` in
     its constructor, makes ``train_dataset`` and the others in ``setup``, and calls
@@ -74,8 +73,7 @@ class ChannelDataModule(NonGeoDataModule):
             size_by: How an image gets that size: 'resize', 'pad' or 'crop'.
             batch_size: Samples per batch and device.
             num_workers: Number of data loading processes.
-            samples_per_epoch: Training samples per epoch over all devices. None is each
-                sample once.
+            samples_per_epoch: Training samples per epoch and all devices; None for all.
             augment: Whether training images are flipped, and cropped anywhere.
             **kwargs: Arguments of the datasets.
         """
@@ -107,10 +105,8 @@ class ChannelDataModule(NonGeoDataModule):
 
     def datasets(self) -> dict[str, Any]:
         """Return the datasets that are set up, by split."""
-        found = {
-            split: getattr(self, f'{split}_dataset', None)
-            for split in ('val', 'train', 'test', 'predict')
-        }
+        splits = ('val', 'train', 'test', 'predict')
+        found = {split: getattr(self, f'{split}_dataset', None) for split in splits}
         return {split: dataset for split, dataset in found.items() if dataset}
 
     @override
@@ -123,7 +119,10 @@ class ChannelDataModule(NonGeoDataModule):
             ValueError: If all samples of a training batch were skipped.
         """
         skipped = batch.pop('skipped', ())
-        self._note_skipped(skipped)
+        for name, reason in skipped:
+            if name not in self.skipped:
+                self.skipped[name] = reason
+                warnings.warn(f'Skipped patch {name}: {reason}', stacklevel=2)
         training = self.trainer is not None and self.trainer.training
         if not batch and training:
             raise ValueError(
@@ -186,10 +185,8 @@ class ChannelDataModule(NonGeoDataModule):
         sample = dict(sample)
         if 'visit' in sample and 'native' not in sample:
             image = sample['image']
-            mean, std = (
-                v.to(image.device)[:, None, None] for v in (self.mean, self.std)
-            )
-            sample['image'] = image * std + mean
+            std, mean = self.std.to(image.device), self.mean.to(image.device)
+            sample['image'] = image * std[:, None, None] + mean[:, None, None]
         return sample
 
     def _steps(self, varied: bool) -> list[torch.nn.Module]:
@@ -199,10 +196,9 @@ class ChannelDataModule(NonGeoDataModule):
             steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
         if self.size_by == 'pad':
             steps.append(K.PadTo(size))
-        elif self.size_by == 'crop' and varied:
-            steps.append(K.RandomCrop(size, cropping_mode='slice'))
         elif self.size_by == 'crop':
-            steps.append(K.CenterCrop(size, cropping_mode='slice'))
+            crop = K.RandomCrop if varied else K.CenterCrop
+            steps.append(crop(size, cropping_mode='slice'))
         return steps
 
     def make_sampler(self, dataset: Any, **shared: Any) -> EpochSampler:
@@ -323,7 +319,7 @@ class ChannelDataModule(NonGeoDataModule):
         Raises:
             ValueError: If it has none.
         """
-        _, world_size = self.rank()
+        world_size = self.rank()[1]
         total = drawn or self.samples_per_epoch or len(self.train_dataset)
         share = total // world_size
         if self.batch_size > share:
@@ -332,12 +328,6 @@ class ChannelDataModule(NonGeoDataModule):
                 f'{total} training samples over {world_size} processes. '
                 f'Use at most {share}, or raise samples_per_epoch.'
             )
-
-    def _note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        for name, reason in skipped:
-            if name not in self.skipped:
-                self.skipped[name] = reason
-                warnings.warn(f'Skipped patch {name}: {reason}', stacklevel=2)
 
     @override
     def teardown(self, stage: str) -> None:
