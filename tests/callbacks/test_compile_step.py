@@ -11,13 +11,11 @@ from torchgeo_channelmae.callbacks.compile_step import CompileStep
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 TASKS = {
-    's1': pretraining,
+    'pretraining': pretraining,
     'shared bands': lambda: pretraining(
-        masking='cross_band', masking_options={'shared': True}
+        masking='cross_band', masking_options={'shared': True}, norm_target=True
     ),
-    'sampled cells': lambda: pretraining(decode_share=0.5),
-    'normalised targets': lambda: pretraining(norm_target=True, spectral_weight=0.0),
-    'checkpointed blocks': lambda: pretraining(grad_checkpointing=True),
+    'sampled cells': lambda: pretraining(decode_share=0.5, grad_checkpointing=True),
     'fine-tuning': fine_tuning,
 }
 

@@ -73,9 +73,10 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
         ValueError: If the training loader does not have a batch size.
     """
     trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
-    loader: Any = trainer.train_dataloader
-    batches = getattr(loader, 'batch_sampler', None)
-    batch_size = loader.batch_size or getattr(batches, 'batch_size', None)
+    loader = trainer.train_dataloader
+    found = (loader, getattr(loader, 'batch_sampler', None))
+    sizes = [getattr(each, 'batch_size', None) for each in found]
+    batch_size = sizes[0] or sizes[1]
     if batch_size is None:
         raise ValueError(
             'The learning rate is scaled to the batch, but the training loader has no '
