@@ -155,16 +155,12 @@ def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
 
 @pytest.mark.parametrize(
     'overlay',
-    [
-        path.relative_to(CONF / 'paper').with_suffix('')
-        for folder in ('masking', 'trainable')
-        for path in sorted((CONF / 'paper' / folder).glob('*.yaml'))
-    ],
-    ids=str,
+    ['masking/s2', 'masking/s4']
+    + [f'trainable/{path.stem}' for path in (CONF / 'paper/trainable').glob('*.yaml')],
 )
 def test_every_trained_parameter_has_a_gradient_to_share(fit, tmp_path, overlay):
     """DDP waits for all of them with ``find_unused_parameters: false``."""
-    pretrains = overlay.parent.name == 'masking'
+    pretrains = overlay.startswith('masking')
     run = fit(
         tmp_path,
         'pretrain' if pretrains else 'finetune',

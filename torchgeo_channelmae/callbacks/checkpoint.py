@@ -53,7 +53,7 @@ class RunCheckpoint(ModelCheckpoint):
             **kwargs,
         )
         self._stop = False
-        self._resumed: dict[str, Any] = {}
+        self._initial = self.state_dict()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -64,17 +64,19 @@ class RunCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the best score until the run's folder is known."""
-        self._resumed = state_dict
+        """Restore the best score, if its checkpoint is in this run's folder."""
+        best = Path(state_dict['best_model_path'])
+        if best.is_file() and str(best.parent) == str(self.dirpath):
+            super().load_state_dict(state_dict)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the best score, if its checkpoint is in this run's folder."""
+        """Forget a best score whose checkpoint was moved aside with an earlier run."""
         super().on_train_start(trainer, pl_module)
-        best = Path(self._resumed.get('best_model_path', ''))
-        if best.is_file() and str(best.parent) == str(self.dirpath):
-            super().load_state_dict(self._resumed)
-        self._resumed = {}
+        if self.best_model_path and not Path(self.best_model_path).is_file():
+            super().load_state_dict(
+                {**self._initial, 'dirpath': self.dirpath, 'best_k_models': {}}
+            )
 
     @override
     def on_train_batch_end(
