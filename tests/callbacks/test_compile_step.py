@@ -63,5 +63,5 @@ def test_a_task_of_others_is_refused(tmp_path):
     def others():
         return Classification(model='resnet18', num_classes=2)
 
-    with pytest.raises(ValueError, match=r'^CompileStep knows the tasks of .*out\.$'):
+    with pytest.raises(ValueError, match='Classification'):
         fit(others, tmp_path, CompileStep())

@@ -32,9 +32,8 @@ class LossGuard(Callback):
     batches do not stop the training.
 
     Losses stay on the device and are read every ``every_n_batches`` batches and before
-    each checkpoint, so that a GPU does not wait for the host at each step. After a bad
-    loss, or with weights that are not finite, no checkpoint is saved. (Lightning's
-    ``SpikeDetection`` synchronizes at each batch and ignores the start of an epoch.)
+    each checkpoint, so that a GPU rarely waits for the host. After a bad loss, or with
+    weights that are not finite, no checkpoint is saved.
     """
 
     def __init__(

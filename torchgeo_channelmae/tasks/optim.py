@@ -21,9 +21,6 @@ def decay_groups(modules: Sequence[Any], weight_decay: float) -> list[dict[str, 
     Args:
         modules: Modules to train, each with timm's ``no_weight_decay``.
         weight_decay: Weight decay of the other parameters.
-
-    Returns:
-        Parameter groups for an optimizer.
     """
     by_decay: dict[float, list[Any]] = {}
     for module in modules:
@@ -39,17 +36,14 @@ def layer_decay_groups(
 ) -> list[dict[str, Any]]:
     """Group trainable parameters by layer, with a smaller rate far from the head.
 
-    timm only notes the scale of each group, which torch's optimizers do not read, so it
-    is multiplied into the learning rate here.
+    timm stores a scale per group that torch's optimizers ignore; here it is multiplied
+    into the learning rate.
 
     Args:
         model: A model with timm's ``group_matcher``.
         lr: Learning rate of the head.
         weight_decay: Weight decay of the matrices.
         layer_decay: Factor from one layer to the next below; 1 for none.
-
-    Returns:
-        Parameter groups for an optimizer, each with its ``lr``.
     """
     groups = param_groups_layer_decay(
         model,
@@ -65,9 +59,7 @@ def layer_decay_groups(
 
 
 def scaled_lr(base_lr: float, trainer: Trainer) -> float:
-    """Scale a base learning rate to the global batch: base lr x batch / 256.
-
-    The global batch is the loader's batch x processes x accumulated batches.
+    """Scale a base learning rate to the global batch: base_lr * batch / 256.
 
     Raises:
         ValueError: If the training loader does not have a batch size.
@@ -110,10 +102,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
     Args:
         step: Optimizer step, from 0.
         warmup_steps: Steps of the warm-up; the step after it has the full rate.
-        total_steps: Steps of the whole training.
-
-    Returns:
-        A factor in [0, 1], above 0 in every step of the training.
+        total_steps: Steps of the whole training; each has a factor above 0.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -130,9 +119,6 @@ def schedule(
         task: The task, attached to its trainer.
         optimizer: The optimizer; each group keeps its own learning rate as the peak.
         warmup_epochs: Length of the warm-up in epochs.
-
-    Returns:
-        What ``configure_optimizers`` returns.
 
     Raises:
         ValueError: If the trainer has no last step.
