@@ -210,7 +210,9 @@ def plan(options: argparse.Namespace) -> list[Work]:
         FileNotFoundError: If a configuration is missing.
     """
     preset = read_preset('paper', options.conf)
-    made = make_plan(read_table('1'), preset, preset.seeds, Data(), only=[options.row])
+    made = make_plan(
+        read_table('1'), preset, preset.seeds, Data(), only=[options.row]
+    )
     overlays = tuple(preset.overlays / f'{name}.yaml' for name in options.overlay)
     runs = [
         replace(run, configs=run.configs + overlays) if run.kind == 'pretrain' else run
