@@ -1,16 +1,10 @@
 """The commands of the README, end to end, on the bundled sample."""
 
-import hashlib
 import json
-import re
 import shutil
-import subprocess
-import sys
 
-import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,24 +28,6 @@ def quick(config, epochs=1, samples=16):
 def succeed(command):
     assert command.code == 0, command.output[-4000:]
     return command
-
-
-def weights_of(checkpoint):
-    return torch.load(checkpoint, weights_only=True)['state_dict']
-
-
-def assert_equal_tensors(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name
-
-
-def files_of(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope='module')
@@ -114,20 +90,6 @@ def test_fine_tuning_says_which_weights_arrived_where(project):
     assert 'decoder' in line
 
 
-def test_a_test_logs_every_metric(project):
-    folder, _ = project
-    scores = scores_of(folder)
-    names = [
-        f'test_{score}{part}' for score in SCORES for part in ('', '_mean', '_std')
-    ]
-    names += ['test_F1_micro_tuned', 'test_F1_macro_tuned', 'test_floor_mAP_micro']
-    for name in names:
-        assert np.isfinite(scores[name]), name
-    validation = pd.read_csv(folder / 'runs/finetune/fit/metrics.csv')
-    for score in SCORES:
-        assert validation[f'val_{score}'].notna().any(), score
-
-
 def test_scikit_learn_finds_the_same_scores_in_the_predictions(project):
     folder, _ = project
     table = pd.read_csv(folder / 'runs/finetune/predict/predictions.csv')
@@ -171,119 +133,6 @@ def test_scores_on_the_sample_say_what_they_are_worth(project):
         assert 'seeds 0, 1, 2' in text
 
 
-def test_per_class_scores_have_support(project):
-    folder, _ = project
-    classes = pd.read_csv(folder / 'runs/finetune/test/per_class.csv')
-    labels = BigEarthNetLMDB(split='test', bands=['VV']).labels
-    assert classes['support'].tolist() == labels.sum(0).tolist()
-    assert {'AP', 'F1', 'F1_tuned', 'threshold'} <= set(classes.columns)
-
-
-def test_another_number_of_groups_is_the_testers_choice(project, torchgeo, conf):
-    folder, _ = project
-    copied = folder.with_name('groups')
-    shutil.copytree(folder, copied)
-    succeed(
-        torchgeo(
-            'test',
-            '--config',
-            conf / 'finetune.yaml',
-            '--ckpt_path',
-            'runs/finetune/last.ckpt',
-            '--data.init_args.test_groups=3',
-            '--data.init_args.test_group_seeds=[7]',
-            folder=copied,
-        )
-    )
-    report = (copied / 'runs/finetune/test/scores.md').read_text()
-    assert '3 groups with the seeds 7 (3 subsets)' in report
-    assert (copied / 'runs/finetune/test.1/scores.md').is_file()
-
-
-@pytest.mark.parametrize('task', ['pretrain', 'finetune'])
-def test_equal_seeds_give_equal_runs(torchgeo, conf, tmp_path, task):
-    for name in ('one', 'other'):
-        (tmp_path / name).mkdir()
-        args = quick(conf / f'{task}.yaml', 2, 32)
-        if task == 'finetune':
-            args += ('--model.init_args.weights=null',)
-        succeed(torchgeo('fit', *args, folder=tmp_path / name))
-    one, other = (tmp_path / name / 'runs' / task for name in ('one', 'other'))
-    metrics = 'fit/metrics.csv'
-    assert (one / metrics).read_text() == (other / metrics).read_text()
-    assert_equal_tensors(weights_of(one / 'last.ckpt'), weights_of(other / 'last.ckpt'))
-
-
-@pytest.fixture
-def eurosat(tmp_path):
-    """A folder in the layout of TorchGeo's EuroSAT, of random pixels."""
-    from torchgeo.datasets import EuroSAT
-
-    root, draw = tmp_path / 'eurosat', np.random.default_rng(0)
-    names = []
-    for number in range(10):
-        folder = root / EuroSAT.base_dir / f'Class{number}'
-        folder.mkdir(parents=True)
-        name = f'Class{number}_1'
-        names.append(f'{name}.jpg')
-        with rasterio.open(
-            folder / f'{name}.tif',
-            'w',
-            driver='GTiff',
-            width=64,
-            height=64,
-            count=13,
-            dtype='uint16',
-        ) as file:
-            file.write(draw.integers(0, 4000, (13, 64, 64), dtype=np.uint16))
-    for filename in EuroSAT.split_filenames.values():
-        (root / filename).write_text('\n'.join(names))
-    return root
-
-
-@pytest.mark.filterwarnings('ignore')
-def test_stock_classification_trains_with_our_weights(
-    project, eurosat, tmp_path, torchgeo
-):
-    folder, _ = project
-    shutil.copytree(folder / 'runs', tmp_path / 'runs')
-    command = shutil.which('torchgeo', path=str(sys.executable).rpartition('/')[0])
-    config = conf_of_tests('stock_classification.yaml')
-    done = subprocess.run(
-        [command, 'fit', '--config', config],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert re.findall('torchgeo_channelmae[.a-zA-Z]*', config.read_text()) == [
-        'torchgeo_channelmae.callbacks.register.RegisterModels'
-    ]
-    checkpoint = next((tmp_path / 'stock').rglob('*.ckpt'))
-    trained = torch.load(checkpoint, weights_only=True)
-    assert trained['global_step'] == 2
-    pretrained = weights_of(tmp_path / 'runs/pretrain/last.ckpt')
-    encoder = {k: v for k, v in pretrained.items() if k.startswith('model.')}
-    arrived = {k: v for k, v in trained['state_dict'].items() if k in encoder}
-    assert_equal_tensors(arrived, encoder)
-    assert trained['state_dict']['model.head.weight'].shape == (10, 192)
-
-    unfrozen = (
-        '--model.init_args.freeze_backbone=false',
-        '--trainer.default_root_dir=all',
-    )
-    succeed(torchgeo('fit', '--config', config, *unfrozen, folder=tmp_path))
-    trained = weights_of(next((tmp_path / 'all').rglob('*.ckpt')))
-    assert not torch.equal(trained['model.cls_token'], encoder['model.cls_token'])
-
-
-def conf_of_tests(name):
-    from pathlib import Path
-
-    return Path(__file__).with_name('conf') / name
-
-
 def test_the_configurations_of_the_paper_run(torchgeo, conf, tmp_path):
     small = (
         '--trainer.fast_dev_run=1',
@@ -302,24 +151,6 @@ def test_the_configurations_of_the_paper_run(torchgeo, conf, tmp_path):
         paths = [conf / f'paper/{name}.yaml' for name in files]
         configs = [part for path in paths for part in ('--config', path)]
         succeed(torchgeo('fit', *configs, *small, *extra, folder=tmp_path))
-
-
-def test_validation_can_be_repeated(project, torchgeo, conf):
-    folder, _ = project
-    copied = folder.with_name('validated')
-    shutil.copytree(folder, copied)
-    for task, name in (('pretrain', 'val_loss'), ('finetune', 'val_mAP_micro')):
-        args = (
-            '--config',
-            conf / f'{task}.yaml',
-            '--ckpt_path',
-            f'runs/{task}/last.ckpt',
-        )
-        succeed(torchgeo('validate', *args, folder=copied))
-        home = copied / 'runs' / task
-        again = pd.read_csv(home / 'validate/metrics.csv')[name].iloc[-1]
-        fitted = pd.read_csv(home / 'fit/metrics.csv')[name].dropna().iloc[-1]
-        assert again == pytest.approx(fitted, rel=1e-6)
 
 
 def test_checkpoints_hold_plain_values_only(project):

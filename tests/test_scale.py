@@ -1,21 +1,18 @@
-"""Several processes train as one does with their batches together."""
+"""Two processes train as one does with their batches together."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from torchgeo.main import main
 
 from tests.same import assert_same
 
 CONF = Path(__file__).parents[1] / 'conf'
 STEPS = 10
 SMALL = """
-model:
-  init_args:
-    warmup_epochs: 0.5
 data:
   init_args:
     samples_per_epoch: 40
@@ -23,181 +20,155 @@ data:
 trainer:
   max_epochs: 2
   callbacks+:
-    - class_path: tests.steps.WriteLosses
-    - class_path: tests.steps.WriteMasks
+    - class_path: tests.steps.WriteSteps
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args:
         filename: '{step}'
         save_top_k: -1
         every_n_train_steps: 1
 """
-TASKS = {
-    'pretrain': ('--model.init_args.plot_every_n_epochs=0',),
-    'finetune': (
-        '--model.init_args.weights=null',
-        '--model.init_args.drop_path=0',
-        '--trainer.limit_val_batches=1',
-    ),
-}
+PRETRAIN = ('--model.init_args.plot_every_n_epochs=0',)
+FINETUNE = ('--model.init_args.weights=null', '--model.init_args.drop_path=0')
+
+pytestmark = pytest.mark.filterwarnings('ignore')
 
 
-@dataclass
-class Run:
-    """What a training left behind: losses over all processes, bands in each."""
-
-    losses: torch.Tensor
-    bands: list[list]
-    folder: Path
-
-
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def small(shallow, tmp_path_factory):
     file = tmp_path_factory.mktemp('small') / 'small.yaml'
     file.write_text(SMALL)
     return (*shallow, '--config', file)
 
 
-@pytest.fixture(scope='session')
-def trained(start, together, conf, small, tmp_path_factory):
-    """Train for 10 steps: a function of the task, the batch and the processes."""
-    done: dict[tuple, Run] = {}
+@pytest.fixture(scope='module')
+def fit(small):
+    """Train in this process, in a folder; return the folder of the run."""
 
-    def train(task, batch, *options, processes=1, kind='lightning'):
-        key = (task, batch, options, processes, kind)
-        if key in done:
-            return done[key]
-        folder = tmp_path_factory.mktemp('run')
-        args = ('fit', '--config', conf / f'{task}.yaml', *small)
-        args += (f'--data.init_args.batch_size={batch}', *TASKS[task], *options)
-        if processes == 1:
-            command = start(*args, folder=folder, env={'OMP_NUM_THREADS': '1'}).wait()
-            assert command.code == 0, command.output[-3000:]
-        else:
-            together(*args, folder=folder, kind=kind)
-        home = folder / 'runs' / task
-        files = sorted(home.glob('losses-*.json'))
-        parts = [json.loads(file.read_text()) for file in files]
-        losses = torch.tensor([part['losses'] for part in parts]).mean(0)
-        done[key] = Run(losses, [part['bands'] for part in parts], home)
-        return done[key]
+    def run(folder, task, *options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            args = ('fit', '--config', CONF / f'{task}.yaml', *small, *options)
+            main([str(arg) for arg in args])
+        return folder / 'runs' / task
 
-    return train
+    return run
 
 
-def assert_alike(losses, others):
-    assert len(losses) == len(others) == len(set(losses.tolist())) == STEPS
-    assert (losses - others).abs().max() < 1e-5
+@pytest.fixture(scope='module')
+def one(fit, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('one')
+    return fit(folder, 'pretrain', *PRETRAIN, '--data.init_args.batch_size=8')
 
 
-@pytest.mark.parametrize('task', TASKS)
-def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(trained, task):
-    assert_alike(trained(task, 4, processes=2).losses, trained(task, 8).losses)
+@pytest.fixture(scope='module')
+def two(together, small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two')
+    args = ('fit', '--config', CONF / 'pretrain.yaml', *small, *PRETRAIN)
+    together(*args, '--data.init_args.batch_size=4', folder=folder, kind='slurm')
+    return folder / 'runs/pretrain'
 
 
-def test_accumulated_batches_have_the_losses_of_one_that_is_as_large(trained):
-    two = trained('pretrain', 2, '--trainer.accumulate_grad_batches=2', processes=2)
-    # Lightning has divided each by their number.
-    assert_alike(two.losses.view(STEPS, 2).sum(1), trained('pretrain', 8).losses)
+def steps(run):
+    """Read what each process wrote of its steps, one list per process."""
+    return [json.loads(file.read_text()) for file in sorted(run.glob('steps-*.json'))]
 
 
-@pytest.mark.parametrize('kind', ['torchrun', 'slurm'])
-def test_processes_that_others_start_do_the_same(trained, kind):
-    two = trained('finetune', 4, processes=2, kind=kind)
-    assert_alike(two.losses, trained('finetune', 8).losses)
-
-
-def test_all_processes_train_on_the_same_bands(trained, conf):
-    sample = f'--config={conf / "sample_bands.yaml"}'
-    s2 = f'--config={conf / "paper/bands/s2.yaml"}'
-    one = trained('finetune', 8, s2, sample)
-    two = trained('finetune', 4, s2, sample, processes=2)
-    assert two.bands[0] == two.bands[1] == one.bands[0]
-    assert len({tuple(bands) for bands in one.bands[0]}) > STEPS / 2
-    assert_alike(two.losses, one.losses)
+def losses(run):
+    return torch.tensor([[each['loss'] for each in part] for part in steps(run)])
 
 
 def masks(run):
-    """Visible tokens of every epoch and sample, and the bands shown at every step."""
-    samples, steps = {}, {}
-    for file in run.folder.glob('masks-*.json'):
-        for batch in json.loads(file.read_text()):
-            for index, row in zip(batch['index'], batch['visible'], strict=True):
-                samples[batch['epoch'], index] = row
-                bands = tuple(sorted({token // 4 for token in row}))  # of 4 cells
-                steps.setdefault(batch['step'], set()).add(bands)
-    return samples, steps
+    """Return the visible tokens of each epoch and sample."""
+    return {
+        (each['epoch'], index): row
+        for part in steps(run)
+        for each in part
+        for index, row in zip(each['index'], each['visible'], strict=True)
+    }
 
 
-def test_a_sample_has_its_mask_in_one_process_and_in_two(trained):
-    alone, _ = masks(trained('pretrain', 8))
-    shared, _ = masks(trained('pretrain', 4, processes=2))
-    assert alone == shared
-    assert len(alone) == 8 * STEPS
-    assert len({tuple(row) for row in alone.values()}) > 0.9 * len(alone)
+def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(one, two):
+    both, whole = losses(two), losses(one)
+    assert (len(both), len(whole)) == (2, 1)
+    assert len(set(whole[0].tolist())) == STEPS
+    assert (both.mean(0) - whole[0]).abs().max() < 1e-5
 
 
-def test_two_processes_show_the_same_bands_at_a_step(trained):
-    options = '--model.init_args.masking_options={bands: 1, shared: true}'
-    options = ('--model.init_args.masking=cross_band', options)
-    _, shared = masks(trained('pretrain', 4, *options, processes=2))
-    assert all(len(bands) == 1 for bands in shared.values())
-    assert len(shared) == STEPS
-    assert len({tuple(bands) for bands in shared.values()}) > 3
+def test_a_sample_has_its_mask_in_one_process_and_in_two(one, two):
+    expected = masks(one)
+    assert masks(two) == expected
+    assert len(expected) == 8 * STEPS
+    assert len({tuple(row) for row in expected.values()}) > 0.9 * len(expected)
 
 
-def test_two_processes_stopped_inside_an_epoch_end_as_if_they_had_not_been(trained):
-    whole = trained('pretrain', 4, processes=2)
-    resume = f'--ckpt_path={whole.folder / "step=3.ckpt"}'
-    rest = trained('pretrain', 4, resume, processes=2)
-    assert len(rest.losses) == STEPS - 3
+def test_two_processes_write_into_one_folder(two):
+    assert [path.name for path in two.parent.iterdir()] == ['pretrain']
+    folders = {path.name for path in two.iterdir() if path.is_dir()}
+    assert folders == {'fit'}
+    assert pd.read_csv(two / 'fit/metrics.csv')['val_loss'].notna().sum() == 2
+
+
+def test_two_processes_stopped_inside_an_epoch_end_as_if_they_had_not_been(
+    two, together, small, tmp_path
+):
+    args = ('fit', '--config', CONF / 'pretrain.yaml', *small, *PRETRAIN)
+    args += ('--data.init_args.batch_size=4', f'--ckpt_path={two / "step=3.ckpt"}')
+    together(*args, folder=tmp_path, kind='torchrun')
+    rest = tmp_path / 'runs/pretrain'
+    assert losses(rest).shape == (2, STEPS - 3)
     ended, expected = (
-        torch.load(run.folder / 'last.ckpt', weights_only=True) for run in (rest, whole)
+        torch.load(run / 'last.ckpt', weights_only=True) for run in (rest, two)
     )
     for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step'):
         assert_same(ended[key], expected[key])
 
 
-def test_another_number_of_processes_is_refused_inside_an_epoch(
-    trained, start, conf, small, tmp_path
-):
-    whole = trained('pretrain', 4, processes=2)
-    args = ('fit', '--config', conf / 'pretrain.yaml', *small, *TASKS['pretrain'])
-    args += (f'--ckpt_path={whole.folder / "step=3.ckpt"}',)
-    alone = start(*args, '--data.init_args.batch_size=8', folder=tmp_path).wait()
-    assert alone.code == 1
-    assert 'number of processes 2, not 1' in alone.last_line
+def test_another_number_of_processes_is_refused_inside_an_epoch(two, fit, tmp_path):
+    with pytest.raises(ValueError, match='number of processes 2, not 1'):
+        fit(
+            tmp_path,
+            'pretrain',
+            *PRETRAIN,
+            '--data.init_args.batch_size=4',
+            f'--ckpt_path={two / "step=3.ckpt"}',
+        )
     assert not (tmp_path / 'runs').exists()
 
 
-def overlays(folder):
-    return sorted(path.stem for path in (CONF / 'paper' / folder).glob('*.yaml'))
-
-
-QUICK = ('--data.init_args.samples_per_epoch=16', '--trainer.max_epochs=1')
+def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
+    fit, together, small, tmp_path, monkeypatch
+):
+    size = '--data.init_args.batch_size=4'
+    run = fit(tmp_path, 'finetune', *FINETUNE, size, '--trainer.max_epochs=1')
+    args = ('test', '--config', CONF / 'finetune.yaml', *small, size)
+    args += (f'--ckpt_path={run / "last.ckpt"}',)
+    monkeypatch.chdir(tmp_path)
+    main([str(arg) for arg in args])
+    together(*args, folder=tmp_path)
+    both, whole = (
+        pd.read_csv(run / name / 'metrics.csv').iloc[-1] for name in ('test', 'test.1')
+    )
+    assert whole['test_num_samples'] == both['test_num_samples'] == 21
+    for name, value in whole.items():
+        assert both[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
 @pytest.mark.parametrize(
-    ('task', 'overlay'),
-    [('pretrain', f'masking/{name}') for name in overlays('masking')]
-    + [('finetune', f'trainable/{name}') for name in overlays('trainable')],
+    'overlay',
+    ['masking/s2', 'masking/s4']
+    + [f'trainable/{path.stem}' for path in (CONF / 'paper/trainable').glob('*.yaml')],
 )
-def test_every_trained_parameter_has_a_gradient_to_share(trained, task, overlay):
-    options = (f'--config={CONF / "paper" / overlay}.yaml', *QUICK)
-    assert len(trained(task, 4, *options, processes=2).losses) == 2
-
-
-def test_scores_are_those_of_one_process_with_an_uneven_last_batch(
-    start, together, trained, conf, small, tmp_path
-):
-    checkpoint = trained('finetune', 4, processes=2).folder / 'last.ckpt'
-    args = ('test', '--config', conf / 'finetune.yaml', *small)
-    args += ('--data.init_args.batch_size=4', f'--ckpt_path={checkpoint}')
-    assert start(*args, folder=tmp_path).wait().code == 0
-    together(*args, folder=tmp_path)
-    both, one = (
-        pd.read_csv(tmp_path / 'runs/finetune' / name / 'metrics.csv').iloc[-1]
-        for name in ('test', 'test.1')
+def test_every_trained_parameter_has_a_gradient_to_share(fit, tmp_path, overlay):
+    """DDP waits for all of them with ``find_unused_parameters: false``."""
+    pretrains = overlay.startswith('masking')
+    run = fit(
+        tmp_path,
+        'pretrain' if pretrains else 'finetune',
+        *(PRETRAIN if pretrains else FINETUNE),
+        f'--config={CONF / "paper" / overlay}.yaml',
+        '--data.init_args.batch_size=4',
+        '--trainer.max_steps=1',
+        '--trainer.limit_val_batches=0',
     )
-    assert one['test_num_samples'] == both['test_num_samples'] == 21
-    for name, value in one.items():
-        assert both[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+    ((step,),) = steps(run)
+    assert step['without_gradient'] == []

@@ -7,7 +7,6 @@ from typing import ClassVar
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchgeo.main import main
 
 PROJECT = Path(__file__).parents[1]
@@ -58,54 +57,29 @@ def in_folder(tmp_path, monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize(
-    ('flags', 'steps'),
+    ('task', 'flags', 'steps'),
     [
-        ('precision=bf16-true', 6),
-        ('precision=64-true', 6),
-        ('overfit_batches=1', 2),
-        ('max_steps=4', 4),
-        ('fast_dev_run=true', 0),
+        ('pretrain', 'precision=bf16-true', 6),
+        ('finetune', 'precision=bf16-true', 6),
+        ('pretrain', 'precision=64-true', 6),
+        ('finetune', 'precision=64-true', 6),
+        ('pretrain', 'precision=bf16-mixed overfit_batches=1', 2),
+        ('finetune', 'fast_dev_run=true', 0),
+        ('finetune', 'logger=true', 6),
+        ('finetune', 'limit_train_batches=2 limit_val_batches=0', 4),
+        ('finetune', 'accumulate_grad_batches=2 gradient_clip_val=0.1', 4),
+        ('finetune', 'max_epochs=-1 max_steps=4', 4),
+        ('finetune', 'val_check_interval=0.5 reload_dataloaders_every_n_epochs=1', 6),
+        ('finetune', 'val_check_interval=4 check_val_every_n_epoch=null', 6),
+        ('finetune', 'deterministic=true detect_anomaly=true profiler=simple', 6),
+        ('finetune', 'benchmark=true inference_mode=false num_sanity_val_steps=0', 6),
+        ('finetune', 'enable_progress_bar=true enable_model_summary=true', 6),
     ],
 )
-def test_both_tasks_take_a_flag(task, flags, steps):
+def test_flags_work(task, flags, steps):
     assert fit(*flag(flags), task=task) == steps
-
-
-@pytest.mark.parametrize(
-    ('flags', 'steps'),
-    [
-        ('logger=true', 6),
-        ('logger=false', 6),
-        ('logger=CSVLogger logger.save_dir=run', 6),
-        ('precision=bf16-mixed', 6),
-        ('overfit_batches=2', 4),
-        ('limit_train_batches=2', 4),
-        ('limit_val_batches=0', 6),
-        ('limit_val_batches=1', 6),
-        ('accumulate_grad_batches=2', 4),
-        ('gradient_clip_val=0.1', 6),
-        ('gradient_clip_val=0.1 gradient_clip_algorithm=value', 6),
-        ('max_epochs=-1 max_steps=4', 4),
-        ('max_time=00:00:00:00 min_steps=4', 4),
-        ('val_check_interval=2', 6),
-        ('val_check_interval=0.5', 6),
-        ('val_check_interval=4 check_val_every_n_epoch=null', 6),
-        ('check_val_every_n_epoch=2', 6),
-        ('deterministic=true', 6),
-        ('detect_anomaly=true', 6),
-        ('profiler=simple', 6),
-        ('benchmark=true', 6),
-        ('num_sanity_val_steps=0', 6),
-        ('reload_dataloaders_every_n_epochs=1', 6),
-        ('inference_mode=false', 6),
-        ('enable_progress_bar=true enable_model_summary=true', 6),
-    ],
-)
-def test_a_flag_works(flags, steps):
-    assert fit(*flag(flags)) == steps
-    assert Path('run/fit/metrics.csv').is_file()
+    assert Path('run/fit/metrics.csv').is_file() == (steps > 0)
 
 
 EARLY = {'monitor': 'val_loss', 'patience': 1, 'min_delta': 100.0}
@@ -116,15 +90,10 @@ EARLY = {'monitor': 'val_loss', 'patience': 1, 'min_delta': 100.0}
     [
         ('finetune', callback('LearningRateMonitor'), 6),
         ('finetune', callback('DeviceStatsMonitor', cpu_stats=False), 6),
-        ('finetune', callback('ModelSummary', max_depth=2), 6),
-        ('finetune', callback('Timer', duration='00:00:01:00', interval='epoch'), 6),
         ('finetune', callback('GradientAccumulationScheduler', scheduling={1: 3}), 4),
         ('finetune', callback('EarlyStopping', **EARLY), 6),
         ('finetune', callback('ModelCheckpoint', every_n_train_steps=2), 6),
-        ('finetune', callback('StochasticWeightAveraging', swa_lrs=0.01), 6),
         ('pretrain', callback('StochasticWeightAveraging', swa_lrs=0.01), 6),
-        ('pretrain', callback('BatchSizeFinder', max_trials=1, init_val=3), 8),
-        ('pretrain', callback('LearningRateFinder', attr_name='base_lr'), 6),
     ],
     ids=lambda value: 'with' if isinstance(value, list) else str(value),
 )
@@ -132,24 +101,6 @@ def test_a_callback_works(task, added, steps):
     assert fit(*added, task=task) == steps
     names = {'fit', 'best.ckpt', 'last.ckpt', 'epoch=1-step=6.ckpt'}
     assert {path.name for path in Path('run').iterdir()} <= names
-
-
-@pytest.mark.parametrize('flags', ['barebones=true', 'enable_checkpointing=false'])
-def test_flags_without_checkpoints_are_refused_by_lightning(flags):
-    with pytest.raises(
-        (MisconfigurationException, ValueError), match=flags.split('=')[0]
-    ):
-        fit(*flag(flags))
-    assert not Path('run').exists()
-
-
-def test_an_exception_is_resumed_from_its_checkpoint_by_the_next_fit():
-    kept = callback('OnExceptionCheckpoint', dirpath='run')
-    failing = '--trainer.callbacks+=tests.steps.FailInStep'
-    with pytest.raises(RuntimeError, match='step 2'):
-        fit(*kept, failing)
-    assert fit(*kept) == 6
-    assert Path('run/fit.1/metrics.csv').is_file()
 
 
 def test_a_run_that_max_time_stopped_inside_an_epoch_is_resumed_to_its_end():

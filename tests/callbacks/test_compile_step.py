@@ -11,13 +11,11 @@ from torchgeo_channelmae.callbacks.compile_step import CompileStep
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
 
 TASKS = {
-    's1': pretraining,
+    'pretraining': pretraining,
     'shared bands': lambda: pretraining(
-        masking='cross_band', masking_options={'shared': True}
+        masking='cross_band', masking_options={'shared': True}, norm_target=True
     ),
-    'sampled cells': lambda: pretraining(decode_share=0.5),
-    'normalised targets': lambda: pretraining(norm_target=True, spectral_weight=0.0),
-    'checkpointed blocks': lambda: pretraining(grad_checkpointing=True),
+    'sampled cells': lambda: pretraining(decode_share=0.5, grad_checkpointing=True),
     'fine-tuning': fine_tuning,
 }
 
@@ -65,5 +63,5 @@ def test_a_task_of_others_is_refused(tmp_path):
     def others():
         return Classification(model='resnet18', num_classes=2)
 
-    with pytest.raises(ValueError, match=r'^CompileStep knows the tasks of .*out\.$'):
+    with pytest.raises(ValueError, match='Classification'):
         fit(others, tmp_path, CompileStep())

@@ -11,10 +11,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, DistributedSampler
 
-from tests.small_tasks import Data, pretraining
 from torchgeo_channelmae.callbacks.loss_guard import LossGuard
 
 BATCHES = 50
+
+pytestmark = pytest.mark.filterwarnings('ignore')
 
 
 class Slope(LightningModule):
@@ -63,11 +64,11 @@ def last(folder):
     return torch.load(folder / 'last.ckpt', weights_only=True)
 
 
-@pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('every', [1, 7])
+@pytest.mark.parametrize(
+    ('value', 'every', 'saved'), [(math.nan, 1, 61), (-math.inf, 7, 56)]
+)
 def test_a_loss_that_is_not_finite_stops_before_the_next_checkpoint(
-    tmp_path, value, every
+    tmp_path, value, every, saved
 ):
     with pytest.raises(RuntimeError, match='not finite') as error:
         fit(tmp_path, {BATCHES + 11: value}, every=every)
@@ -75,30 +76,28 @@ def test_a_loss_that_is_not_finite_stops_before_the_next_checkpoint(
         f'loss {value} of step {BATCHES + 12} (batch 11 of epoch 1)',
         'patch 22, patch 23 (',
         'bad_batch.txt',
+        'checkpoint: ',
         'last.ckpt.',
     ):
         assert named in str(error.value)
     listed = (tmp_path / 'version_0/bad_batch.txt').read_text()
     assert listed == 'patch 22\npatch 23\n'
-    assert last(tmp_path)['global_step'] == {1: BATCHES + 11, 7: 56}[every]
+    assert last(tmp_path)['global_step'] == saved
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_without_a_checkpoint_from_before_it_is_said_so(tmp_path):
-    with pytest.raises(RuntimeError, match=r'step 1 .* no checkpoint'):
+    with pytest.raises(RuntimeError, match=r'step 1 .* checkpoint: none'):
         fit(tmp_path, {0: math.nan})
     assert not (tmp_path / 'last.ckpt').exists()
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_a_loss_that_stays_far_above_its_median_stops(tmp_path):
     losses = dict.fromkeys(range(70, 150), 10.5)
-    with pytest.raises(RuntimeError, match=r'loss 10.5 of step 71 .* 10 times'):
+    with pytest.raises(RuntimeError, match=r'loss 10.5 of step 71 .* 10 x'):
         fit(tmp_path, losses, every=BATCHES)
     assert last(tmp_path)['global_step'] == BATCHES
 
 
-@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize(
     ('losses', 'factor'),
     [
@@ -114,36 +113,20 @@ def test_other_losses_do_not_stop(tmp_path, losses, factor):
 
 
 class Poison(Callback):
-    """Makes a weight or a moment infinite, which the loss of the batch can't show."""
-
-    def __init__(self, what):
-        self.what = what
+    """Makes a weight infinite, which the loss of the batch can't show."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == 20:
-            states = trainer.optimizers[0].state[pl_module.weight]
-            found = {'weight': pl_module.weight.data, 'moment': states['exp_avg']}
-            found[self.what].fill_(math.inf)
+            pl_module.weight.data.fill_(math.inf)
 
 
-@pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('what', ['weight', 'moment'])
-def test_weights_that_are_not_finite_are_never_saved(tmp_path, what):
-    with pytest.raises(RuntimeError, match=r'before step 20 was saved'):
-        fit(tmp_path, {}, every=5, others=[Poison(what)])
-    assert last(tmp_path)['global_step'] == 15
-
-
-@pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('keep', [1, -1])
-def test_the_checkpoint_before_is_named_where_each_has_a_name_of_its_own(
-    tmp_path, keep
-):
-    steps = ModelCheckpoint(
-        tmp_path, filename='{step}', every_n_train_steps=5, save_top_k=keep
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    named = ModelCheckpoint(
+        tmp_path, filename='{step}', every_n_train_steps=5, save_top_k=-1
     )
-    with pytest.raises(RuntimeError, match=r'step 20 .*/step=15\.ckpt'):
-        fit(tmp_path, {}, every=BATCHES, others=[Poison('weight'), steps])
+    with pytest.raises(RuntimeError, match=r'step 20.*/step=15\.ckpt'):
+        fit(tmp_path, {}, every=BATCHES, others=[Poison(), named])
+    assert not (tmp_path / 'step=20.ckpt').exists()
 
 
 def train_in_two(folder):
@@ -157,31 +140,6 @@ def test_two_processes_stop_together_on_the_loss_of_one(tmp_path, start):
     assert command.code == 1
     assert re.search(f'not finite. .*{", ".join(names)} ', command.output)
     assert last(tmp_path)['global_step'] == 5
-
-
-class Spoil(Callback):
-    """Makes a pixel of a patch not a number."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 2:
-            batch['image'][0, 0, 0, 0] = math.nan
-
-
-@pytest.mark.filterwarnings('ignore')
-def test_a_pixel_that_is_no_number_stops_pretraining(tmp_path):
-    trainer = Trainer(
-        default_root_dir=tmp_path,
-        accelerator='cpu',
-        max_steps=5,
-        logger=False,
-        callbacks=[LossGuard(), Spoil()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
-    with pytest.raises(RuntimeError, match=r'the loss nan of step 3 .* is not finite'):
-        trainer.fit(pretraining(), Data())
 
 
 @pytest.mark.parametrize(

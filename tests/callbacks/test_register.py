@@ -120,22 +120,6 @@ def test_a_stock_task_warns_of_bands_that_the_weights_do_not_know(fit, folder):
     assert_holds(Witness.before[0], shared)
 
 
-# A name for an encoder with its bands
-
-
-def test_a_channel_count_without_default_names_is_trained_by_its_variant(fit):
-    fit(
-        'classification',
-        '--model.init_args.model=stock_no_defaults',
-        '--model.init_args.weights=null',
-        '--model.init_args.in_channels=1',
-        '--data.init_args.bands=[VV]',
-    )
-    assert Witness.steps == 2
-    named = {name for name in Witness.after[0] if 'spectral' in name}
-    assert named == {'spectral_embed.VV'}
-
-
 def test_a_variant_has_to_name_its_model():
     with pytest.raises(ValueError, match="'x'"):
         RegisterModels({'x': {'bands': ['VV']}})

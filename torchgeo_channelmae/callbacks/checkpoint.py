@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole and that training can be resumed from."""
+"""Checkpoints that are written whole and resume training exactly."""
 
 import os
 import shutil
@@ -18,13 +18,12 @@ from ..files import whole
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint``, resumable wherever training stops.
 
-    Where ``max_time``, ``max_steps`` or a callback stops training inside an epoch,
-    Lightning counts that epoch as completed before it calls ``ModelCheckpoint``, and
-    resuming skips the rest of the epoch. This callback saves earlier: after the last
-    batch, or, to monitor a metric, after the validation that follows it.
+    If training stops inside an epoch, Lightning counts the epoch as completed before it
+    calls ``ModelCheckpoint``, and resuming skips the rest. This callback saves earlier:
+    after the last batch or, to monitor a metric, after the validation that follows it.
 
-    Gradients are not part of a checkpoint. With ``accumulate_grad_batches``, saving and
-    stopping therefore wait for the optimizer step.
+    Checkpoints do not contain gradients, so with ``accumulate_grad_batches`` saving and
+    stopping wait for the optimizer step.
 
     The defaults write ``last.ckpt`` after each epoch; ``filename: best`` and a
     ``monitor`` keep the best epoch.
@@ -53,10 +52,11 @@ class RunCheckpoint(ModelCheckpoint):
             **kwargs,
         )
         self._stop = False
+        self._initial = self.state_dict()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Resolve the folder; that it holds the run's other files is no warning."""
+        """Resolve the folder, without a warning that it contains files."""
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Checkpoint directory .* exists')
             super().setup(trainer, pl_module, stage)
@@ -67,6 +67,15 @@ class RunCheckpoint(ModelCheckpoint):
         best = Path(state_dict['best_model_path'])
         if best.is_file() and str(best.parent) == str(self.dirpath):
             super().load_state_dict(state_dict)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget a best score whose checkpoint was moved aside with an earlier run."""
+        super().on_train_start(trainer, pl_module)
+        if self.best_model_path and not Path(self.best_model_path).is_file():
+            super().load_state_dict(
+                {**self._initial, 'dirpath': self.dirpath, 'best_k_models': {}}
+            )
 
     @override
     def on_train_batch_end(
@@ -107,17 +116,13 @@ def _stops_inside_epoch(trainer: Trainer) -> bool:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint whole or not at all.
-
-    Lightning buffers a checkpoint in memory and moves it from the system's temporary
-    folder, which is a copy where that is another disk.
-    """
+    """Writes a local checkpoint whole or not at all, beside its final place."""
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None
     ) -> None:
-        """Save a checkpoint, and delete what a killed write left."""
+        """Save a checkpoint, and delete the remains of a killed write."""
         if storage_options is not None or '://' in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -5,16 +5,15 @@ from typing import Any, override
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-#: What a task calls, in training only, to get from tensors to what the loss is made of.
+#: The method that a task calls in training to get from tensors to parts of the loss.
 STEP = 'compute'
 
 
 class CompileStep(Callback):
-    """Compiles the training step of the tasks of this package with ``torch.compile``.
+    """Compiles the training step of this package's tasks with ``torch.compile``.
 
-    Masking, patches, encoder, decoder and losses are one graph. Training batches have
-    one shape, so it is compiled once, in the first step; validation stays eager. The
-    names of weights and what a checkpoint holds do not change.
+    Masking, encoder, decoder and losses are one graph, compiled in the first step;
+    validation stays eager. Checkpoints do not change.
     """
 
     def __init__(
@@ -28,9 +27,9 @@ class CompileStep(Callback):
 
         Args:
             mode: As in ``torch.compile``, such as ``max-autotune``.
-            fullgraph: Refuse to fall apart into several graphs.
+            fullgraph: Fail instead of splitting the step into several graphs.
             dynamic: Whether shapes may change; with ``SampleBands``, false compiles
-                once a number of bands.
+                once per number of bands.
             backend: As in ``torch.compile``.
         """
         super().__init__()
@@ -51,8 +50,8 @@ class CompileStep(Callback):
         step = getattr(pl_module, STEP, None)
         if step is None:
             raise ValueError(
-                f'CompileStep knows the tasks of torchgeo_channelmae, not '
-                f'{type(pl_module).__name__}: take the callback out.'
+                f'CompileStep does not support {type(pl_module).__name__}. Remove the '
+                f'callback.'
             )
         setattr(pl_module, STEP, torch.compile(step, **self.options))
 

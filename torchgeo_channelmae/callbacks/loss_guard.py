@@ -28,14 +28,12 @@ class LossGuard(Callback):
     """Stops on a loss that is NaN or infinite, or that explodes.
 
     A loss, the mean over all processes, explodes if ``patience`` batches in a row each
-    exceed ``factor`` times the median of the ``window`` losses before them, so that a
-    few odd batches are no reason to stop.
+    exceed ``factor`` times the median of the ``window`` losses before them. A few odd
+    batches do not stop the training.
 
     Losses stay on the device and are read every ``every_n_batches`` batches and before
-    each checkpoint, so that a GPU does not wait for the host at each step. Checkpoints
-    with weights or optimizer states that are not finite are refused, and so are all
-    after a bad loss. (Lightning's ``SpikeDetection`` synchronises at each batch and
-    ignores the first batches of an epoch.)
+    each checkpoint, so that a GPU rarely waits for the host. After a bad loss, or with
+    weights that are not finite, no checkpoint is saved.
     """
 
     def __init__(
@@ -58,12 +56,11 @@ class LossGuard(Callback):
             ValueError: If ``factor`` is not above 1 or another argument below 1.
         """
         super().__init__()
-        if factor is not None and factor <= 1:
-            raise ValueError(f'factor is {factor}. Use more than 1, or null for never.')
-        if min(patience, window, every_n_batches) < 1:
+        if (factor or math.inf) <= 1 or min(patience, window, every_n_batches) < 1:
             raise ValueError(
-                f'patience is {patience}, window {window} and every_n_batches '
-                f'{every_n_batches}. Use at least 1 for each.'
+                f'factor is {factor}, patience {patience}, window {window} and '
+                f'every_n_batches {every_n_batches}. Use a factor above 1, or null for '
+                f'never, and at least 1 for the others.'
             )
         self.factor = factor
         self.patience = patience
@@ -96,7 +93,7 @@ class LossGuard(Callback):
         loss = outputs.get('loss') if isinstance(outputs, Mapping) else outputs
         if not torch.is_tensor(loss):
             return
-        loss = loss.detach() * trainer.accumulate_grad_batches  # Lightning divided it
+        loss = loss.detach().float() * trainer.accumulate_grad_batches
         known: Mapping[str, Any] = batch if isinstance(batch, Mapping) else {}
         names = known.get('patch_id', known.get('visit', known.get('index', ())))
         step, epoch = trainer.global_step, trainer.current_epoch
@@ -117,52 +114,50 @@ class LossGuard(Callback):
         """Refuse a bad checkpoint.
 
         Raises:
-            RuntimeError: If a loss was bad, or what is to be saved is not finite.
+            RuntimeError: If a loss was bad, or weights are not finite.
         """
         if trainer.state.fn != 'fit':
             return
         self._read(trainer, pl_module)
-        states = [s for one in trainer.optimizers for s in one.state.values()]
-        moments = [value for state in states for value in state.values()]
-        finite = _all_finite([*pl_module.parameters(), *moments])
+        flags = [weight.isfinite().all() for weight in pl_module.parameters()]
+        finite = bool(torch.stack(flags).all()) if flags else True
         if not trainer.strategy.reduce_boolean_decision(finite, all=True):
-            self._stop(
-                trainer,
-                f'Training stopped before step {trainer.global_step} was saved: '
-                f'weights or optimizer states are not finite, though the losses were.',
-            )
+            step = trainer.global_step
+            problem = f'weights are not finite after step {step}, though its loss was.'
+            self._stop(trainer, problem, math.inf)
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses that were kept, in order."""
         if self._problem is not None:
             raise RuntimeError(self._problem)
         batches, self._unread = self._unread, []
         if not batches:
             return
-        kept = torch.stack([batch.loss.float() for batch in batches])
-        gathered: Any = pl_module.all_gather(kept)
-        losses = gathered.reshape(-1, len(batches)).cpu()
-        for batch, of_ranks in zip(batches, losses.unbind(1), strict=True):
-            loss = of_ranks.mean().item()
+        gathered: Any = pl_module.all_gather(torch.stack([b.loss for b in batches]))
+        by_batch = gathered.reshape(-1, len(batches)).cpu().unbind(1)
+        for batch, losses in zip(batches, by_batch, strict=True):
+            loss = losses.mean().item()
             if not math.isfinite(loss):
-                self._stop_on(trainer, batch, of_ranks, 'is not finite')
-            full = len(self._losses) == self._losses.maxlen
-            usual = abs(median(self._losses)) if self._losses else 0.0
-            if self.factor is None or not full or loss <= self.factor * usual:
+                self._stop_on(trainer, batch, losses, 'is not finite')
+            if not self._is_above(loss):
                 self._losses.append(loss)
-                self._above = []
+                self._above.clear()
                 continue
-            self._above.append((batch, of_ranks))
+            self._above.append((batch, losses))
             if len(self._above) == self.patience:
-                self._stop_on(
-                    trainer,
-                    *self._above[0],
-                    f'and the {self.patience - 1} after it are more than '
-                    f'{self.factor:g} times the running median of {usual:.3g}',
-                )
+                usual = f'{self.factor:g} x the median, {median(self._losses):.3g}'
+                reason = f'and {self.patience - 1} more in a row are above {usual}'
+                self._stop_on(trainer, *self._above[0], reason)
+
+    def _is_above(self, loss: float) -> bool:
+        if self.factor is None or len(self._losses) < (self._losses.maxlen or 0):
+            return False
+        return loss > self.factor * abs(median(self._losses))
 
     def _stop_on(
         self, trainer: Trainer, batch: Batch, losses: Tensor, reason: str
     ) -> None:
+        """Stop, and name the samples of the process with the worst loss."""
         worst = int(losses.nan_to_num(math.inf, math.inf, math.inf).argmax())
         samples = batch.samples
         samples = samples.tolist() if torch.is_tensor(samples) else list(samples)
@@ -171,42 +166,26 @@ class LossGuard(Callback):
         if trainer.is_global_zero:
             path.write_text('\n'.join([*names, '']))
         shown = ', '.join(names[:4]) + (' and others' if len(names) > 4 else '')
-        self._stop(
-            trainer,
-            f'Training stopped: the loss {losses[worst]:.4g} of {batch.where} {reason}.'
-            f' Its patches are {shown or "unknown"} (all in {os.path.relpath(path)}).',
-            batch.time,
+        problem = (
+            f'the loss {losses[worst]:.4g} of {batch.where} {reason}. Its patches are '
+            f'{shown or "unknown"} (all in {os.path.relpath(path)}).'
         )
+        self._stop(trainer, problem, batch.time)
 
-    def _stop(self, trainer: Trainer, problem: str, before: float = math.inf) -> None:
+    def _stop(self, trainer: Trainer, problem: str, before: float) -> None:
+        """Raise the problem, with the newest checkpoint from before a time."""
         good = trainer.strategy.broadcast(_newest_checkpoint(trainer, before))
-        advice = (
-            'There is no checkpoint from before. Start again with a lower '
-            '--model.init_args.base_lr, or --trainer.gradient_clip_val 1.'
+        self._problem = (
+            f'Training stopped: {problem} Last good checkpoint: {good or "none"}. '
+            f'Resume from it with --ckpt_path and --trainer.gradient_clip_val 1, or '
+            f'start again with a lower --model.init_args.base_lr.'
         )
-        if good is not None:
-            advice = (
-                f'The last good checkpoint is {good}. Resume from it with --ckpt_path '
-                f'and --trainer.gradient_clip_val 1, or start again from its weights '
-                f'with --model.init_args.weights and a lower --model.init_args.base_lr.'
-            )
-        self._problem = f'{problem} {advice}'
         raise RuntimeError(self._problem)
 
 
-def _all_finite(values: list[Any]) -> bool:
-    """Return whether all floating-point tensors are finite; waits for them once."""
-    floats = [v for v in values if torch.is_tensor(v) and v.is_floating_point()]
-    flags = [value.isfinite().all() for value in floats]
-    return not flags or bool(torch.stack([f.to(flags[0].device) for f in flags]).all())
-
-
 def _newest_checkpoint(trainer: Trainer, before: float) -> str | None:
-    """Return the run's newest checkpoint from before a time; each was found good."""
     folders = {getattr(each, 'dirpath', None) for each in trainer.checkpoint_callbacks}
-    paths = {
-        path for folder in folders if folder for path in Path(folder).glob('*.ckpt')
-    }
-    paths |= {Path(trainer.ckpt_path)} if trainer.ckpt_path else set()
+    paths = [path for each in folders if each for path in Path(each).glob('*.ckpt')]
+    paths += [Path(trainer.ckpt_path)] if trainer.ckpt_path else []
     ages = [(path.stat().st_mtime, os.path.relpath(path)) for path in paths]
     return max((age for age in ages if age[0] < before), default=(0, None))[1]

@@ -20,32 +20,16 @@ __all__ = ('LoadWeights', 'RegisterModels', 'register_variant')
 class RegisterModels(Callback):
     """Register the models, so that TorchGeo's own tasks find them by name.
 
-    Naming it in a configuration imports the package, which is enough::
+    Naming it in a configuration imports the package, which is enough. Such a task takes
+    a channel count and no band names; a variant names other bands than the default ones
+    of that count::
 
-        trainer:
-          callbacks:
-            - class_path: torchgeo_channelmae.callbacks.register.RegisterModels
-        model:
-          class_path: torchgeo.tasks.Classification
-          init_args:
-            model: channelmae_tiny_patch16
-            in_channels: 12
-            weights: runs/pretrain/last.ckpt
+        variants:
+          rgb_nir: {model: channelmae_tiny_patch16, bands: [B04, B03, B02, B08]}
 
-    Such a task takes a channel count and no band names. Where the default names of that
-    count are not right, a variant has the names::
-
-        trainer:
-          callbacks:
-            - class_path: torchgeo_channelmae.callbacks.register.RegisterModels
-              init_args:
-                variants:
-                  rgb_nir: {model: channelmae_tiny_patch16, bands: [B04, B03, B02, B08]}
-
-    It also adapts the task: segmentation models take images of any size, and when
-    fitting starts, with a line in the log, the layers of the pyramid of a frozen
-    encoder, which no weights have, stay trainable, and the momentum encoder of
-    TorchGeo's ``MoCo`` starts as a copy of the encoder, as in the paper.
+    It also adapts the task. Segmentation models take images of any size. When fitting
+    starts, the pyramid of a frozen encoder stays trainable, since no weights have it,
+    and the momentum encoder of TorchGeo's ``MoCo`` starts as a copy of the encoder.
     """
 
     def __init__(self, variants: dict[str, dict[str, Any]] | None = None) -> None:
@@ -94,15 +78,8 @@ class LoadWeights(Callback):
     """Load pretrained weights into every channel-token encoder of a task, by band name.
 
     It does for any task what ``weights`` does in the tasks of this package: bands that
-    the weights lack are initialised by a policy, and a report is logged. Tasks with
-    ``weights`` that cannot take a checkpoint of this package, such as TorchGeo's with
-    ``model: dpt``, need it::
-
-        trainer:
-          callbacks:
-            - class_path: torchgeo_channelmae.callbacks.register.LoadWeights
-              init_args:
-                weights: runs/pretrain/last.ckpt
+    the weights lack are initialized by a policy, and a report is logged. TorchGeo's
+    tasks need it where their ``weights`` cannot take a checkpoint (``model: dpt``).
     """
 
     def __init__(self, weights: str, fresh_bands: FreshBands = 'sample') -> None:
@@ -111,8 +88,7 @@ class LoadWeights(Callback):
         Args:
             weights: Path of a checkpoint or ``.safetensors`` file. It is read when
                 fitting starts, unless the run resumes.
-            fresh_bands: Initialisation of the embedding of a band that the weights
-                lack.
+            fresh_bands: Initialization of the bands that the weights lack.
         """
         super().__init__()
         self.weights = weights
@@ -146,7 +122,14 @@ class LoadWeights(Callback):
         rank_zero_info(f'Weights {self.weights}: {report}')
 
     @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Do without the weights."""
+        self._missing = None
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise if the weights are missing, unless a checkpoint was loaded."""
+        """Raise if the weights are missing, unless a checkpoint is loaded."""
         if self._missing is not None and trainer.ckpt_path is None:
             raise self._missing

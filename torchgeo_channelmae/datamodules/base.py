@@ -2,11 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, override
 
 import kornia.augmentation as K
-import pandas as pd
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,8 +17,8 @@ from ..facts import DataFacts
 from ..provenance.record import DataRecord
 from ..randomness import derive_seed, global_seed
 from ..samplers.epoch import EpochSampler, RepeatedDataset
-from .collate import collate
-from .loader import EpochLoader
+from .collate import collate, list_skipped
+from .loader import EpochLoader, check_order
 
 _SIZE_BY = ('resize', 'pad', 'crop')
 
@@ -29,9 +27,8 @@ class ChannelDataModule(NonGeoDataModule):
     """A datamodule of named bands.
 
     On the device, each band is normalized with its own mean and standard deviation and
-    brought to ``size``, in one call per resolution, and training images are flipped.
-    Random draws depend only on the global seed, the epoch and the samples of the batch,
-    so that reruns and resumed runs agree.
+    brought to ``size``, and training images are flipped. Random draws depend only on
+    the global seed, the epoch and the samples of the batch.
 
     A subclass sets ``bands``, ``mean`` and ``std``, calls :meth:`check_arguments` in
     its constructor, makes ``train_dataset`` and the others in ``setup``, and calls
@@ -76,8 +73,7 @@ class ChannelDataModule(NonGeoDataModule):
             size_by: How an image gets that size: 'resize', 'pad' or 'crop'.
             batch_size: Samples per batch and device.
             num_workers: Number of data loading processes.
-            samples_per_epoch: Training samples per epoch over all devices. None is each
-                sample once.
+            samples_per_epoch: Training samples per epoch and all devices; None for all.
             augment: Whether training images are flipped, and cropped anywhere.
             **kwargs: Arguments of the datasets.
         """
@@ -109,10 +105,8 @@ class ChannelDataModule(NonGeoDataModule):
 
     def datasets(self) -> dict[str, Any]:
         """Return the datasets that are set up, by split."""
-        found = {
-            split: getattr(self, f'{split}_dataset', None)
-            for split in ('val', 'train', 'test', 'predict')
-        }
+        splits = ('val', 'train', 'test', 'predict')
+        found = {split: getattr(self, f'{split}_dataset', None) for split in splits}
         return {split: dataset for split, dataset in found.items() if dataset}
 
     @override
@@ -125,23 +119,22 @@ class ChannelDataModule(NonGeoDataModule):
             ValueError: If all samples of a training batch were skipped.
         """
         skipped = batch.pop('skipped', ())
-        self._note_skipped(skipped)
+        for name, reason in skipped:
+            if name not in self.skipped:
+                self.skipped[name] = reason
+                warnings.warn(f'Skipped patch {name}: {reason}', stacklevel=2)
         training = self.trainer is not None and self.trainer.training
         if not batch and training:
             raise ValueError(
                 f'All {len(skipped)} patches of a batch were skipped, the first '
                 f'because: {skipped[0][1]}'
             )
-        if not batch:
-            return batch
-        if self.trainer is None:
-            return self.finish(batch, training)
-        finished = self.finish(batch, training, self.trainer.current_epoch)
+        if not batch or self.trainer is None:
+            return self.finish(batch, training) if batch else batch
+        batch = self.finish(batch, training, self.trainer.current_epoch)
         # Normalizing made float32; bf16-true, for example, needs another dtype.
-        converted: dict[str, Any] = self.trainer.precision_plugin.convert_input(
-            finished
-        )
-        return converted
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        return batch
 
     def finish(
         self, batch: Mapping[str, Any], training: bool, epoch: int = 0
@@ -192,11 +185,8 @@ class ChannelDataModule(NonGeoDataModule):
         sample = dict(sample)
         if 'visit' in sample and 'native' not in sample:
             image = sample['image']
-            mean, std = (
-                values.to(image.device)[:, None, None]
-                for values in (self.mean, self.std)
-            )
-            sample['image'] = image * std + mean
+            std, mean = self.std.to(image.device), self.mean.to(image.device)
+            sample['image'] = image * std[:, None, None] + mean[:, None, None]
         return sample
 
     def _steps(self, varied: bool) -> list[torch.nn.Module]:
@@ -206,10 +196,9 @@ class ChannelDataModule(NonGeoDataModule):
             steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
         if self.size_by == 'pad':
             steps.append(K.PadTo(size))
-        elif self.size_by == 'crop' and varied:
-            steps.append(K.RandomCrop(size, cropping_mode='slice'))
         elif self.size_by == 'crop':
-            steps.append(K.CenterCrop(size, cropping_mode='slice'))
+            crop = K.RandomCrop if varied else K.CenterCrop
+            steps.append(crop(size, cropping_mode='slice'))
         return steps
 
     def make_sampler(self, dataset: Any, **shared: Any) -> EpochSampler:
@@ -288,19 +277,9 @@ class ChannelDataModule(NonGeoDataModule):
         Raises:
             ValueError: If it does not.
         """
-        before, now = state_dict.get('order'), self._order()
         assert self.trainer is not None
-        if not before or self.trainer.state.fn != 'fit' or before == now:
-            return
-        changed = [
-            f'{name} {before.get(name)}, not {value}'
-            for name, value in now.items()
-            if before.get(name) != value
-        ]
-        raise ValueError(
-            f'The checkpoint was saved inside an epoch with {", ".join(changed)}. '
-            f'Resume with the former, or from a checkpoint of the end of an epoch.'
-        )
+        if self.trainer.state.fn == 'fit' and state_dict.get('order'):
+            check_order(state_dict['order'], self._order())
 
     def check_arguments(self) -> None:
         """Check the arguments of the constructor.
@@ -340,7 +319,7 @@ class ChannelDataModule(NonGeoDataModule):
         Raises:
             ValueError: If it has none.
         """
-        _, world_size = self.rank()
+        world_size = self.rank()[1]
         total = drawn or self.samples_per_epoch or len(self.train_dataset)
         share = total // world_size
         if self.batch_size > share:
@@ -349,12 +328,6 @@ class ChannelDataModule(NonGeoDataModule):
                 f'{total} training samples over {world_size} processes. '
                 f'Use at most {share}, or raise samples_per_epoch.'
             )
-
-    def _note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        for name, reason in skipped:
-            if name not in self.skipped:
-                self.skipped[name] = reason
-                warnings.warn(f'Skipped patch {name}: {reason}', stacklevel=2)
 
     @override
     def teardown(self, stage: str) -> None:
@@ -369,19 +342,7 @@ class ChannelDataModule(NonGeoDataModule):
         self.skipped = {}
         if not skipped or self.rank()[0]:
             return
-        listed = '' if folder is None else f', see {_list(folder, stage, skipped)}'
+        listed = (
+            '' if folder is None else f', see {list_skipped(folder, stage, skipped)}'
+        )
         rank_zero_warn(f'{len(skipped)} patches could not be read{listed}.')
-
-
-def _list(folder: str, stage: str, skipped: Mapping[str, str]) -> Path:
-    """Add patches to ``skipped.csv`` of a folder: one row per stage and patch."""
-    path = Path(folder) / 'skipped.csv'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = pd.DataFrame(
-        [(stage, *item) for item in skipped.items()],
-        columns=['stage', 'patch_id', 'reason'],
-    )
-    if path.is_file():
-        rows = pd.concat([pd.read_csv(path, dtype=str), rows])
-    rows.drop_duplicates().to_csv(path, index=False)
-    return path

@@ -1,9 +1,11 @@
 """Collate samples with names into batches that stock TorchGeo tasks can unbind."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import default_collate
 
@@ -63,3 +65,26 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     if skipped:
         batch['skipped'] = listed
     return batch
+
+
+def list_skipped(folder: str, stage: str, skipped: Mapping[str, str]) -> Path:
+    """Add skipped patches to ``skipped.csv`` of a folder.
+
+    Args:
+        folder: The folder, created if missing.
+        stage: What was run, such as ``fit``.
+        skipped: The reason per name of a patch.
+
+    Returns:
+        The path of the file: one row per stage and patch.
+    """
+    path = Path(folder) / 'skipped.csv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame(
+        [(stage, *item) for item in skipped.items()],
+        columns=['stage', 'patch_id', 'reason'],
+    )
+    if path.is_file():
+        rows = pd.concat([pd.read_csv(path, dtype=str), rows])
+    rows.drop_duplicates().to_csv(path, index=False)
+    return path

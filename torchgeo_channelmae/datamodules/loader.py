@@ -1,6 +1,6 @@
-"""The training loader, which continues an epoch where a checkpoint was saved."""
+"""The training loader, which resumes an epoch where a checkpoint was saved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, override
 
 from lightning.pytorch import Trainer
@@ -10,10 +10,8 @@ from torch.utils.data import DataLoader
 class EpochLoader(DataLoader[dict[str, Any]]):
     """Loads the batches of an epoch that were not trained on yet.
 
-    Lightning asks for the iterator of a resumed run before it restores its progress
-    (``trainer.estimated_stepping_batches`` loads the data), and then restores no loader
-    state. So nothing is drawn before the first batch is asked for, when the epoch and
-    the completed batches are known. Those are skipped without being read.
+    Lightning creates the iterator of a resumed run before it restores the progress. So
+    samples are drawn when the first batch is requested; completed ones are not read.
     """
 
     #: The trainer that the batches are for.
@@ -34,3 +32,17 @@ class EpochLoader(DataLoader[dict[str, Any]]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore no state."""
+
+
+def check_order(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a ValueError if the rest of an epoch would have other samples."""
+    changed = [
+        f'{name} {before.get(name)}, not {value}'
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f'The checkpoint was saved inside an epoch with {", ".join(changed)}. '
+            f'Resume with the former, or from a checkpoint of the end of an epoch.'
+        )

@@ -135,7 +135,7 @@ class ChannelTaskMixin(LightningModule):
     def on_fit_start(self) -> None:
         """Stop a fit without its weights; use what a tuning callback found."""
         super().on_fit_start()
-        if self._missing is not None:
+        if self._missing is not None and self.trainer.ckpt_path is None:
             raise self._missing
         apply_tuning(self)
 

@@ -1,8 +1,8 @@
-"""Optimizer and learning rate schedule that both tasks share."""
+"""Optimizer and learning rate schedule of both tasks."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -12,27 +12,15 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 
-class TrainableModule(Protocol):
-    """A module that names its parameters without weight decay."""
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the parameters without weight decay."""
-
-
-def decay_groups(
-    modules: Sequence[TrainableModule], weight_decay: float
-) -> list[dict[str, Any]]:
+def decay_groups(modules: Sequence[Any], weight_decay: float) -> list[dict[str, Any]]:
     """Group parameters by whether weight decay applies to them.
 
     It does not apply to biases, norms and the embeddings that a module's
     ``no_weight_decay`` names.
 
     Args:
-        modules: Modules to train.
+        modules: Modules to train, each with timm's ``no_weight_decay``.
         weight_decay: Weight decay of the other parameters.
-
-    Returns:
-        Parameter groups for an optimizer.
     """
     by_decay: dict[float, list[Any]] = {}
     for module in modules:
@@ -40,10 +28,7 @@ def decay_groups(
             module, weight_decay, no_weight_decay_list=module.no_weight_decay()
         ):
             by_decay.setdefault(group['weight_decay'], []).extend(group['params'])
-    return [
-        {'params': parameters, 'weight_decay': decay}
-        for decay, parameters in by_decay.items()
-    ]
+    return [{'params': p, 'weight_decay': decay} for decay, p in by_decay.items()]
 
 
 def layer_decay_groups(
@@ -51,17 +36,14 @@ def layer_decay_groups(
 ) -> list[dict[str, Any]]:
     """Group trainable parameters by layer, with a smaller rate far from the head.
 
-    timm only notes the scale of each group, which torch's optimizers do not read, so it
-    is multiplied into the learning rate here.
+    timm stores a scale per group that torch's optimizers ignore; here it is multiplied
+    into the learning rate.
 
     Args:
         model: A model with timm's ``group_matcher``.
         lr: Learning rate of the head.
         weight_decay: Weight decay of the matrices.
         layer_decay: Factor from one layer to the next below; 1 for none.
-
-    Returns:
-        Parameter groups for an optimizer, each with its ``lr``.
     """
     groups = param_groups_layer_decay(
         model,
@@ -70,29 +52,23 @@ def layer_decay_groups(
         layer_decay=layer_decay,
     )
     return [
-        {
-            'params': group['params'],
-            'weight_decay': group['weight_decay'],
-            'lr': lr * group['lr_scale'],
-        }
+        {name: group[name] for name in ('params', 'weight_decay')}
+        | {'lr': lr * group['lr_scale']}
         for group in groups
     ]
 
 
 def scaled_lr(base_lr: float, trainer: Trainer) -> float:
-    """Scale a base learning rate to the global batch: base lr x batch / 256.
-
-    The global batch is the loader's batch x processes x accumulated batches.
+    """Scale a base learning rate to the global batch: base_lr * batch / 256.
 
     Raises:
         ValueError: If the training loader does not have a batch size.
     """
     trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
     loader = trainer.train_dataloader
-    batches = getattr(loader, 'batch_sampler', None)
-    batch_size = getattr(loader, 'batch_size', None) or getattr(
-        batches, 'batch_size', None
-    )
+    found = (loader, getattr(loader, 'batch_sampler', None))
+    sizes = [getattr(each, 'batch_size', None) for each in found]
+    batch_size = sizes[0] or sizes[1]
     if batch_size is None:
         raise ValueError(
             'The learning rate is scaled to the batch, but the training loader has no '
@@ -103,7 +79,7 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
 
 
 def apply_tuning(task: LightningModule) -> None:
-    """Make the optimizer again for what a tuning callback found; call on_fit_start.
+    """Rebuild the optimizer for what a tuning callback found; call on_fit_start.
 
     Lightning's ``LearningRateFinder`` and ``BatchSizeFinder`` run after
     ``configure_optimizers``: the schedule would still be that of the old learning rate
@@ -126,10 +102,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
     Args:
         step: Optimizer step, from 0.
         warmup_steps: Steps of the warm-up; the step after it has the full rate.
-        total_steps: Steps of the whole training.
-
-    Returns:
-        A factor in [0, 1], above 0 in every step of the training.
+        total_steps: Steps of the whole training; each has a factor above 0.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -146,9 +119,6 @@ def schedule(
         task: The task, attached to its trainer.
         optimizer: The optimizer; each group keeps its own learning rate as the peak.
         warmup_epochs: Length of the warm-up in epochs.
-
-    Returns:
-        What ``configure_optimizers`` returns.
 
     Raises:
         ValueError: If the trainer has no last step.
