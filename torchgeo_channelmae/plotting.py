@@ -18,7 +18,11 @@ MISSING = '#d8d3c8'
 """Colour of hidden tokens and of pixels without data."""
 
 _RGB = ('B04', 'B03', 'B02')
-_FALSE_COLOUR = ('B08', 'B04', 'B03')
+_COMPOSITES = {
+    'true colour': _RGB,
+    'false colour': ('B08', 'B04', 'B03'),
+    'VV, VH, VV - VH': ('VV', 'VH', 'VV - VH'),
+}
 _SYNONYMS = {'red': 'B04', 'green': 'B03', 'blue': 'B02'}
 
 
@@ -43,32 +47,22 @@ def composites(
     Returns:
         The title of each composite and its pixels in [0, 1]: (H, W, 3), or (H, W) for
         one band, NaN where one of its bands has no data (NaN or infinite).
-
-    Raises:
-        ValueError: If the image does not have one channel per band.
     """
     pixels = image.detach().cpu().float().numpy()
-    if pixels.ndim != 3 or len(bands) != len(pixels):
-        raise ValueError(
-            f'An image of shape {tuple(pixels.shape)} does not match the bands '
-            f'{", ".join(bands)}. Pass (C, H, W) with one name per channel.'
-        )
     pixels = np.where(np.isfinite(pixels), pixels, np.float32(np.nan))
     names = [_SYNONYMS.get(name, re.sub(r'^B(\d)$', r'B0\1', name)) for name in bands]
     layers = dict(zip(names, pixels, strict=True))
-    made = {}
-    if set(_RGB) <= set(names):
-        made['true colour'] = stretch(np.stack([layers[b] for b in _RGB])[None])[0]
-    if set(_FALSE_COLOUR) <= set(names):
-        made['false colour'] = stretch(np.stack([layers[b] for b in _FALSE_COLOUR]))
-    if {'VV', 'VH'} <= set(names):
-        radar = layers['VV'], layers['VH'], layers['VV'] - layers['VH']
-        made['VV, VH, VV - VH'] = stretch(np.stack(radar))
-    if not made:
-        return [(bands[0], stretch(pixels[:1])[0])]
-    for picture in made.values():
-        picture[:, np.isnan(picture).any(axis=0)] = np.nan
-    return [(title, picture.transpose(1, 2, 0)) for title, picture in made.items()]
+    if {'VV', 'VH'} <= layers.keys():
+        layers['VV - VH'] = layers['VV'] - layers['VH']
+    made = []
+    for title, wanted in _COMPOSITES.items():
+        if layers.keys() >= set(wanted):
+            stack = np.stack([layers[name] for name in wanted])
+            groups = stack[None] if wanted == _RGB else stack
+            picture = stretch(groups).reshape(stack.shape)
+            picture[:, np.isnan(picture).any(axis=0)] = np.nan
+            made.append((title, picture.transpose(1, 2, 0)))
+    return made or [(bands[0], stretch(pixels[:1])[0])]
 
 
 def stretch(groups: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -167,13 +161,10 @@ def colour_classes(mask: Tensor) -> NDArray[np.float32]:
 def _legend(mask: Tensor, names: Sequence[str] | None) -> list[Patch]:
     """Return a key for each class of a map."""
     known = dict(enumerate(names or ()))
-    return [
-        Patch(
-            color=tuple(colour_classes(number)),
-            label=known.get(int(number), f'class {number}'),
-        )
-        for number in mask.unique().cpu()
-    ]
+    numbers = mask.unique().cpu()
+    labels = [known.get(int(number), f'class {number}') for number in numbers]
+    colours = map(tuple, colour_classes(numbers))
+    return [Patch(color=c, label=n) for c, n in zip(colours, labels, strict=True)]
 
 
 def plot_reconstruction(

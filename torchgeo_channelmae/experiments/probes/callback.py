@@ -88,7 +88,7 @@ class FrozenProbe(Callback):
                     self.datamodule.prepare_data()
                 trainer.strategy.barrier('probe data')
                 self.datamodule.setup('fit')
-        data = self._data(trainer)
+        data = self._data = self.datamodule or trainer.datamodule
         choose_samples(data, 'val')
         _, learn = choose_samples(data, 'train', self.samples)
         check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
@@ -108,7 +108,7 @@ class FrozenProbe(Callback):
         pl_module.log_dict({f'{self.prefix}_{k}': v for k, v in found.items()})
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        data = self._data(trainer)
+        data = self._data
         model = {'': self._model(pl_module, data).eval()}
         options = [OUT], self.pool, self.samples, global_seed(), pl_module.device
         parts = {
@@ -132,11 +132,3 @@ class FrozenProbe(Callback):
             return with_bands(model, facts.bands, policy=self.fresh_bands)[0]
         check_bands(model, data)
         return model  # type: ignore[no-any-return]
-
-    def _data(self, trainer: Any) -> Any:
-        data = self.datamodule or trainer.datamodule
-        if data is None:
-            raise ValueError(
-                'There are no data to probe. Give FrozenProbe a datamodule.'
-            )
-        return data

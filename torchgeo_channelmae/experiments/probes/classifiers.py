@@ -28,8 +28,6 @@ GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 ONE_GROUP = (1, (0,))
 """Number of random groups and their seeds for scores without a deviation."""
 
-_TEMPERATURE = 0.07
-
 
 def check_labels(labels: Tensor | None, owner: str) -> Tensor:
     """Return labels as int64 class numbers (n,), or 0 or 1 per class (n, K).
@@ -95,18 +93,15 @@ def knn(
     Returns:
         (m, K) probabilities, the weighted mean of the neighbours' labels.
     """
-    model = make_pipeline(
-        StandardScaler(),
-        Normalizer(),
-        KNeighborsRegressor(neighbors, weights=_vote_weights, algorithm='brute'),
+    votes = KNeighborsRegressor(
+        neighbors,
+        algorithm='brute',
+        # exp(cosine / 0.07) but for a factor, as these are distances of unit vectors
+        weights=lambda distance: np.exp(-(distance.astype(np.float64) ** 2) / 0.14),
     )
+    model = make_pipeline(StandardScaler(), Normalizer(), votes)
     truth = one_hot(labels, num_classes).double().numpy()
     return torch.from_numpy(model.fit(train, truth).predict(test)).clamp(0, 1)
-
-
-def _vote_weights(distance: Floats) -> Floats:
-    """Return exp(cosine / 0.07), but for a factor, from distances of unit vectors."""
-    return np.exp(-(distance.astype(np.float64) ** 2) / (2 * _TEMPERATURE))
 
 
 def linear(

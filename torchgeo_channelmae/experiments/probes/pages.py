@@ -54,10 +54,8 @@ def probe_page(table: pd.DataFrame, note: str | None, about: str) -> str:
     for name, title in scores.items():
         shown[title] = (100 * table[name]).map('{:.1f}'.format)
         if f'{name}_std' in table:
-            spread = 100 * table[f'{name}_std']
-            shown[title] += spread.map(' ± {:.1f}'.format, na_action='ignore').fillna(
-                ''
-            )
+            spread = (100 * table[f'{name}_std']).map(' ± {:.1f}'.format)
+            shown[title] += spread.replace(' ± nan', '')
     reading = (
         'In percent; ±: standard deviation over random groups of the samples scored, '
         'not over trainings. What pretraining taught is the difference to the '
@@ -83,10 +81,8 @@ def why_page(
         about: What the data and the encoder are.
         note: A warning about scores on these data.
     """
-    groups = table.groupby('encoder', sort=False)
-    best = [rows.index[int(rows['cka'].fillna(-2).argmax())] for _, rows in groups]
-    last = [rows.index[-1] for _, rows in groups]
-    shown = table.loc[sorted({*best, *last})]
+    known = table.fillna({'cka': -2}).groupby('encoder')
+    shown = table.loc[sorted({*known['cka'].idxmax(), *known.tail(1).index})]
     pairs = zip(shown['cka'], shown['cka_shuffled'], strict=True)
     cells = {
         'encoder': ['chance', *shown['encoder']],
@@ -140,9 +136,8 @@ def why_figure(
             for (encoder, rows), colour in zip(groups, cycle(_COLOURS), strict=False):
                 key = f'{encoder}: {what}'.format(*sensors) if columns[1:] else encoder
                 y = scale * rows[column]
-                panel.plot(
-                    rows['depth'], y, line, color=colour, markersize=3, label=key
-                )
+                style = {'color': colour, 'markersize': 3, 'label': key}
+                panel.plot(rows['depth'], y, line, **style)
         panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
         panel.legend(fontsize=6)
     return figure
