@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,8 +89,6 @@ def plot_patch(
     bands: Sequence[str],
     labels: Sequence[str] | None = None,
     predictions: Sequence[str] | None = None,
-    mask: Tensor | None = None,
-    mask_names: Sequence[str] | None = None,
     title: str | None = None,
     show_titles: bool = True,
 ) -> Figure:
@@ -103,14 +99,10 @@ def plot_patch(
         bands: C names.
         labels: Names of the true classes.
         predictions: Names of the predicted classes.
-        mask: (H, W) class numbers of a land-cover map, for one more panel.
-        mask_names: Name of each class of the mask.
         title: A title above the figure.
         show_titles: Whether to write panel titles, labels and predictions.
     """
     pictures = composites(image, bands)
-    if mask is not None:
-        pictures.append(('land cover', colour_classes(mask)))
     width = 2.2 * len(pictures)
     texts = [
         line
@@ -119,21 +111,16 @@ def plot_patch(
         for line in wrap(f'{kind}: {"; ".join(names) or "none"}', width - 0.2, 8)
     ]
     above = [] if title is None else wrap(title, width - 0.2, 10)
-    keys = _legend(mask, mask_names) if mask is not None and show_titles else []
-    longest = max((len(str(key.get_label())) for key in keys), default=0)
     height = 2.3 + 0.3 * show_titles + 0.17 * len(texts) + 0.2 * len(above)
-    size = width + 0.07 * longest, max(height, 0.3 + 0.16 * len(keys))
-    figure = Figure(figsize=size, layout='constrained')
+    figure = Figure(figsize=(width, height), layout='constrained')
     panels = figure.subplots(1, len(pictures), squeeze=False)[0]
     for panel, (what, picture) in zip(panels, pictures, strict=True):
         show_pixels(panel, picture)
         if show_titles:
             panel.set_title(what, fontsize=9)
-    style: dict[str, Any] = {'x': 0.1 / size[0], 'ha': 'left'}
+    style: dict[str, Any] = {'x': 0.1 / width, 'ha': 'left'}
     figure.supxlabel('\n'.join(texts), fontsize=8, **style)
     figure.suptitle('\n'.join(above), fontsize=10, **style)
-    if keys:
-        figure.legend(handles=keys, loc='outside right upper', fontsize=7)
     return figure
 
 
@@ -148,23 +135,6 @@ def wrap(text: str, width: float, size: float) -> list[str]:
     return [
         line.replace('\N{ZERO WIDTH SPACE} ', '').rstrip('\u200b') for line in lines
     ]
-
-
-def colour_classes(mask: Tensor) -> NDArray[np.float32]:
-    """Return a colour per class number, (..., 3) in [0, 1] for any shape."""
-    palette = np.array(colormaps['tab20'].colors, dtype=np.float32)  # type: ignore[attr-defined]
-    order = np.r_[0:20:2, 1:20:2]  # the strong colours first
-    picture: NDArray[np.float32] = palette[order][mask.long().cpu().numpy() % 20]
-    return picture
-
-
-def _legend(mask: Tensor, names: Sequence[str] | None) -> list[Patch]:
-    """Return a key for each class of a map."""
-    known = dict(enumerate(names or ()))
-    numbers = mask.unique().cpu()
-    labels = [known.get(int(number), f'class {number}') for number in numbers]
-    colours = map(tuple, colour_classes(numbers))
-    return [Patch(color=c, label=n) for c, n in zip(colours, labels, strict=True)]
 
 
 def plot_reconstruction(

@@ -149,12 +149,10 @@ def _as_stored(
         if dataset.on_error != 'skip':
             raise
         return {'skipped': str(error)}
-    groups: dict[tuple[bool, int], list[str]] = {}
-    for band in bands:
-        group = (band in dataset.s1_bands, len(pixels[band]))
-        groups.setdefault(group, []).append(band)
     native = {}
-    for (radar, _), names in groups.items():
+    kinds = {band: (band in dataset.s1_bands, len(pixels[band])) for band in bands}
+    for radar, size in set(kinds.values()):
+        names = [band for band in bands if kinds[band] == (radar, size)]
         stack = np.stack([pixels[band] for band in names]).astype(np.float64)
         stack[missing_pixels(stack, None if radar else 0)] = np.nan
         native[tuple(names)] = stack

@@ -170,10 +170,12 @@ def extract_splits(
         raise ValueError(f'depth is {how.depth}. This encoder has {", ".join(known)}.')
     kind: Any = 'bf16-mixed' if how.precision == 'bf16' else '32-true'
     fabric = Fabric(accelerator=how.device, devices=1, precision=kind)
-    moved = {name: model.to(fabric.device) for name, model in models.items()}
-    options = (list(dict.fromkeys(depths)), how.pool, how.samples, how.seed)
-    machine = fabric.device, fabric.strategy.precision
-    return {s: extract(moved, datamodule, s, *options, *machine) for s in splits}
+    device, precision = fabric.device, fabric.strategy.precision
+    moved = {name: model.to(device) for name, model in models.items()}
+    chosen = list(dict.fromkeys(depths)), how.pool, how.samples, how.seed
+    return {
+        s: extract(moved, datamodule, s, *chosen, device, precision) for s in splits
+    }
 
 
 def extract(
@@ -253,12 +255,6 @@ def extract(
     }
 
 
-def split_size(datamodule: BaseDataModule, split: str) -> int:
-    """Return the number of samples of a split, 0 if there is no such split."""
-    dataset = getattr(datamodule, f'{split}_dataset', None)
-    return 0 if dataset is None else len(dataset)
-
-
 def choose_samples(
     datamodule: BaseDataModule, split: str, samples: int | None = None, seed: int = 0
 ) -> tuple[Any, list[int]]:
@@ -273,13 +269,11 @@ def choose_samples(
     Raises:
         ValueError: If the split has no samples.
     """
-    name = type(datamodule).__name__
-    count = split_size(datamodule, split)
-    if not count:
-        raise ValueError(
-            f'{name} has no {split} samples. Use data that have them, or another split.'
-        )
-    dataset = getattr(datamodule, f'{split}_dataset')
+    dataset = getattr(datamodule, f'{split}_dataset', None)
+    if not dataset:
+        name = type(datamodule).__name__
+        raise ValueError(f'{name} has no {split} samples. Use other data or splits.')
+    count = len(dataset)
     if samples is None or samples >= count:
         return dataset, list(range(count))
     order = torch.randperm(count, generator=generator(seed, 'probed samples', split))

@@ -48,8 +48,6 @@ def probe_page(table: pd.DataFrame, note: str | None, about: str) -> str:
     """
     titles = {'knn': 'neighbours', 'chance': 'chance: class frequencies'}
     shown = table[['encoder', 'depth', 'probe']].replace(titles)
-    if table['depth'].nunique() == 2:  # that of all encoders, and none of chance
-        shown = shown.drop(columns='depth')
     scores = {name: title for name, title in _SCORES.items() if name in table}
     for name, title in scores.items():
         shown[title] = (100 * table[name]).map('{:.1f}'.format)

@@ -19,7 +19,7 @@ from ..configuration import configured, read_datamodule
 from ..report import write_folder
 from .classifiers import Protocol
 from .encoders import UNTRAINED, build_encoder, check_bands, weights_to_probe
-from .features import Extraction, Features, Pool, extract_splits, split_size
+from .features import Extraction, Features, Pool, extract_splits
 from .pages import probe_page
 
 
@@ -127,5 +127,5 @@ def set_up(datamodule: BaseDataModule, split: str) -> list[str]:
     datamodule.setup('fit')
     if split == 'test':
         datamodule.setup('test')
-    tunes = split == 'test' and split_size(datamodule, 'val')
+    tunes = split == 'test' and getattr(datamodule, 'val_dataset', None)
     return ['train', 'val'] if tunes else ['train']

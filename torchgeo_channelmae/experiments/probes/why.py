@@ -107,9 +107,9 @@ def why(
     table = compare(found, split, neighbors, seed, owner)
     titles = first.upper(), second.upper()
     about = (
-        f'{table["places"].iloc[0]:,} {split} places of {owner}, each seen by {titles[0]} and '
-        f'{titles[1]}; {neighbors} neighbours; seed {seed}; bands that no weights '
-        f'know: {policy}.'
+        f'{table["places"].iloc[0]:,} {split} places of {owner}, each seen by '
+        f'{" and ".join(titles)}; {neighbors} neighbours; seed {seed}; bands that no '
+        f'weights know: {policy}.'
     )
     page = table, titles, about, getattr(data_facts(datamodule), 'note', None)
     text = why_page(*page)
