@@ -130,11 +130,9 @@ def wrap(text: str, width: float, size: float) -> list[str]:
     Lines break at spaces, and after underscores of long names.
     """
     letter = 0.64 * size / 72  # mean advance of DejaVu Sans, inches
-    spaced = text.replace('_', '_\N{ZERO WIDTH SPACE} ')
-    lines = textwrap.wrap(spaced, max(1, int(width / letter)))
-    return [
-        line.replace('\N{ZERO WIDTH SPACE} ', '').rstrip('\u200b') for line in lines
-    ]
+    mark = '\N{ZERO WIDTH SPACE}'
+    lines = textwrap.wrap(text.replace('_', f'_{mark} '), max(1, int(width / letter)))
+    return [line.replace(f'{mark} ', '').rstrip(mark) for line in lines]
 
 
 def plot_reconstruction(

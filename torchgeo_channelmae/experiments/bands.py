@@ -87,8 +87,7 @@ def bands(
     known = values.replace([np.inf, -np.inf], np.nan).dropna()
     if len(known) < _LEAST:
         raise ValueError(
-            f'Only {len(known)} pixels of {patches} patches have data in all bands. '
-            f'Increase samples or use a finer resolution.'
+            f'Only {len(known)} pixels have data. Use more samples or finer resolution.'
         )
     table = measure(known, *names, neighbors, seed).assign(
         pixels=len(known), patches=patches, resolution=resolution, seed=seed
@@ -101,9 +100,8 @@ def bands(
     cells = table[['first', 'second']].rename(columns={'first': '', 'second': ' '})
     for name, title in _MEASURES.items():
         cells[title] = _cells(table, name, 3)
-    head = f'# How strongly bands depend on each other\n\n{note}'
-    text = f'{head}\n\n{markdown(cells, len(_MEASURES))}\n'
-    write_folder(out, 'bands', table, text, heat_maps(table, note))
+    page = '# How strongly bands depend on each other', note, markdown(cells, 3)
+    write_folder(out, 'bands', table, '\n\n'.join(page) + '\n', heat_maps(table, note))
     print(f'{note}\n{len(table)} pairs of bands are in {out}')
 
 
@@ -127,8 +125,7 @@ def band_names(text: str) -> tuple[str, ...]:
     for name in names:
         if sensors.find(name) is None:
             raise ValueError(
-                f'{name!r} is not a band. Use s2, s1 or rgb, or names such as B04,B08 '
-                f'or VV,VH.'
+                f'{name!r} is not a band. Use s2, s1, rgb, or names such as B04,VV.'
             )
     return names
 
@@ -163,10 +160,10 @@ def measure(
     shuffled = values.iloc[draw.permutation(len(values))].reset_index(drop=True)
     rows = []
     for one, other in itertools.product(first, second):
-        row: dict[str, Any] = {'first': one, 'second': other}
-        row |= dependence(values[one], values[other], neighbors, seed)
+        found = dependence(values[one], values[other], neighbors, seed)
         chance = dependence(values[one], shuffled[other], neighbors, seed)
-        rows.append(row | {f'{name}_shuffled': chance[name] for name in chance})
+        chance = {f'{name}_shuffled': value for name, value in chance.items()}
+        rows.append({'first': one, 'second': other, **found, **chance})
     return pd.DataFrame(rows)
 
 
@@ -212,10 +209,11 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
 
 def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     """Return all patches of the data, as stored."""
-    changes: dict[str, Any] = {'bands': wanted, 'batch_size': 1}
-    changes |= {'root': root} if root else {}
-    datamodule: Any = BigEarthNetS1S2DataModule(**changes) if training is None else None
-    datamodule = datamodule or read_datamodule([training], changes)[0]
+    changes = {'bands': wanted, 'batch_size': 1} | ({'root': root} if root else {})
+    if training is None:
+        datamodule: Any = BigEarthNetS1S2DataModule(**changes)
+    else:
+        datamodule, _ = read_datamodule([training], changes)
     datamodule.prepare_data()
     datamodule.setup('fit')
     if not isinstance(datamodule, BigEarthNetS1S2DataModule):

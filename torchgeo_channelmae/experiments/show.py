@@ -111,8 +111,7 @@ def page_of(
         counted += f' ({n - len(samples)} more could not be read)'
     note = (
         f'before: as stored, in physical units. after: as the model gets it. Numbers: '
-        f'2nd to 98th percentile over the bands; each picture is stretched between '
-        f'those of its own bands. Bands: {", ".join(bands)}.'
+        f'2nd to 98th percentile, which pictures are stretched to. {", ".join(bands)}.'
     )
     notes = [note, facts.note] if facts and facts.note else [note]
     title = f'{type(datamodule).__name__}: {counted}'
@@ -136,8 +135,7 @@ def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     """
     if n > length:
         raise ValueError(
-            f'n is {n}, but there are {length} {split} samples. Use a smaller n '
-            f'or another split.'
+            f'n is {n}, but there are {length} {split} samples. Use a smaller n.'
         )
     draw = generator(seed, 'show', split)
     bounds = [part * length // n for part in range(n + 1)]
@@ -249,8 +247,7 @@ def _bands(datamodule: Any, dataset: Any, sample: Mapping[str, Any]) -> tuple[st
         return facts.bands
     if 'image' not in sample:
         raise ValueError(
-            f'Samples have no image to draw, only {", ".join(sample)}. Choose a '
-            f'datamodule of images.'
+            f'Samples have only {", ".join(sample)}. Choose a datamodule of images.'
         )
     channels = len(_flat(sample['image']))
     for owner in (datamodule, _base(dataset)):
@@ -274,9 +271,7 @@ def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
 
 def _flat(image: Tensor) -> Tensor:
     """Return (C, H, W), the first image of several."""
-    while image.ndim > 3:
-        image = image[0]
-    return image
+    return image.reshape(-1, *image.shape[-3:])[0]
 
 
 def _labels(sample: Mapping[str, Any], classes: Sequence[str]) -> str:

@@ -58,8 +58,7 @@ def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
     if own and facts and tuple(own) != facts.bands:
         raise ValueError(
             f'The model has the bands {", ".join(own)}, but the data have '
-            f'{", ".join(facts.bands)}. Set the same model.init_args.bands and '
-            f'data.init_args.bands.'
+            f'{", ".join(facts.bands)}. Set the same bands in both.'
         )
 
 

@@ -97,8 +97,7 @@ def why(
     owner = type(datamodule).__name__
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
-            f'{owner} cannot select the bands of two sensors by name. Use a datamodule '
-            f'of torchgeo_channelmae.datamodules.'
+            f'{owner} cannot select bands. Use one of torchgeo_channelmae.datamodules.'
         )
     learn = set_up(datamodule, split)
     how = Extraction(depth, pool, samples, seed, device, precision)
@@ -141,8 +140,7 @@ def sensor_encoders(
     base, seed = build_encoder(config, union)
     if not isinstance(base, ChannelViT):
         raise ValueError(
-            f'{type(base).__name__} always takes all bands, so it cannot see two '
-            f'sensors one by one. Give a configuration of a channel-token encoder.'
+            f'{type(base).__name__} needs all bands. Use a channel-token encoder.'
         )
     models: dict[Hashable, ChannelViT] = {
         (UNTRAINED, sensor): with_bands(base, bands)[0]
