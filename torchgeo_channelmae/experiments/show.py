@@ -135,7 +135,7 @@ def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     """
     if n > length:
         raise ValueError(
-            f'n is {n}, but there are {length} {split} samples. Use a smaller n.'
+            f'n is {n}, but there are {length} {split} samples. Use fewer.'
         )
     draw = generator(seed, 'show', split)
     bounds = [part * length // n for part in range(n + 1)]
@@ -198,8 +198,6 @@ def draw_page(
             panels[0].set_ylabel('\n'.join(ranges), fontsize=7)
             made = composites(image, bands)
             for panel, (kind, picture) in zip(panels, made, strict=True):
-                panel.set_frame_on(False)
-                panel.set_anchor('S' if when == 'before' else 'N')
                 panel.set_title(kind if when == 'before' else '', fontsize=7)
                 show_pixels(panel, picture)
     return figure

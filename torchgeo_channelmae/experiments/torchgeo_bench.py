@@ -131,9 +131,7 @@ def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[st
     """
     own = [band.name for band in bands]
     if unknown := set(rename) - set(own):
-        raise ValueError(
-            f'rename has {min(unknown)!r}. The dataset has the bands {", ".join(own)}.'
-        )
+        raise ValueError(f'rename has {min(unknown)!r}. Use names of {own}.')
     ours = {i: band for i, band in enumerate(bands) if band.sensor == 's2'}
     candidates = [
         *((i, rename[name]) for i, name in enumerate(own) if name in rename),
