@@ -111,7 +111,7 @@ def page_of(
         counted += f' ({n - len(samples)} more could not be read)'
     note = (
         f'before: as stored, in physical units. after: as the model gets it. Numbers: '
-        f'2nd to 98th percentile, which pictures are stretched to. {", ".join(bands)}.'
+        f'2nd to 98th percentile over all bands. Bands: {", ".join(bands)}.'
     )
     notes = [note, facts.note] if facts and facts.note else [note]
     title = f'{type(datamodule).__name__}: {counted}'
