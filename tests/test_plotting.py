@@ -166,19 +166,6 @@ def test_no_label_and_unknown_labels_differ():
     assert texts(bare).split() == ['S2A']
 
 
-def test_a_land_cover_map_has_a_colour_and_a_name_for_each_class():
-    mask = torch.zeros(16, 16, dtype=torch.long)
-    mask[:8], mask[8:, 8:] = 2, 30
-    figure = plot_patch(
-        patch('VV'), ['VV'], mask=mask, mask_names=['Water', 'Forest', 'Towns']
-    )
-    assert [panel.get_title() for panel in figure.axes] == ['VV', 'land cover']
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ['Water', 'Towns', 'class 30']
-    shown = figure.axes[1].images[0].get_array()
-    assert len(np.unique(shown.reshape(-1, shown.shape[-1]), axis=0)) == 3
-
-
 @pytest.mark.parametrize('bands', [('VV',), (*S2, 'VV', 'VH')])
 def test_no_text_of_a_plot_runs_into_another_or_off_the_figure(bands):
     names = list(BigEarthNetLMDB.classes[:7])
@@ -187,8 +174,6 @@ def test_no_text_of_a_plot_runs_into_another_or_off_the_figure(bands):
         bands,
         labels=names,
         predictions=names[2:],
-        mask=torch.arange(16).repeat(16, 1),
-        mask_names=BigEarthNetLMDB.classes,
         title='S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_37_88',
     )
     assert_legible(figure)

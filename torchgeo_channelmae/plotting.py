@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +16,11 @@ MISSING = '#d8d3c8'
 """Colour of hidden tokens and of pixels without data."""
 
 _RGB = ('B04', 'B03', 'B02')
-_FALSE_COLOUR = ('B08', 'B04', 'B03')
+_COMPOSITES = {
+    'true colour': _RGB,
+    'false colour': ('B08', 'B04', 'B03'),
+    'VV, VH, VV - VH': ('VV', 'VH', 'VV - VH'),
+}
 _SYNONYMS = {'red': 'B04', 'green': 'B03', 'blue': 'B02'}
 
 
@@ -43,32 +45,22 @@ def composites(
     Returns:
         The title of each composite and its pixels in [0, 1]: (H, W, 3), or (H, W) for
         one band, NaN where one of its bands has no data (NaN or infinite).
-
-    Raises:
-        ValueError: If the image does not have one channel per band.
     """
     pixels = image.detach().cpu().float().numpy()
-    if pixels.ndim != 3 or len(bands) != len(pixels):
-        raise ValueError(
-            f'An image of shape {tuple(pixels.shape)} does not match the bands '
-            f'{", ".join(bands)}. Pass (C, H, W) with one name per channel.'
-        )
     pixels = np.where(np.isfinite(pixels), pixels, np.float32(np.nan))
     names = [_SYNONYMS.get(name, re.sub(r'^B(\d)$', r'B0\1', name)) for name in bands]
     layers = dict(zip(names, pixels, strict=True))
-    made = {}
-    if set(_RGB) <= set(names):
-        made['true colour'] = stretch(np.stack([layers[b] for b in _RGB])[None])[0]
-    if set(_FALSE_COLOUR) <= set(names):
-        made['false colour'] = stretch(np.stack([layers[b] for b in _FALSE_COLOUR]))
-    if {'VV', 'VH'} <= set(names):
-        radar = layers['VV'], layers['VH'], layers['VV'] - layers['VH']
-        made['VV, VH, VV - VH'] = stretch(np.stack(radar))
-    if not made:
-        return [(bands[0], stretch(pixels[:1])[0])]
-    for picture in made.values():
-        picture[:, np.isnan(picture).any(axis=0)] = np.nan
-    return [(title, picture.transpose(1, 2, 0)) for title, picture in made.items()]
+    if {'VV', 'VH'} <= layers.keys():
+        layers['VV - VH'] = layers['VV'] - layers['VH']
+    made = []
+    for title, wanted in _COMPOSITES.items():
+        if layers.keys() >= set(wanted):
+            stack = np.stack([layers[name] for name in wanted])
+            groups = stack[None] if wanted == _RGB else stack
+            picture = stretch(groups).reshape(stack.shape)
+            picture[:, np.isnan(picture).any(axis=0)] = np.nan
+            made.append((title, picture.transpose(1, 2, 0)))
+    return made or [(bands[0], stretch(pixels[:1])[0])]
 
 
 def stretch(groups: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,8 +89,6 @@ def plot_patch(
     bands: Sequence[str],
     labels: Sequence[str] | None = None,
     predictions: Sequence[str] | None = None,
-    mask: Tensor | None = None,
-    mask_names: Sequence[str] | None = None,
     title: str | None = None,
     show_titles: bool = True,
 ) -> Figure:
@@ -109,14 +99,10 @@ def plot_patch(
         bands: C names.
         labels: Names of the true classes.
         predictions: Names of the predicted classes.
-        mask: (H, W) class numbers of a land-cover map, for one more panel.
-        mask_names: Name of each class of the mask.
         title: A title above the figure.
         show_titles: Whether to write panel titles, labels and predictions.
     """
     pictures = composites(image, bands)
-    if mask is not None:
-        pictures.append(('land cover', colour_classes(mask)))
     width = 2.2 * len(pictures)
     texts = [
         line
@@ -125,21 +111,16 @@ def plot_patch(
         for line in wrap(f'{kind}: {"; ".join(names) or "none"}', width - 0.2, 8)
     ]
     above = [] if title is None else wrap(title, width - 0.2, 10)
-    keys = _legend(mask, mask_names) if mask is not None and show_titles else []
-    longest = max((len(str(key.get_label())) for key in keys), default=0)
     height = 2.3 + 0.3 * show_titles + 0.17 * len(texts) + 0.2 * len(above)
-    size = width + 0.07 * longest, max(height, 0.3 + 0.16 * len(keys))
-    figure = Figure(figsize=size, layout='constrained')
+    figure = Figure(figsize=(width, height), layout='constrained')
     panels = figure.subplots(1, len(pictures), squeeze=False)[0]
     for panel, (what, picture) in zip(panels, pictures, strict=True):
         show_pixels(panel, picture)
         if show_titles:
             panel.set_title(what, fontsize=9)
-    style: dict[str, Any] = {'x': 0.1 / size[0], 'ha': 'left'}
+    style: dict[str, Any] = {'x': 0.1 / width, 'ha': 'left'}
     figure.supxlabel('\n'.join(texts), fontsize=8, **style)
     figure.suptitle('\n'.join(above), fontsize=10, **style)
-    if keys:
-        figure.legend(handles=keys, loc='outside right upper', fontsize=7)
     return figure
 
 
@@ -149,31 +130,9 @@ def wrap(text: str, width: float, size: float) -> list[str]:
     Lines break at spaces, and after underscores of long names.
     """
     letter = 0.64 * size / 72  # mean advance of DejaVu Sans, inches
-    spaced = text.replace('_', '_\N{ZERO WIDTH SPACE} ')
-    lines = textwrap.wrap(spaced, max(1, int(width / letter)))
-    return [
-        line.replace('\N{ZERO WIDTH SPACE} ', '').rstrip('\u200b') for line in lines
-    ]
-
-
-def colour_classes(mask: Tensor) -> NDArray[np.float32]:
-    """Return a colour per class number, (..., 3) in [0, 1] for any shape."""
-    palette = np.array(colormaps['tab20'].colors, dtype=np.float32)  # type: ignore[attr-defined]
-    order = np.r_[0:20:2, 1:20:2]  # the strong colours first
-    picture: NDArray[np.float32] = palette[order][mask.long().cpu().numpy() % 20]
-    return picture
-
-
-def _legend(mask: Tensor, names: Sequence[str] | None) -> list[Patch]:
-    """Return a key for each class of a map."""
-    known = dict(enumerate(names or ()))
-    return [
-        Patch(
-            color=tuple(colour_classes(number)),
-            label=known.get(int(number), f'class {number}'),
-        )
-        for number in mask.unique().cpu()
-    ]
+    mark = '\N{ZERO WIDTH SPACE}'
+    lines = textwrap.wrap(text.replace('_', f'_{mark} '), max(1, int(width / letter)))
+    return [line.replace(f'{mark} ', '').rstrip(mark) for line in lines]
 
 
 def plot_reconstruction(

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from sklearn.feature_selection import mutual_info_regression
 from torch import Tensor
 from torch.utils.data import ConcatDataset
-from torchgeo.datamodules import BaseDataModule
 from tqdm import tqdm
 
 from .. import sensors
@@ -88,8 +87,7 @@ def bands(
     known = values.replace([np.inf, -np.inf], np.nan).dropna()
     if len(known) < _LEAST:
         raise ValueError(
-            f'Only {len(known)} pixels of {patches} patches have data in all bands. '
-            f'Increase samples or use a finer resolution.'
+            f'Only {len(known)} pixels have data. Use more samples or finer resolution.'
         )
     table = measure(known, *names, neighbors, seed).assign(
         pixels=len(known), patches=patches, resolution=resolution, seed=seed
@@ -102,9 +100,8 @@ def bands(
     cells = table[['first', 'second']].rename(columns={'first': '', 'second': ' '})
     for name, title in _MEASURES.items():
         cells[title] = _cells(table, name, 3)
-    head = f'# How strongly bands depend on each other\n\n{note}'
-    text = f'{head}\n\n{markdown(cells, len(_MEASURES))}\n'
-    write_folder(out, 'bands', table, text, heat_maps(table, note))
+    page = '# How strongly bands depend on each other', note, markdown(cells, 3)
+    write_folder(out, 'bands', table, '\n\n'.join(page) + '\n', heat_maps(table, note))
     print(f'{note}\n{len(table)} pairs of bands are in {out}')
 
 
@@ -128,8 +125,7 @@ def band_names(text: str) -> tuple[str, ...]:
     for name in names:
         if sensors.find(name) is None:
             raise ValueError(
-                f'{name!r} is not a band. Use s2, s1 or rgb, or names such as B04,B08 '
-                f'or VV,VH.'
+                f'{name!r} is not a band. Use s2, s1, rgb, or names such as B04,VV.'
             )
     return names
 
@@ -164,10 +160,10 @@ def measure(
     shuffled = values.iloc[draw.permutation(len(values))].reset_index(drop=True)
     rows = []
     for one, other in itertools.product(first, second):
-        row: dict[str, Any] = {'first': one, 'second': other}
-        row |= dependence(values[one], values[other], neighbors, seed)
+        found = dependence(values[one], values[other], neighbors, seed)
         chance = dependence(values[one], shuffled[other], neighbors, seed)
-        rows.append(row | {f'{name}_shuffled': chance[name] for name in chance})
+        chance = {f'{name}_shuffled': value for name, value in chance.items()}
+        rows.append({'first': one, 'second': other, **found, **chance})
     return pd.DataFrame(rows)
 
 
@@ -193,41 +189,29 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
         note: Text below.
     """
     first, second = table['first'].unique(), table['second'].unique()
-    known = [sensors.find(band) for band in first]
-    rows = [
-        f'{band.name} ({band.wavelength:g} nm)' if band and band.wavelength else name
-        for name, band in zip(first, known, strict=True)
-    ]
-    width = 2.2 + 3 * (0.75 * len(second) + 0.7)
+    width = 1.0 + 3 * (0.75 * len(second) + 0.4)
     figure = Figure(figsize=(width, 1.6 + 0.36 * len(first)), layout='constrained')
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
     for panel, (name, title) in zip(panels, _MEASURES.items(), strict=True):
         values = table[name].to_numpy().reshape(len(first), len(second))
         signed = name != 'mutual_information'
-        top = 1.0 if signed else max(float(np.nanmax(values)), 0.1)
-        colours = {'cmap': 'RdBu_r', 'vmin': -1} if signed else {'vmin': 0}
-        image = panel.imshow(values, vmax=top, aspect='auto', **colours)
+        colours = {'cmap': 'RdBu_r', 'vmin': -1, 'vmax': 1} if signed else {'vmin': 0}
+        panel.imshow(values, aspect='auto', alpha=0.6, **colours)
         for number, text in enumerate(_cells(table, name, 2)):
             row, column = divmod(number, len(second))
-            strong = abs(values[row, column]) > 0.6 * top  # dark in RdBu, else bright
-            style = {'ha': 'center', 'va': 'center', 'fontsize': 7}
-            style['color'] = 'white' if strong == signed else 'black'
-            panel.text(column, row, text, **style)
+            panel.text(column, row, text, ha='center', va='center', fontsize=7)
         panel.set_xticks(range(len(second)), second, fontsize=8)
-        panel.set_yticks(range(len(first)), rows, fontsize=8)
-        panel.set_title(title, fontsize=9)
-        figure.colorbar(image, ax=panel, shrink=0.8).ax.tick_params(labelsize=7)
+        panel.set_yticks(range(len(first)), first, fontsize=8)
+        panel.set_title('\n'.join(wrap(title, width / 3, 8)), fontsize=8)
     figure.supxlabel('\n'.join(wrap(note, width, 7)), fontsize=7)
     return figure
 
 
 def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     """Return all patches of the data, as stored."""
-    changes: dict[str, Any] = {'bands': wanted, 'batch_size': 1}
-    changes |= {'root': root} if root else {}
-    datamodule: BaseDataModule
+    changes = {'bands': wanted, 'batch_size': 1} | ({'root': root} if root else {})
     if training is None:
-        datamodule = BigEarthNetS1S2DataModule(**changes)
+        datamodule: Any = BigEarthNetS1S2DataModule(**changes)
     else:
         datamodule, _ = read_datamodule([training], changes)
     datamodule.prepare_data()
@@ -235,8 +219,7 @@ def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     if not isinstance(datamodule, BigEarthNetS1S2DataModule):
         return datamodule.train_dataset
     splits = ('train', 'val', 'test')
-    parts: list[Any] = [datamodule.make_dataset(s, native=True) for s in splits]
-    return ConcatDataset(parts)
+    return ConcatDataset([datamodule.make_dataset(s, native=True) for s in splits])
 
 
 def _pixels(
@@ -258,9 +241,7 @@ def _pixels(
             values = one_grid(sample, bands, metres).flatten(1)
             draw = generator(seed, 'pixels', index)
             places = torch.randperm(values.shape[1], generator=draw)[:each]
-            parts.append(
-                pd.DataFrame(values[:, places].T.double().numpy(), columns=bands)
-            )
+            parts.append(values[:, places].T.double().numpy())
     rows = np.concatenate(parts) if parts else None
     return pd.DataFrame(rows, columns=bands), len(parts)
 
@@ -279,20 +260,18 @@ def one_grid(
     Returns:
         (C, h, w) float32.
     """
-    groups = sample.get('native') or {tuple(wanted): sample['image']}
-    stored = {
-        band: torch.as_tensor(np.asarray(layer, dtype=np.float32))
-        for names, stack in groups.items()
-        for band, layer in zip(names, stack, strict=True)
+    native = sample.get('native') or {tuple(wanted): sample['image']}
+    groups = {
+        names: torch.as_tensor(np.asarray(stack, dtype=np.float32))
+        for names, stack in native.items()
     }
-    finest = max(stored, key=lambda band: len(stored[band]))
-    known = sensors.find(finest) if 'native' in sample else None
-    extent = len(stored[finest]) * (known.resolution if known else 10.0)  # m
+    finest = max(groups, key=lambda names: groups[names].shape[-1])
+    known = sensors.find(finest[0]) if 'native' in sample else None
+    extent = groups[finest].shape[-1] * (known.resolution if known else 10.0)  # m
     side = 1 if metres is None else max(1, round(extent / metres))
-    averaged = [
-        F.adaptive_avg_pool2d(stored[band][None], min(side, len(stored[band])))
-        for band in wanted
-    ]
-    return torch.cat(
-        [F.interpolate(layer[None], (side, side))[0] for layer in averaged]
-    )
+    layers: dict[str, Tensor] = {}
+    for names, stack in groups.items():
+        averaged = F.adaptive_avg_pool2d(stack, min(side, stack.shape[-1]))
+        resized = F.interpolate(averaged[None], (side, side))[0]
+        layers |= zip(names, resized, strict=True)
+    return torch.stack([layers[band] for band in wanted])

@@ -112,9 +112,7 @@ def _build(
     values: Any = None
     try:
         for content in map(_read, configs):
-            kept = {
-                k: v for k, v in content.items() if k in (section, 'seed_everything')
-            }
+            kept = {k: content[k] for k in (section, 'seed_everything') if k in content}
             values = parser.parse_object(kept, cfg_base=values) if kept else values
         if changes and values:
             values = values.as_dict()
@@ -126,9 +124,7 @@ def _build(
         text = ' '.join(reason[0].split()).removeprefix('- ')
         raise ValueError(f'The {section} section of {where}: {text}') from None
     if not values:
-        raise ValueError(
-            f'{where} has no {section} section. Add one with a class_path.'
-        )
+        raise ValueError(f'{where} has no {section} section. Add a class_path in one.')
     seed = 0 if isinstance(values.seed_everything, bool) else values.seed_everything
     with isolate_rng():
         torch.manual_seed(seed)  # initial weights as those of torchgeo fit
@@ -138,14 +134,11 @@ def _build(
 def _read(path: str | Path) -> dict[str, Any]:
     try:
         content = jsonargparse.get_loader('yaml')(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f'{path} is not YAML: {" ".join(str(error).split())}'
-        ) from None
+    except yaml.YAMLError as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{path} is not YAML: {reason}') from None
     if not isinstance(content, dict):
-        raise ValueError(
-            f'{path} has no sections. Give one such as conf/pretrain.yaml.'
-        )
+        raise ValueError(f'{path} has no sections. Compare it to conf/pretrain.yaml.')
     return content
 
 

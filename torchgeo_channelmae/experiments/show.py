@@ -12,7 +12,6 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.seed import isolate_rng
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Subset
@@ -101,19 +100,18 @@ def page_of(
         batch = datamodule.collate_fn(samples)
         after = process_batch(datamodule, batch, split)['image']
     facts = data_facts(datamodule)
-    known: Any = facts.class_names if facts else None
-    classes: Sequence[str] = known or getattr(_base(dataset), 'classes', ())
-    cards = [
-        Card(_name(sample, i), _labels(sample, classes), before[i], _flat(after[i]))
-        for i, sample in enumerate(samples)
-    ]
+    classes = (facts and facts.class_names) or getattr(_base(dataset), 'classes', ())
+    cards = []
+    for i, sample in enumerate(samples):
+        name = str(sample.get('patch_id', f'sample {sample.get("index", i)}'))
+        labels = _labels(sample, classes)
+        cards.append(Card(name, labels, before[i], _flat(after[i])))
     counted = f'{len(cards)} of {len(keys):,} {split} samples'
     if len(samples) < n:
         counted += f' ({n - len(samples)} more could not be read)'
     note = (
         f'before: as stored, in physical units. after: as the model gets it. Numbers: '
-        f'2nd to 98th percentile over the bands; each picture is stretched between '
-        f'those of its own bands. Bands: {", ".join(bands)}.'
+        f'2nd to 98th percentile over all bands. Bands: {", ".join(bands)}.'
     )
     notes = [note, facts.note] if facts and facts.note else [note]
     title = f'{type(datamodule).__name__}: {counted}'
@@ -137,8 +135,7 @@ def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     """
     if n > length:
         raise ValueError(
-            f'n is {n}, but there are {length} {split} samples. Use a smaller n '
-            f'or another split.'
+            f'n is {n}, but there are {length} {split} samples. Use fewer.'
         )
     draw = generator(seed, 'show', split)
     bounds = [part * length // n for part in range(n + 1)]
@@ -194,23 +191,16 @@ def draw_page(
     for part, card, name, label in zip(parts, cards, names, labels, strict=False):
         part.suptitle('\n'.join(name), **style)
         part.supxlabel('\n'.join(label), **style)
-        before, after = part.subplots(2, kinds, squeeze=False)
-        _draw(before, card.before, bands, 'before')
-        _draw(after, card.after, bands, 'after')
+        upper, lower = part.subplots(2, kinds, squeeze=False)
+        halves = (upper, card.before, 'before'), (lower, card.after, 'after')
+        for panels, image, when in halves:
+            ranges = [when, *_ranges(image, bands)]
+            panels[0].set_ylabel('\n'.join(ranges), fontsize=7)
+            made = composites(image, bands)
+            for panel, (kind, picture) in zip(panels, made, strict=True):
+                panel.set_title(kind if when == 'before' else '', fontsize=7)
+                show_pixels(panel, picture)
     return figure
-
-
-def _draw(
-    panels: Sequence[Axes], image: Tensor, bands: Sequence[str], label: str
-) -> None:
-    """Draw the composites of an image, titled if it is the upper of a card."""
-    for panel, (title, picture) in zip(panels, composites(image, bands), strict=True):
-        panel.set_frame_on(False)
-        panel.set_anchor('S' if label == 'before' else 'N')
-        show_pixels(panel, picture)
-        if label == 'before':
-            panel.set_title(title, fontsize=7)
-    panels[0].set_ylabel('\n'.join([label, *_ranges(image, bands)]), fontsize=7)
 
 
 def _ranges(image: Tensor, bands: Sequence[str]) -> list[str]:
@@ -233,8 +223,9 @@ def _base(dataset: Any) -> Any:
 def _samples_of(datamodule: BaseDataModule, split: str) -> tuple[Any, Sequence[Any]]:
     """Return a dataset and the keys of its samples."""
     dataset: Any = getattr(datamodule, f'{split}_dataset', None)
-    if dataset is None:  # some of TorchGeo's have one for all splits
-        dataset = datamodule.dataset
+    dataset = (
+        dataset or datamodule.dataset
+    )  # some of TorchGeo's have one for all splits
     if dataset is None:
         raise ValueError(
             f'{type(datamodule).__name__} has no {split} samples. Choose another split.'
@@ -254,19 +245,16 @@ def _bands(datamodule: Any, dataset: Any, sample: Mapping[str, Any]) -> tuple[st
         return facts.bands
     if 'image' not in sample:
         raise ValueError(
-            f'Samples have no image to draw, only {", ".join(sample)}. Choose a '
-            f'datamodule of images.'
+            f'Samples have only {", ".join(sample)}. Choose a datamodule of images.'
         )
     channels = len(_flat(sample['image']))
-    candidates = [
-        getattr(owner, attribute, ())
-        for owner in (datamodule, _base(dataset))
-        for attribute in ('bands', 'all_bands', 'all_band_names')
-    ]
-    candidates.append(('red', 'green', 'blue'))
-    numbers = [f'channel {number + 1}' for number in range(channels)]
-    listed = (names for names in candidates if isinstance(names, list | tuple))
-    return tuple(next((n for n in listed if len(n) == channels), numbers))
+    for owner in (datamodule, _base(dataset)):
+        for attribute in ('bands', 'all_bands', 'all_band_names'):
+            names = getattr(owner, attribute, ())
+            if isinstance(names, list | tuple) and len(names) == channels:
+                return tuple(names)
+    numbers = tuple(f'channel {number + 1}' for number in range(channels))
+    return ('red', 'green', 'blue') if channels == 3 else numbers
 
 
 def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
@@ -281,9 +269,7 @@ def _image(sample: Mapping[str, Any], bands: Sequence[str]) -> Tensor:
 
 def _flat(image: Tensor) -> Tensor:
     """Return (C, H, W), the first image of several."""
-    while image.ndim > 3:
-        image = image[0]
-    return image
+    return image.reshape(-1, *image.shape[-3:])[0]
 
 
 def _labels(sample: Mapping[str, Any], classes: Sequence[str]) -> str:
@@ -297,7 +283,3 @@ def _labels(sample: Mapping[str, Any], classes: Sequence[str]) -> str:
     known = dict(enumerate(classes))
     texts = [known.get(i, f'class {i}') for i in numbers.flatten().tolist()]
     return '; '.join(texts) or 'no class'
-
-
-def _name(sample: Mapping[str, Any], number: int) -> str:
-    return str(sample.get('patch_id', f'sample {sample.get("index", number)}'))

@@ -85,10 +85,9 @@ def stats(
     refuse_existing(out)
     if (training is None) == (dataset is None):
         raise ValueError('Give either a training configuration or a dataset.')
-    options = dict(bands=bands, root=root, size=size, level=level, nodata=nodata)
-    options |= dict(dataset_bands=dataset_bands, image_key=image_key)
-    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    given |= data or {}
+    given: dict[str, Any] = dict(bands=bands, root=root, size=size, level=level)
+    given |= dict(nodata=nodata, dataset_bands=dataset_bands, image_key=image_key)
+    given = {k: v for k, v in given.items() if v is not None} | (data or {})
     if training is not None:
         configs = [training] if isinstance(training, Path) else training
         datamodule, _ = read_datamodule(configs, given)
@@ -98,8 +97,7 @@ def stats(
         datamodule = build({'init_args': given}, 'data', kind)
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
-            f'data of {training} is {type(datamodule).__name__}. Use a configuration '
-            f'with one of torchgeo_channelmae.datamodules.'
+            f'data is {type(datamodule).__name__}. Use torchgeo_channelmae.datamodules.'
         )
     datamodule.batch_size = 1
     if isinstance(datamodule, SourceDataModule):
@@ -149,12 +147,10 @@ def _as_stored(
         if dataset.on_error != 'skip':
             raise
         return {'skipped': str(error)}
-    groups: dict[tuple[bool, int], list[str]] = {}
-    for band in bands:
-        group = (band in dataset.s1_bands, len(pixels[band]))
-        groups.setdefault(group, []).append(band)
     native = {}
-    for (radar, _), names in groups.items():
+    kinds = {band: (band in dataset.s1_bands, len(pixels[band])) for band in bands}
+    for radar, size in set(kinds.values()):
+        names = [band for band in bands if kinds[band] == (radar, size)]
         stack = np.stack([pixels[band] for band in names]).astype(np.float64)
         stack[missing_pixels(stack, None if radar else 0)] = np.nan
         native[tuple(names)] = stack

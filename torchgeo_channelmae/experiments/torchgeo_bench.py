@@ -131,10 +131,7 @@ def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[st
     """
     own = [band.name for band in bands]
     if unknown := set(rename) - set(own):
-        raise ValueError(
-            f'rename has {min(unknown)!r}, but the bands of the dataset are '
-            f'{", ".join(own)}. Use one of these.'
-        )
+        raise ValueError(f'rename has {min(unknown)!r}. Use names of {own}.')
     ours = {i: band for i, band in enumerate(bands) if band.sensor == 's2'}
     candidates = [
         *((i, rename[name]) for i, name in enumerate(own) if name in rename),
@@ -154,9 +151,8 @@ def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[st
         if {co, cross} <= known.keys() and known[co].mean < known[cross].mean < 0:
             swap = f'{{{known[co].name}: {cross}, {known[cross].name}: {co}}}'
             warnings.warn(
-                f'The mean of {co} in decibels is below that of {cross}: the names or '
-                f'the statistics of the dataset are swapped. If it is the names, set '
-                f'rename to {swap}.',
+                f'The mean of {co} is below that of {cross}: the names or statistics '
+                f'of the dataset are swapped. If the names, set rename to {swap}.',
                 stacklevel=2,
             )
     return names

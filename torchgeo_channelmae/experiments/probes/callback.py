@@ -6,7 +6,6 @@ from typing import Any, Literal, override
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
 from torchgeo.datamodules import BaseDataModule
 
 from ...facts import data_facts
@@ -88,7 +87,7 @@ class FrozenProbe(Callback):
                     self.datamodule.prepare_data()
                 trainer.strategy.barrier('probe data')
                 self.datamodule.setup('fit')
-        data = self._data(trainer)
+        data: Any = self.datamodule or trainer.datamodule
         choose_samples(data, 'val')
         _, learn = choose_samples(data, 'train', self.samples)
         check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
@@ -108,11 +107,18 @@ class FrozenProbe(Callback):
         pl_module.log_dict({f'{self.prefix}_{k}': v for k, v in found.items()})
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        data = self._data(trainer)
-        model = {'': self._model(pl_module, data).eval()}
+        data: Any = self.datamodule or trainer.datamodule
+        model: Any = pl_module.model
+        facts = data_facts(data)
+        if isinstance(model, ChannelViT) and facts and facts.bands != model.bands:
+            model, _ = with_bands(model, facts.bands, policy=self.fresh_bands)
+        check_bands(model, data)
+        models = {'': model.eval()}
         options = [OUT], self.pool, self.samples, global_seed(), pl_module.device
         parts = {
-            split: extract(model, data, split, *options, trainer.precision_plugin, True)
+            split: extract(
+                models, data, split, *options, trainer.precision_plugin, True
+            )
             for split in ('train', 'val')
         }
         found: dict[str, float] = {}
@@ -123,20 +129,3 @@ class FrozenProbe(Callback):
             for probe, values in protocol.scores(features, self.probes).items():
                 found |= {f'{probe}_{name}': values[name] for name in _LOGGED}
         return trainer.strategy.broadcast(found)
-
-    def _model(self, pl_module: LightningModule, data: BaseDataModule) -> nn.Module:
-        """Return the encoder, or a copy of it for the bands of the data."""
-        model: Any = pl_module.model
-        facts = data_facts(data)
-        if isinstance(model, ChannelViT) and facts and facts.bands != model.bands:
-            return with_bands(model, facts.bands, policy=self.fresh_bands)[0]
-        check_bands(model, data)
-        return model  # type: ignore[no-any-return]
-
-    def _data(self, trainer: Any) -> Any:
-        data = self.datamodule or trainer.datamodule
-        if data is None:
-            raise ValueError(
-                'There are no data to probe. Give FrozenProbe a datamodule.'
-            )
-        return data

@@ -28,8 +28,6 @@ GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 ONE_GROUP = (1, (0,))
 """Number of random groups and their seeds for scores without a deviation."""
 
-_TEMPERATURE = 0.07
-
 
 def check_labels(labels: Tensor | None, owner: str) -> Tensor:
     """Return labels as int64 class numbers (n,), or 0 or 1 per class (n, K).
@@ -47,8 +45,7 @@ def check_labels(labels: Tensor | None, owner: str) -> Tensor:
         if bool(((labels == whole) & (whole >= 0) & (whole <= top)).all()):
             return whole
     raise ValueError(
-        f'The samples of {owner} have no labels to probe. Use a datamodule with a '
-        f'label of class numbers (B,), or of 0 or 1 per class (B, K).'
+        f'{owner} has no labels: class numbers (B,), or 0 or 1 per class (B, K).'
     )
 
 
@@ -59,10 +56,7 @@ def check_neighbors(neighbors: int, samples: int) -> None:
         ValueError: If there are not.
     """
     if not 1 <= neighbors <= samples:
-        raise ValueError(
-            f'neighbors is {neighbors}, but {samples} training samples vote. Give 1 to '
-            f'{samples}.'
-        )
+        raise ValueError(f'neighbors is {neighbors}. Use 1 to {samples} (of training).')
 
 
 def hold_out(count: int) -> npt.NDArray[np.bool_]:
@@ -95,18 +89,15 @@ def knn(
     Returns:
         (m, K) probabilities, the weighted mean of the neighbours' labels.
     """
-    model = make_pipeline(
-        StandardScaler(),
-        Normalizer(),
-        KNeighborsRegressor(neighbors, weights=_vote_weights, algorithm='brute'),
+    votes = KNeighborsRegressor(
+        neighbors,
+        algorithm='brute',
+        # exp(cosine / 0.07) but for a factor, as these are distances of unit vectors
+        weights=lambda distance: np.exp(-(distance.astype(np.float64) ** 2) / 0.14),
     )
+    model = make_pipeline(StandardScaler(), Normalizer(), votes)
     truth = one_hot(labels, num_classes).double().numpy()
     return torch.from_numpy(model.fit(train, truth).predict(test)).clamp(0, 1)
-
-
-def _vote_weights(distance: Floats) -> Floats:
-    """Return exp(cosine / 0.07), but for a factor, from distances of unit vectors."""
-    return np.exp(-(distance.astype(np.float64) ** 2) / (2 * _TEMPERATURE))
 
 
 def linear(
@@ -190,7 +181,7 @@ def scores(
     decided = one_hot(probabilities.argmax(1), probabilities.shape[1])
     found = evaluate(decided.to(probabilities), truth, None, *groups)
     ranked = evaluate(probabilities, truth, None, *groups)
-    return {name: (found if 'F1' in name else ranked)[name] for name in ranked}
+    return ranked | {name: found[name] for name in found if 'F1' in name}
 
 
 class Protocol:
@@ -226,14 +217,11 @@ class Protocol:
         """
         known = {part: check_labels(value, owner) for part, value in labels.items()}
         self._scored, self._neighbors = scored, neighbors
-        self._tunes_on_val = scored != 'val' and 'val' in known
         self._train, self._tune, self._test = self._roles(known)
         check_neighbors(neighbors, len(self._train))
         if not len(self._tune):
-            raise ValueError(
-                f'{len(self._train)} training samples are too few to tune on some of '
-                f'them. Use at least 5.'
-            )
+            few = len(self._train)
+            raise ValueError(f'{few} training samples are too few. Use at least 5.')
         several = self._test.ndim == 2
         highest = max(int(part.max()) for part in known.values())
         self._classes = self._test.shape[1] if several else highest + 1
@@ -243,16 +231,16 @@ class Protocol:
     def _roles(self, parts: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """Return rows that learn, tune and are scored."""
         train, test = parts['train'], parts[self._scored]
-        if self._tunes_on_val:
-            return train, parts['val'], test
         held = hold_out(len(train))
+        if self._scored != 'val' and 'val' in parts:
+            return train, parts['val'], test
         return train[~held], train[held], test
 
     def chance(self) -> dict[str, float]:
         """Score the class frequencies of the training samples as a prediction."""
         frequency = one_hot(self._train, self._classes).double().mean(0)
-        rows = len(self._test), len(self._tune)
-        return self._score([frequency.expand(count, -1) for count in rows])
+        rows = self._test, self._tune
+        return self._score([frequency.expand(len(part), -1) for part in rows])
 
     def scores(
         self, features: Mapping[str, Floats], probes: Sequence[str] = PROBES

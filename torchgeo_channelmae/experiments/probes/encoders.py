@@ -12,7 +12,6 @@ from torchgeo.datamodules import BaseDataModule
 from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
-from ...models.controls import load_weights
 from ...models.tokens import SPECTRAL, spectral_parameters
 from ...models.weights import FreshBands, LoadReport, load_encoder
 from ..configuration import configured, read_task
@@ -48,31 +47,6 @@ def build_encoder(
     return model.requires_grad_(False).eval(), seed
 
 
-def build_encoders(
-    config: Sequence[str | Path], paths: Sequence[str], policy: FreshBands
-) -> tuple[dict[str, nn.Module], int]:
-    """Build the untrained encoder of a configuration, and a copy with each weights.
-
-    Args:
-        config: Configurations of ``torchgeo fit``.
-        paths: Weights.
-        policy: How bands start that weights do not know.
-
-    Returns:
-        Encoders by path (``untrained`` for the first), and the seed.
-
-    Raises:
-        FileNotFoundError: If a configuration or weights are missing.
-        ValueError: If there is no encoder, or weights are of another model.
-    """
-    untrained, seed = build_encoder(config)
-    models = {UNTRAINED: untrained}
-    for path in paths:
-        models[path] = model = copy.deepcopy(untrained)
-        print(f'{path}: {load_weights(model, read_checkpoint(path), policy)}')
-    return models, seed
-
-
 def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
     """Check that an encoder and the data name the same bands, if both name any.
 
@@ -84,8 +58,7 @@ def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
     if own and facts and tuple(own) != facts.bands:
         raise ValueError(
             f'The model has the bands {", ".join(own)}, but the data have '
-            f'{", ".join(facts.bands)}. Set the same model.init_args.bands and '
-            f'data.init_args.bands.'
+            f'{", ".join(facts.bands)}. Set the same bands in both.'
         )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -132,18 +133,11 @@ def pooled_depths(
     def keep(depth: str, _: nn.Module, inputs: Any, tokens: Tensor) -> None:
         found[depth] = reduce(inputs[0] if depth == '0' else tokens)
 
-    handles = [
-        encoder.blocks[max(int(depth) - 1, 0)].register_forward_hook(
-            partial(keep, depth)
-        )
-        for depth in depths
-        if depth != OUT
-    ]
-    try:
+    with ExitStack() as hooks:
+        for depth in set(depths) - {OUT}:
+            block = encoder.blocks[max(int(depth) - 1, 0)]
+            hooks.enter_context(block.register_forward_hook(partial(keep, depth)))
         last = encoder.forward_features(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     if OUT in depths:  # a residual network pools its own maps
         is_map = last.ndim != 3
         pooled = encoder.forward_head(last, pre_logits=True) if is_map else reduce(last)
@@ -176,10 +170,12 @@ def extract_splits(
         raise ValueError(f'depth is {how.depth}. This encoder has {", ".join(known)}.')
     kind: Any = 'bf16-mixed' if how.precision == 'bf16' else '32-true'
     fabric = Fabric(accelerator=how.device, devices=1, precision=kind)
-    moved = {name: model.to(fabric.device) for name, model in models.items()}
-    options = (list(dict.fromkeys(depths)), how.pool, how.samples, how.seed)
-    machine = fabric.device, fabric.strategy.precision
-    return {s: extract(moved, datamodule, s, *options, *machine) for s in splits}
+    device, precision = fabric.device, fabric.strategy.precision
+    moved = {name: model.to(device) for name, model in models.items()}
+    chosen = list(dict.fromkeys(depths)), how.pool, how.samples, how.seed
+    return {
+        s: extract(moved, datamodule, s, *chosen, device, precision) for s in splits
+    }
 
 
 def extract(
@@ -220,8 +216,19 @@ def extract(
     """
     store = PredictionStore()
     dataset, chosen = choose_samples(datamodule, split, samples, seed)
-    loader = _loader(dataset, chosen, datamodule)
-    channels = [_channels(model, datamodule) for model in models.values()]
+    indices: Any = range(len(dataset))
+    part: Any = Subset(StackDataset(indices, dataset), chosen)
+    shared = dist.is_available() and dist.is_initialized()
+    loader: Any = DataLoader(
+        part,
+        batch_size=datamodule.batch_size or 64,
+        # as many samples per process, so that sharded encoders stay in step
+        sampler=DistributedSampler(part, shuffle=False) if shared else None,
+        num_workers=datamodule.num_workers,
+        collate_fn=partial(_collate, datamodule.collate_fn),
+        pin_memory=torch.cuda.is_available(),
+    )
+    facts = data_facts(datamodule)
     bar = tqdm(loader, desc=f'{split} features', disable=True if quiet else None)
     for numbers, batch in bar:
         if not len(numbers):
@@ -232,7 +239,9 @@ def extract(
         columns = {'label': batch['label']} if 'label' in batch else {}
         with torch.no_grad(), precision.forward_context():
             for number, model in enumerate(models.values()):
-                seen = image[:, channels[number]]
+                seen = image
+                if facts is not None and isinstance(model, ChannelViT):
+                    seen = image[:, [facts.bands.index(band) for band in model.bands]]
                 for depth, pooled in pooled_depths(model, seen, depths, pool).items():
                     columns[f'{number} {depth}'] = pooled
         store.update(numbers, **columns)
@@ -244,20 +253,6 @@ def extract(
         )
         for number, name in enumerate(models)
     }
-
-
-def _channels(model: Any, datamodule: BaseDataModule) -> Any:
-    """Return the index of an encoder's bands among those of the data."""
-    facts = data_facts(datamodule)
-    if not isinstance(model, ChannelViT) or facts is None:
-        return slice(None)
-    return [facts.bands.index(band) for band in model.bands]
-
-
-def split_size(datamodule: BaseDataModule, split: str) -> int:
-    """Return the number of samples of a split, 0 if there is no such split."""
-    dataset = getattr(datamodule, f'{split}_dataset', None)
-    return 0 if dataset is None else len(dataset)
 
 
 def choose_samples(
@@ -274,35 +269,15 @@ def choose_samples(
     Raises:
         ValueError: If the split has no samples.
     """
-    name = type(datamodule).__name__
-    count = split_size(datamodule, split)
-    if not count:
-        raise ValueError(
-            f'{name} has no {split} samples. Use data that have them, or another split.'
-        )
-    dataset = getattr(datamodule, f'{split}_dataset')
+    dataset = getattr(datamodule, f'{split}_dataset', None)
+    if not dataset:
+        name = type(datamodule).__name__
+        raise ValueError(f'{name} has no {split} samples. Use other data or splits.')
+    count = len(dataset)
     if samples is None or samples >= count:
         return dataset, list(range(count))
     order = torch.randperm(count, generator=generator(seed, 'probed samples', split))
     return dataset, order[:samples].sort().values.tolist()
-
-
-def _loader(
-    dataset: Any, chosen: list[int], datamodule: Any
-) -> DataLoader[tuple[Tensor, dict[str, Any]]]:
-    """Return a loader of batches with the indices of their samples."""
-    numbers: Any = range(len(dataset))
-    part: Any = Subset(StackDataset(numbers, dataset), chosen)
-    shared = dist.is_available() and dist.is_initialized()
-    return DataLoader(
-        part,
-        batch_size=datamodule.batch_size or 64,
-        # as many samples per process, so that sharded encoders stay in step
-        sampler=DistributedSampler(part, shuffle=False) if shared else None,
-        num_workers=datamodule.num_workers,
-        collate_fn=partial(_collate, datamodule.collate_fn),
-        pin_memory=torch.cuda.is_available(),
-    )
 
 
 def _collate(

@@ -1,6 +1,5 @@
 """The pages of ``channelmae probe`` and ``channelmae why``."""
 
-from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -16,12 +15,10 @@ _SCORES = {
     'F1_macro': 'F1 macro',
     'F1_micro_tuned': 'F1 micro, tuned',
 }
-_COLOURS = ('#8a8a8a', '#1f5a92', '#b3541e', '#3d7a3a', '#7b4fa0', '#a08a1e')
 _READING = (
-    'Probes: linear, mAP micro on samples they did not learn from. CKA (debiased): 1 '
-    'if both sensors arrange the places alike, 0 if not at all. Neighbours: the share '
-    "of a place's nearest places that both sensors agree on. Retrieval: how often a "
-    "place's image of the other sensor is among the 10 most similar."
+    'Probes: linear, mAP micro. CKA (debiased): 1 if both sensors arrange the places '
+    "alike, 0 if not at all. Neighbours: share of a place's nearest that both agree "
+    "on. Retrieval: how often a place's other image is among the 10 most similar."
 )
 _SHARES = {  # title and chance level of each column
     'first_linear_mAP_micro': ('probe {0}, mAP micro', 'mAP_micro_chance'),
@@ -48,20 +45,15 @@ def probe_page(table: pd.DataFrame, note: str | None, about: str) -> str:
     """
     titles = {'knn': 'neighbours', 'chance': 'chance: class frequencies'}
     shown = table[['encoder', 'depth', 'probe']].replace(titles)
-    if table['depth'].nunique() == 2:  # that of all encoders, and none of chance
-        shown = shown.drop(columns='depth')
     scores = {name: title for name, title in _SCORES.items() if name in table}
     for name, title in scores.items():
         shown[title] = (100 * table[name]).map('{:.1f}'.format)
         if f'{name}_std' in table:
-            spread = 100 * table[f'{name}_std']
-            shown[title] += spread.map(' ± {:.1f}'.format, na_action='ignore').fillna(
-                ''
-            )
+            spread = (100 * table[f'{name}_std']).map(' ± {:.1f}'.format)
+            shown[title] += spread.replace(' ± nan', '')
     reading = (
-        'In percent; ±: standard deviation over random groups of the samples scored, '
-        'not over trainings. What pretraining taught is the difference to the '
-        'untrained encoder, not to chance.'
+        'In percent; ±: standard deviation over random groups of samples, not over '
+        'trainings. What pretraining taught is the difference to the untrained encoder.'
     )
     if 'F1_micro_tuned' in table:
         reading += ' F1 at 0.5; tuned: each class at its best threshold on validation.'
@@ -83,10 +75,8 @@ def why_page(
         about: What the data and the encoder are.
         note: A warning about scores on these data.
     """
-    groups = table.groupby('encoder', sort=False)
-    best = [rows.index[int(rows['cka'].fillna(-2).argmax())] for _, rows in groups]
-    last = [rows.index[-1] for _, rows in groups]
-    shown = table.loc[sorted({*best, *last})]
+    known = table.fillna({'cka': -2}).groupby('encoder')
+    shown = table.loc[sorted({*known['cka'].idxmax(), *known.tail(1).index})]
     pairs = zip(shown['cka'], shown['cka_shuffled'], strict=True)
     cells = {
         'encoder': ['chance', *shown['encoder']],
@@ -121,10 +111,10 @@ def why_figure(
     figure = Figure(figsize=(10.5, 9), layout='constrained')
     title = f'What {" and ".join(sensors)} share in an encoder'
     foot = [line for text in (about, _READING) for line in wrap(text, 10, 8)]
-    style: dict[str, Any] = {'x': 0.01, 'ha': 'left', 'parse_math': False}
-    head = '\n'.join([title, *wrap(note or '', 10, 9)])
-    figure.suptitle(head, weight='bold', fontsize=9, **style)
-    figure.supxlabel('\n'.join(foot), fontsize=8, **style)
+    style: dict[str, Any] = {'x': 0.01, 'ha': 'left', 'parse_math': False, 'size': 8}
+    head = [title, *wrap(note or '', 10, 8)]
+    figure.suptitle('\n'.join(head), weight='bold', **style)
+    figure.supxlabel('\n'.join(foot), **style)
     axes = figure.subplots(2, 2).flat
     for panel, (label, columns) in zip(axes, _PANELS.items(), strict=True):
         panel.set(xlabel='depth: blocks passed; out: after the last norm', ylabel=label)
@@ -137,12 +127,11 @@ def why_figure(
             what, chance = _SHARES.get(column, ('', ''))
             scale, level = (100, 100 * table[chance].iloc[0]) if chance else (1, 0.0)
             groups = table.groupby('encoder', sort=False)
-            for (encoder, rows), colour in zip(groups, cycle(_COLOURS), strict=False):
+            for number, (encoder, rows) in enumerate(groups):
                 key = f'{encoder}: {what}'.format(*sensors) if columns[1:] else encoder
                 y = scale * rows[column]
-                panel.plot(
-                    rows['depth'], y, line, color=colour, markersize=3, label=key
-                )
+                style = {'color': f'C{number}', 'markersize': 3, 'label': key}
+                panel.plot(rows['depth'], y, line, **style)
         panel.axhline(level, color='black', lw=0.8, ls=':', label='chance')
         panel.legend(fontsize=6)
     return figure

@@ -1,5 +1,6 @@
 """``channelmae probe``: how well labels can be predicted from frozen features."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +12,14 @@ from tqdm import tqdm
 
 from ...facts import data_facts, test_facts
 from ...files import refuse_existing
+from ...models.checkpoints import read_checkpoint
+from ...models.controls import load_weights
 from ...models.weights import FreshBands
 from ..configuration import configured, read_datamodule
 from ..report import write_folder
 from .classifiers import Protocol
-from .encoders import (
-    UNTRAINED,
-    build_encoders,
-    check_bands,
-    weights_to_probe,
-)
-from .features import Extraction, Features, Pool, extract_splits, split_size
+from .encoders import UNTRAINED, build_encoder, check_bands, weights_to_probe
+from .features import Extraction, Features, Pool, extract_splits
 from .pages import probe_page
 
 
@@ -71,10 +69,14 @@ def probe(
     """
     refuse_existing(out)
     policy = fresh_bands or configured(config, 'model', 'fresh_bands') or 'sample'
-    models, seed = build_encoders(config, weights_to_probe(config, weights), policy)
+    untrained, seed = build_encoder(config)
+    models = {UNTRAINED: untrained}
+    for path in weights_to_probe(config, weights):
+        models[path] = model = copy.deepcopy(untrained)
+        print(f'{path}: {load_weights(model, read_checkpoint(path), policy)}')
     datamodule, _ = read_datamodule(config, data)
     parts = [*set_up(datamodule, split), split]
-    check_bands(models[UNTRAINED], datamodule)
+    check_bands(untrained, datamodule)
     how = Extraction(depth, pool, samples, seed, device, precision)
     found = extract_splits(models, datamodule, parts, how)
     base = {part: rows[UNTRAINED] for part, rows in found.items()}
@@ -88,11 +90,10 @@ def probe(
     about = (
         f'{owner}: {listed} samples; {protocol.num_classes} classes occur among the '
         f'{split} samples, which are scored. {neighbors} neighbours vote. Features: '
-        f'{pool} of {type(models[UNTRAINED]).__name__}, depth {depth}; seed {seed}; '
+        f'{pool} of {type(untrained).__name__}, depth {depth}; seed {seed}; '
         f'bands that weights do not know: {policy}.'
     )
-    facts = data_facts(datamodule)
-    text = probe_page(table, facts.note if facts else None, about)
+    text = probe_page(table, getattr(data_facts(datamodule), 'note', None), about)
     write_folder(out, 'probe', table, text)
     print(text)
 
@@ -126,5 +127,5 @@ def set_up(datamodule: BaseDataModule, split: str) -> list[str]:
     datamodule.setup('fit')
     if split == 'test':
         datamodule.setup('test')
-    tunes = split == 'test' and split_size(datamodule, 'val')
+    tunes = split == 'test' and getattr(datamodule, 'val_dataset', None)
     return ['train', 'val'] if tunes else ['train']

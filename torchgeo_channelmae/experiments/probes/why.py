@@ -93,29 +93,24 @@ def why(
     union = list(dict.fromkeys([*sensors['first'], *sensors['second']]))
     paths = weights_to_probe(config, weights)
     models, seed = sensor_encoders(config, paths, sensors, policy)
-    datamodule, _ = read_datamodule(config, data)
+    datamodule, _ = read_datamodule(config, {**(data or {}), 'bands': union})
     owner = type(datamodule).__name__
     if not isinstance(datamodule, ChannelDataModule):
         raise ValueError(
-            f'{owner} cannot select the bands of two sensors by name. Use a datamodule '
-            f'of torchgeo_channelmae.datamodules.'
+            f'{owner} cannot select bands. Use one of torchgeo_channelmae.datamodules.'
         )
-    datamodule, _ = read_datamodule(config, {**(data or {}), 'bands': union})
     learn = set_up(datamodule, split)
     how = Extraction(depth, pool, samples, seed, device, precision)
-    found = extract_splits(models, datamodule, [split], how)
-    base = found[split][UNTRAINED, 'first']
-    if probes and base.labels is not None:
-        found |= extract_splits(models, datamodule, learn, how)
+    parts = [split, *learn] if probes else [split]
+    found = extract_splits(models, datamodule, parts, how)
     table = compare(found, split, neighbors, seed, owner)
     titles = first.upper(), second.upper()
-    facts = data_facts(datamodule)
     about = (
-        f'{len(base):,} {split} places of {owner}, each seen by {titles[0]} and '
-        f'{titles[1]}; {neighbors} neighbours; seed {seed}; bands that no weights '
-        f'know: {policy}.'
+        f'{table["places"].iloc[0]:,} {split} places of {owner}, each seen by '
+        f'{" and ".join(titles)}; {neighbors} neighbours; seed {seed}; bands that no '
+        f'weights know: {policy}.'
     )
-    page = table, titles, about, facts.note if facts else None
+    page = table, titles, about, getattr(data_facts(datamodule), 'note', None)
     text = why_page(*page)
     write_folder(out, 'why', table, text, why_figure(*page))
     print(text)
@@ -145,8 +140,7 @@ def sensor_encoders(
     base, seed = build_encoder(config, union)
     if not isinstance(base, ChannelViT):
         raise ValueError(
-            f'{type(base).__name__} always takes all bands, so it cannot see two '
-            f'sensors one by one. Give a configuration of a channel-token encoder.'
+            f'{type(base).__name__} needs all bands. Use a channel-token encoder.'
         )
     models: dict[Hashable, ChannelViT] = {
         (UNTRAINED, sensor): with_bands(base, bands)[0]
@@ -193,16 +187,15 @@ def compare(
         )
     shuffle = np.random.default_rng(derive_seed(seed, 'shuffled pairs')).permutation(n)
     protocol = None
-    if 'train' in found:
+    if 'train' in found and base[split].labels is not None:
         labels = {part: features.labels for part, features in base.items()}
         protocol = Protocol(labels, split, owner, neighbors)
     names = dict.fromkeys(name for name, _ in found[split])
     pairs = list(itertools.product(names, base[split].depths))
     table: list[dict[str, Any]] = []
-    splits = found.items()
     for name, depth in tqdm(pairs, desc='Comparing', disable=None):
         seen = {
-            sensor: {part: rows[name, sensor].depths[depth] for part, rows in splits}
+            sensor: {part: f[name, sensor].depths[depth] for part, f in found.items()}
             for sensor in ('first', 'second')
         }
         x, y = (parts[split] for parts in seen.values())
