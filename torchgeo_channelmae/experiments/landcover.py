@@ -114,8 +114,8 @@ def landcover(
     sums = np.nansum(everything, axis=0)
     absent = [name for name, total in zip(titles, sums, strict=True) if not total]
     if absent:
-        names = ', '.join(absent)
-        print(f'No sample has {names}. Set absent of the sampler to ignore.')
+        missing = ', '.join(absent)
+        print(f'No sample has {missing}. Set absent of the sampler to ignore.')
 
 
 def _open(spec: dict[str, Any], source: str) -> Any:

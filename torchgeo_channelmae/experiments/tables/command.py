@@ -76,8 +76,10 @@ def tables(
         raise ValueError(f'--unchanged belongs to the table matrix, not to {table}.')
     data = _check_data(chosen, root, pretrain_root, shares)
     numbers = _numbers(seeds) if seeds else chosen.seeds
-    names = _split(only or '')
-    plan = make_plan(described, chosen, numbers, data, train_fraction, names)
+
+    plan = make_plan(
+        described, chosen, numbers, data, train_fraction, _split(only or '')
+    )
     found = zero_shot_tests(described, named, chosen.overlays) if unchanged else ()
     plan = with_zero_shot(plan, tests := list(found), chosen)
     folder = Path(out or f'runs/tables/{chosen.name}')

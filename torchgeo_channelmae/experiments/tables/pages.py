@@ -135,9 +135,8 @@ def zero_shot(results: Results) -> pd.DataFrame:
         found = [by_name.get((str(n), _MAP)) for n in (cell.name, only_b, test.name)]
         trained = f'{cell.title} -> {title_of(cell.target)}'
         floor = _number(by_name[cell.name, _MAP]['floor'])
-        rows.append(
-            (trained, other, *map(_interval, found), _difference(found[-1]), floor)
-        )
+        texts = *map(_interval, found), _difference(found[-1])
+        rows.append((trained, other, *texts, floor))
     first = 'pretrained -> trained on A'
     heads = [first, 'B', 'A itself', 'B alone', 'A + B', '(A + B) - A', 'floor']
     return pd.DataFrame(rows, columns=heads).set_index(first)

@@ -224,13 +224,10 @@ def _part_records(
     """Yield the mean scores of each part, such as a class, over a cell's runs."""
     for name in results.done:
         tables = [score(run) for run in results.runs[name]]
+        kind = str(tables[0].index.name)
         for part, first in tables[0].iterrows():
             means = pd.DataFrame([table.loc[part] for table in tables]).mean()
-            shared = {
-                'cell': name,
-                tables[0].index.name: part,
-                count: int(first[count]),
-            }
+            shared = {'cell': name, kind: part, count: int(first[count])}
             yield {**shared, **(100 * means.drop(count))}
 
 
