@@ -225,9 +225,9 @@ def _part_records(
     for name in results.done:
         tables = [score(run) for run in results.runs[name]]
         kind = str(tables[0].index.name)
-        for part, first in tables[0].iterrows():
-            means = pd.DataFrame([table.loc[part] for table in tables]).mean()
-            shared = {'cell': name, kind: part, count: int(first[count])}
+        for row, part in enumerate(tables[0].index):
+            means = pd.DataFrame([table.iloc[row] for table in tables]).mean()
+            shared = {'cell': name, kind: part, count: int(means[count])}
             yield {**shared, **(100 * means.drop(count))}
 
 
