@@ -14,10 +14,7 @@ from statistics import fmean
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    binary_f1_score,
-)
+from torchmetrics.functional import classification
 
 from .. import randomness
 
@@ -45,13 +42,9 @@ def multilabel_scores(
         without a positive label.
     """
     probabilities, labels = _checked(probabilities, labels)
-    columns = labels.any(dim=0).nonzero().flatten().tolist()
-
     scores = {
         'mAP_micro': _precision(probabilities, labels),
-        'mAP_macro': _mean(
-            [_precision(probabilities[:, k], labels[:, k]) for k in columns]
-        ),
+        'mAP_macro': _macro(_precision, probabilities, labels),
     }
     cuts = {'': thresholds}
     if isinstance(thresholds, Tensor):
@@ -59,9 +52,7 @@ def multilabel_scores(
     for suffix, cut in cuts.items():
         predicted = probabilities > cut
         scores[f'F1_micro{suffix}'] = _f1(predicted, labels)
-        scores[f'F1_macro{suffix}'] = _mean(
-            [_f1(predicted[:, k], labels[:, k]) for k in columns]
-        )
+        scores[f'F1_macro{suffix}'] = _macro(_f1, predicted, labels)
     return scores
 
 
@@ -84,21 +75,18 @@ def per_class(
         0.5), ``threshold`` and ``F1_tuned`` (at it). Scores without positives are NaN.
     """
     probabilities, labels = _checked(probabilities, labels)
-    if thresholds is None:
-        thresholds = torch.full((labels.shape[1],), DEFAULT_THRESHOLD)
-    cuts = thresholds.to(probabilities)
-    rows = [
-        {
-            'support': int(truth.sum()),
-            'AP': _precision(score, truth),
-            'F1': _f1(score > DEFAULT_THRESHOLD, truth),
-            'threshold': float(cut),
-            'F1_tuned': _f1(score > cut, truth),
-        }
-        for score, truth, cut in zip(probabilities.T, labels.T, cuts, strict=True)
-    ]
+    half = torch.full((labels.shape[1],), DEFAULT_THRESHOLD)
+    cuts = (half if thresholds is None else thresholds).to(probabilities)
+    by_class = list(zip(probabilities.T, labels.T, cuts, strict=True))
+    columns = {
+        'support': labels.sum(dim=0).tolist(),
+        'AP': [_precision(score, truth) for score, truth, _ in by_class],
+        'F1': [_f1(score > DEFAULT_THRESHOLD, truth) for score, truth, _ in by_class],
+        'threshold': cuts.tolist(),
+        'F1_tuned': [_f1(score > cut, truth) for score, truth, cut in by_class],
+    }
     index = None if names is None else list(names)
-    return pd.DataFrame(rows, index).rename_axis('class')
+    return pd.DataFrame(columns, index).rename_axis('class')
 
 
 def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -220,11 +208,16 @@ def _score(metric: Callable[..., Tensor], predicted: Tensor, labels: Tensor) -> 
     return float(metric(predicted.flatten(), labels.flatten(), validate_args=False))
 
 
-_precision = partial(_score, binary_average_precision)
-_f1 = partial(_score, binary_f1_score)
+_precision = partial(_score, classification.binary_average_precision)
+_f1 = partial(_score, classification.binary_f1_score)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _macro(
+    metric: Callable[[Tensor, Tensor], float], predicted: Tensor, labels: Tensor
+) -> float:
+    """Return the mean of a metric over the classes with a positive."""
+    pairs = zip(predicted.T, labels.T, strict=True)
+    values = [metric(score, truth) for score, truth in pairs if truth.any()]
     return fmean(values) if values else math.nan
 
 

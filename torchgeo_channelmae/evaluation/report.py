@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..files import move_aside, whole
 from ..provenance.overlap import CLAIMS, Overlap, Verdict, label_free
+from ..provenance.record import Training
 from .metrics import DEFAULT_THRESHOLD, multilabel_scores
 
 _COLUMNS = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
@@ -98,25 +99,17 @@ def score_report(
         verdict: What the test shares with pretraining.
         countries: Result of :func:`per_country`.
     """
-    tuned = 'F1_micro_tuned' in scores
-    summary = pd.DataFrame(
-        [
-            [title, *(_percent(scores.get(pattern.format(n), '')) for n in _COLUMNS)]
-            for title, pattern in _ROWS.items()
-            if pattern.format('F1_micro') in scores
-        ],
-        columns=['in percent', *_COLUMNS],
-    )
-    table = pd.DataFrame(
-        {
-            'class': classes.index,
-            'support': classes['support'],
-            'AP': classes['AP'].map(_percent),
-            'F1 at 0.5': classes['F1'].map(_percent),
-            'F1 tuned': classes['F1_tuned'].map(_percent) if tuned else '',
-            'threshold': classes['threshold'].map('{:.3f}'.format) if tuned else '',
-        }
-    )
+    rows = [
+        [title, *(scores.get(pattern.format(name), '') for name in _COLUMNS)]
+        for title, pattern in _ROWS.items()
+        if pattern.format('F1_micro') in scores
+    ]
+    summary = pd.DataFrame(rows, columns=['in percent', *_COLUMNS])
+    table = classes.assign(threshold=classes['threshold'].map('{:.3f}'.format))
+    if 'F1_micro_tuned' not in scores:
+        table[['F1_tuned', 'threshold']] = ''
+    table = table[['support', 'AP', 'F1', 'F1_tuned', 'threshold']].reset_index()
+    table.columns = ['class', 'support', 'AP', 'F1 at 0.5', 'F1 tuned', 'threshold']
     parts = [
         '# Test scores',
         f'**{note}**' if note else '',
@@ -130,27 +123,22 @@ def score_report(
         _markdown(table),
     ]
     if countries is not None and len(countries):
-        shown = countries.drop(columns='patches').map(_percent)
-        shown.insert(0, 'patches', countries['patches'])
-        parts.append(_markdown(shown.reset_index(names='country')))
+        parts.append(_markdown(countries.reset_index(names='country')))
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def overlap_table(verdict: Verdict) -> str:
     """Describe in Markdown what a test shares with pretraining, claim by claim."""
-    read = {name for one in verdict.pretraining for name in one.data.sensors}
-    reasons = {
-        'sensor_free': f'the test reads {_sensors(verdict.targets)}, pretraining read '
-        f'{_sensors(read)}',
-        'place_free': 'test patches on MGRS tiles that pretraining read: '
-        f'{_counted(verdict.places)}',
-        'label_free': _LABEL_REASONS[verdict.label_free],
-        'overlap_free': 'of sensors only; for places and labels see above',
-    }
-    claims = pd.DataFrame(
-        [[name, f'**{_answer(verdict, name)}**', reasons[name]] for name in CLAIMS],
-        columns=['is the test free of what pretraining read?', '', ' '],
+    sources = _sensors(n for one in verdict.pretraining for n in one.data.sensors)
+    reasons = (
+        f'the test reads {_sensors(verdict.targets)}, pretraining read {sources}',
+        f'test patches on MGRS tiles that pretraining read: {_counted(verdict.places)}',
+        _LABEL_REASONS[verdict.label_free],
+        'of sensors only; for places and labels see above',
     )
+    answers = [f'**{_answer(verdict, name)}**' for name in CLAIMS]
+    head = 'is the test free of what pretraining read?'
+    claims = pd.DataFrame({head: CLAIMS, '': answers, ' ': reasons})
     return (
         f'{_markdown(claims)}\n\n{_history(verdict)} Test patches that pretraining '
         f'read: {_counted(verdict.patches)}. Test patches whose labels were trained '
@@ -192,13 +180,10 @@ def predictions_csv(
 
 
 def _markdown(table: pd.DataFrame) -> str:
+    """Format a table with its fractions in percent."""
+    table = table.map(lambda x: f'{100 * x:.2f}' if isinstance(x, float) else str(x))
+    table = table.replace('nan', '-')
     return str(table.to_markdown(index=False, disable_numparse=True, stralign=None))
-
-
-def _percent(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return '-' if pd.isna(value) else f'{100 * value:.2f}'
 
 
 def _answer(verdict: Verdict, claim: str) -> str:
@@ -207,30 +192,28 @@ def _answer(verdict: Verdict, claim: str) -> str:
 
 def _sensors(names: Iterable[str]) -> str:
     """List sensors, with unknown data last."""
-    known = sorted(set(names) - {'unknown'})
-    return ', '.join([*known, *['unknown data'] * ('unknown' in names)]) or 'nothing'
+    found = sorted(set(names), key=lambda name: (name == 'unknown', name))
+    return ', '.join(found).replace('unknown', 'unknown data') or 'nothing'
 
 
 def _history(verdict: Verdict) -> str:
     """Describe what each pretraining read, e.g. ``Pretraining read So2Sat (...).``."""
     if not verdict.pretraining:
         return 'Nothing was pretrained: the weights started from scratch.'
-    texts = []
-    for training in verdict.pretraining:
-        data, labels = training.data, _LABELS[label_free([training])]
-        if training.record is None:
-            texts.append(f'unknown data ({labels})')
-            continue
-        patches, tiles = 'unknown', 'unknown'
-        if data.patches is not None:  # one hash per kind of name
-            patches = f'{len(data.patches) // max(1, len(data.name_spaces)):,}'
-        if data.tiles is not None:
-            tiles = f'{len(data.tiles):,}'
-        texts.append(
-            f'{data.dataset} ({", ".join(data.sensors)}: {", ".join(data.bands)}; '
-            f'patches: {patches}; tiles: {tiles}; {labels})'
-        )
-    return f'Pretraining read {", then ".join(texts)}.'
+    return f'Pretraining read {", then ".join(map(_described, verdict.pretraining))}.'
+
+
+def _described(training: Training) -> str:
+    data, labels = training.data, _LABELS[label_free([training])]
+    if training.record is None:
+        return f'unknown data ({labels})'
+    hashes = max(1, len(data.name_spaces))  # per patch, one per kind of name
+    patches = 'unknown' if data.patches is None else f'{len(data.patches) // hashes:,}'
+    tiles = 'unknown' if data.tiles is None else f'{len(data.tiles):,}'
+    return (
+        f'{data.dataset} ({", ".join(data.sensors)}: {", ".join(data.bands)}; '
+        f'patches: {patches}; tiles: {tiles}; {labels})'
+    )
 
 
 def _counted(overlap: Overlap | None) -> str:

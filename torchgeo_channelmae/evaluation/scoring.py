@@ -6,22 +6,16 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torchgeo.datasets import BigEarthNet
 from torchgeo.datasets.utils import Sample
 
 from ..facts import data_facts, test_facts
 from ..provenance.overlap import Verdict, check_not_trained_on, judge
 from ..provenance.record import DataRecord, Provenance
+from . import report
 from .metrics import evaluate, multilabel_scores, per_class, tune_thresholds
 from .predictions import PredictionStore, sample_names, sample_numbers
-from .report import (
-    overlap_line,
-    patch_table,
-    per_country,
-    predictions_csv,
-    score_report,
-    write_files,
-)
 
 
 class EvaluationMixin(LightningModule):
@@ -44,43 +38,34 @@ class EvaluationMixin(LightningModule):
     def start_evaluation(self, num_labels: int) -> None:
         """Create empty predictions and thresholds for ``num_labels`` classes."""
         self.predictions = PredictionStore()
-        start = torch.full((num_labels,), torch.nan)
-        self.register_buffer('thresholds', start)
+        self.register_buffer('thresholds', torch.full((num_labels,), torch.nan))
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of the outputs."""
-        if self.hparams['labels']:
-            return list(self.hparams['labels'])
-        if self.hparams['num_labels'] == 19:
-            return list(BigEarthNet.class_sets[19])
-        return [str(number) for number in range(self.hparams['num_labels'])]
+        count = self.hparams['num_labels']
+        known = BigEarthNet.class_sets[19] if count == 19 else map(str, range(count))
+        return list(self.hparams['labels'] or known)
 
     def _verdict(self) -> Verdict:
         """Compare the data with what pretraining read."""
         facts = test_facts(self.datamodule)
-        return judge(
-            self.provenance,
-            self.data_record,
-            facts.tiles,
-            facts.patches,
-            facts.name_spaces,
-        )
+        tested = facts.tiles, facts.patches, facts.name_spaces
+        return judge(self.provenance, self.data_record, *tested)
 
     @override
     def on_train_start(self) -> None:
         """Log what the pretraining of the weights read."""
         super().on_train_start()
-        rank_zero_info(overlap_line(self._verdict()))
+        rank_zero_info(report.overlap_line(self._verdict()))
 
     @override
     def on_test_start(self) -> None:
         """Refuse to score patches whose labels were learned."""
         super().on_test_start()
         facts = test_facts(self.datamodule)
-        check_not_trained_on(
-            self.provenance, facts.patches, facts.patch_names, facts.name_spaces
-        )
+        tested = facts.patches, facts.patch_names, facts.name_spaces
+        check_not_trained_on(self.provenance, *tested)
 
     @override
     def validation_step(
@@ -89,17 +74,12 @@ class EvaluationMixin(LightningModule):
         """Store probabilities, labels and loss of each sample."""
         if 'image' not in batch:  # all samples were skipped
             return
-        logits = self(batch['image']).float()
-        labels = batch['label']
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            logits,
-            labels.to(logits.dtype),
-            pos_weight=self.criterion.pos_weight,
-            reduction='none',
-        )
+        logits, labels = self(batch['image']).float(), batch['label']
+        options: Any = {'pos_weight': self.criterion.pos_weight, 'reduction': 'none'}
+        losses = binary_cross_entropy_with_logits(logits, labels.float(), **options)
         rows = {'labels': labels, 'loss': losses.mean(dim=1)}
-        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self._store(batch, numbers, probabilities=logits.sigmoid(), **rows)
+        place = batch, batch_idx, dataloader_idx
+        self._store(*place, probabilities=logits.sigmoid(), **rows)
 
     test_step = validation_step
 
@@ -111,11 +91,13 @@ class EvaluationMixin(LightningModule):
         if 'image' not in batch:  # all samples were skipped
             return torch.empty(0, self.hparams['num_labels'])
         probabilities: Tensor = self(batch['image']).float().sigmoid()
-        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
-        self._store(batch, numbers, probabilities=probabilities)
+        self._store(batch, batch_idx, dataloader_idx, probabilities=probabilities)
         return probabilities
 
-    def _store(self, batch: Sample, numbers: Tensor, **columns: Tensor) -> None:
+    def _store(
+        self, batch: Sample, batch_idx: int, dataloader_idx: int, **columns: Tensor
+    ) -> None:
+        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
         names = sample_names(batch, numbers)
         self.predictions.update(numbers, patch_id=names, **columns)
 
@@ -142,16 +124,17 @@ class EvaluationMixin(LightningModule):
         self._log_scores('test', rows['loss'], scores | verdict.numbers())
 
         classes = per_class(*scored, names)
-        patches = patch_table(rows['patch_id'], rows['labels'], names, facts.frame)
-        countries = per_country(*scored, patches['country'].tolist())
+        ids = rows['patch_id']
+        patches = report.patch_table(ids, rows['labels'], names, facts.frame)
+        countries = report.per_country(*scored, patches['country'].tolist())
         note = data.note if data else None
-        report = score_report(scores, classes, *split, note, verdict, countries)
-        rank_zero_info(f'\n{report}')
+        page = report.score_report(scores, classes, *split, note, verdict, countries)
+        rank_zero_info(f'\n{page}')
         files = {
-            'scores.md': report,
+            'scores.md': page,
             'per_class.csv': classes.to_csv(),
             'patches.csv': patches.to_csv(index=False),
-            'predictions.csv': predictions_csv(rows['patch_id'], scored[0], names),
+            'predictions.csv': report.predictions_csv(ids, scored[0], names),
         }
         if len(countries):
             files['per_country.csv'] = countries.to_csv()
@@ -161,11 +144,10 @@ class EvaluationMixin(LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Write ``predictions.csv``."""
         rows = self.predictions.gather()
-        table = predictions_csv(
-            rows['patch_id'], rows['probabilities'], self.class_names
-        )
+        ids, probabilities = rows['patch_id'], rows['probabilities']
+        table = report.predictions_csv(ids, probabilities, self.class_names)
         self._write({'predictions.csv': table})
-        rank_zero_info(f'Wrote predictions.csv for {len(rows["index"])} patches.')
+        rank_zero_info(f'Wrote predictions.csv for {len(ids)} patches.')
 
     def _log_scores(self, stage: str, losses: Tensor, scores: dict[str, float]) -> None:
         """Log the mean loss and the scores, which are the same on all ranks."""
@@ -177,4 +159,4 @@ class EvaluationMixin(LightningModule):
     def _write(self, files: dict[str, str]) -> None:
         folder = self.trainer.log_dir  # a collective call
         if self.trainer.is_global_zero:
-            write_files(folder, files)
+            report.write_files(folder, files)

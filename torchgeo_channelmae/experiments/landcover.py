@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyproj
 from jsonargparse.typing import PositiveFloat
@@ -19,14 +18,7 @@ from ..files import refuse_existing, whole
 from ..samplers import LandCoverBalancedSampler
 from ..samplers.balance import entropy
 from ..samplers.shares import ClassShares, Values, write_shares
-from .landcover_lookup import (
-    CLASSES,
-    RasterLookup,
-    count_shares,
-    map_lookup,
-    raster_values,
-    read_labels,
-)
+from . import landcover_lookup as lookup
 
 
 def landcover(
@@ -81,19 +73,22 @@ def landcover(
     known = None if facts.bands is None else Source(opened, facts)
     rows = np.arange(len(opened)) if known is None else known.rows
     if source == 'labels':
-        values, titles = read_labels(opened, rows.tolist(), workers)
+        values, titles = lookup.read_labels(opened, rows.tolist(), workers)
     elif source == 'raster':
         land = build(raster, 'raster')
-        named, ignored = raster_values(land, classes, ignore or ())
+        named, ignored = lookup.raster_values(land, classes, ignore or ())
         places = None if known is None else known.places(rows)
-        centers = None if places is None else dict(zip(rows, places, strict=True))
-        look = RasterLookup(land, opened, centers, size, pyproj.CRS(crs), ignored)
-        values, titles = count_shares(look, rows.tolist(), named, workers)
+        samples = opened
+        if places is not None:
+            spots = [{'lon': lon, 'lat': lat} for lon, lat in places]
+            samples = dict(zip(rows, spots, strict=True))
+        look = lookup.RasterLookup(land, samples, size, pyproj.CRS(crs), ignored)
+        values, titles = lookup.count_shares(look, rows.tolist(), named, workers)
     else:
-        own = CLASSES['maps'][source]
+        own = lookup.CLASSES['maps'][source]
         named = dict(enumerate(own['classes']))
-        counts = map_lookup(opened, own['modality'])
-        values, titles = count_shares(counts, rows.tolist(), named, workers)
+        counts = lookup.map_lookup(opened, own['modality'])
+        values, titles = lookup.count_shares(counts, rows.tolist(), named, workers)
     values = _settle(values, rows, uncovered, type(opened).__name__)
     everything = np.zeros((len(opened), len(titles)), dtype=np.float32)
     everything[rows] = values
@@ -119,9 +114,8 @@ def landcover(
     sums = np.nansum(everything, axis=0)
     absent = [name for name, total in zip(titles, sums, strict=True) if not total]
     if absent:
-        print(
-            f'No sample has {", ".join(absent)}. Set absent of the sampler to ignore.'
-        )
+        missing = ', '.join(absent)
+        print(f'No sample has {missing}. Set absent of the sampler to ignore.')
 
 
 def _open(spec: dict[str, Any], source: str) -> Any:
@@ -130,7 +124,7 @@ def _open(spec: dict[str, Any], source: str) -> Any:
     given = dict(spec.get('init_args') or {})
     if issubclass(kind, MMEarth):  # some image, as samples without one are unknown
         given |= {'modalities': ['sentinel1_asc'], 'modality_bands': None}
-    elif source in CLASSES['maps']:
+    elif source in lookup.CLASSES['maps']:
         raise ValueError(
             f'source is {source!r}, but the dataset is {kind.__name__}. Only MMEarth '
             f'has this map.'
@@ -140,9 +134,7 @@ def _open(spec: dict[str, Any], source: str) -> Any:
     return build({**spec, 'init_args': given}, 'dataset')
 
 
-def _settle(
-    values: Values, rows: npt.NDArray[np.int64], uncovered: str, dataset: str
-) -> Values:
+def _settle(values: Values, rows: Any, uncovered: str, dataset: str) -> Values:
     """Return the shares with samples without land cover as ``uncovered`` says."""
     bare = ~(values.sum(axis=1) > 0)  # NaN is not
     if bare.all() or (bare.any() and uncovered == 'raise'):

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import shapely
 import torch
 import yaml
 from shapely.geometry.base import BaseGeometry
+from shapely.ops import transform
 from torch.utils.data import DataLoader
 from torchgeo.datasets import MMEarth, RasterDataset
 from tqdm import tqdm
@@ -30,18 +31,17 @@ CLASSES: dict[str, Any] = yaml.safe_load(
 )
 """Classes of MMEarth's ``maps`` and of TorchGeo's ``rasters``."""
 
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top."""
+
 _LEAST = 0.5  # of a sample's pixels must have a class
 _DEGREES = pyproj.CRS('EPSG:4326')
 
 
-def look_up(
-    look: Callable[[int], Any], rows: Sequence[int], workers: int
-) -> Iterator[Any]:
+def look_up(look: Any, rows: Any, workers: int) -> Iterable[Any]:
     """Call a function for each sample, in order, with a progress bar."""
-    data: Any = list(rows)
-    call: Any = look
-    loader = DataLoader(data, batch_size=None, collate_fn=call, num_workers=workers)
-    yield from tqdm(loader, desc='land cover', unit='sample', disable=None)
+    loader = DataLoader(rows, batch_size=None, collate_fn=look, num_workers=workers)
+    return tqdm(loader, desc='land cover', unit='sample', disable=None)
 
 
 def _label(dataset: Any, row: int) -> npt.NDArray[Any]:
@@ -91,9 +91,8 @@ def map_lookup(dataset: MMEarth, modality: str) -> Callable[[int], tuple[Counts,
         dataset: The dataset.
         modality: Name of the map there.
     """
-    bands = {modality: dataset.all_modality_bands[modality]}
     dataset = copy.copy(dataset)
-    dataset.modality_bands = bands
+    dataset.modality_bands = {modality: dataset.all_modality_bands[modality]}
     return partial(_count_map, dataset, f'mask_{modality}')
 
 
@@ -112,17 +111,15 @@ class RasterLookup:
 
     Attributes:
         raster: The raster.
-        dataset: The dataset.
-        centers: Longitude and latitude of samples in degrees, by row. None reads
-            ``lon`` and ``lat``, ``x`` and ``y`` or ``bounds`` of the samples.
+        samples: The dataset, or a mapping from row to sample. A sample has ``lon`` and
+            ``lat`` in degrees, ``x`` and ``y``, or ``bounds``.
         size: Side of the square in meters.
         crs: CRS of ``x``, ``y`` and ``bounds``.
         ignored: Values that are no class.
     """
 
     raster: RasterDataset
-    dataset: Any
-    centers: Mapping[int, tuple[float, float]] | None
+    samples: Any
     size: float | None
     crs: pyproj.CRS
     ignored: Sequence[int]
@@ -138,36 +135,34 @@ class RasterLookup:
         pixels = sample['mask'].numpy()
         return count_values(pixels, self.ignored), pixels.size
 
-    def _footprint(self, row: int) -> tuple[float, float, float, float]:
+    def _footprint(self, row: int) -> Box:
         """Return left, bottom, right and top of a sample in the raster's CRS."""
-        crs, bounds = self._bounds(row)
+        sample = self.samples[row]
+        if len(sample.get('bounds', ())) == 9:  # TorchGeo's
+            left, right, _, bottom, top, *_ = map(float, sample['bounds'])
+            crs, bounds = self.crs, (left, bottom, right, top)
+        else:
+            crs, bounds = _DEGREES, self._square(row, *self._center(row, sample))
         move = pyproj.Transformer.from_crs(crs, self.raster.crs, always_xy=True)
         return move.transform_bounds(*bounds, densify_pts=5)
 
-    def _bounds(self, row: int) -> tuple[pyproj.CRS, tuple[float, float, float, float]]:
-        if self.centers is not None:
-            return _DEGREES, self._around(row, *self.centers[row])
-        sample = self.dataset[row]
-        if 'bounds' in sample and len(sample['bounds']) == 9:  # TorchGeo's
-            left, right, _, bottom, top, *_ = map(float, sample['bounds'])
-            return self.crs, (left, bottom, right, top)
+    def _center(self, row: int, sample: Mapping[str, Any]) -> tuple[float, float]:
+        """Return longitude and latitude."""
         for crs, keys in ((_DEGREES, ('lon', 'lat')), (self.crs, ('x', 'y'))):
             if set(keys) <= set(sample):
                 place = [float(np.ravel(sample[key])[0]) for key in keys]
                 move = pyproj.Transformer.from_crs(crs, _DEGREES, always_xy=True)
-                return _DEGREES, self._around(row, *move.transform(*place))
+                return move.transform(*place)
         raise ValueError(
-            f'Sample {row} of {type(self.dataset).__name__} has no coordinates (lon '
+            f'Sample {row} of {type(self.samples).__name__} has no coordinates (lon '
             f'and lat, x and y, or bounds). Use another source.'
         )
 
-    def _around(
-        self, row: int, lon: float, lat: float
-    ) -> tuple[float, float, float, float]:
+    def _square(self, row: int, lon: float, lat: float) -> Box:
         if not (abs(lon) <= 180 and abs(lat) <= 90):
             raise ValueError(
-                f'Sample {row} of {type(self.dataset).__name__} is at {lon:g}, '
-                f'{lat:g}, not longitude and latitude. Set crs.'
+                f'Sample {row} is at {lon:g}, {lat:g}, not longitude and latitude. Set '
+                f'crs.'
             )
         if self.size is None:
             raise ValueError('Samples have centers but no extent. Set size in meters.')
@@ -176,37 +171,28 @@ class RasterLookup:
         )
         return lons[0], lats[1], lons[2], lats[3]
 
-    def _covers(self, box: tuple[float, float, float, float]) -> bool:
+    def _covers(self, box: Box) -> bool:
         slack = min(self.raster.res) / 2  # what rounding to pixels leaves open
         wanted = shapely.box(*box).buffer(-slack, join_style='mitre')
         if wanted.is_empty:
             wanted = shapely.box(*box).centroid
-        near = self._outlines[self._tree.query(wanted, predicate='intersects')]
-        return bool(shapely.union_all(near).covers(wanted))
-
-    @cached_property
-    def _outlines(self) -> npt.NDArray[np.object_]:
-        """What each file covers; the raster's index has upright rectangles instead."""
-        paths = self.raster.index['filepath']
-        found = [outline(path, self.raster.crs) for path in paths]
-        return np.array(found, dtype=np.object_)
+        near = self._tree.query(wanted, predicate='intersects')
+        return bool(shapely.union_all(self._tree.geometries[near]).covers(wanted))
 
     @cached_property
     def _tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self._outlines)
+        """What each file covers; the raster's index has upright rectangles instead."""
+        paths = self.raster.index['filepath']
+        return shapely.STRtree([outline(path, self.raster.crs) for path in paths])
 
 
 def outline(path: str, crs: pyproj.CRS) -> BaseGeometry:
     """Return what a raster file covers, in a CRS."""
     with rasterio.open(path) as file:
-        box = shapely.box(*file.bounds)
-        if file.crs is None or pyproj.CRS(file.crs.to_wkt()) == crs:
-            return box
-        move = pyproj.Transformer.from_crs(file.crs.to_wkt(), crs, always_xy=True)
-    box = shapely.segmentize(box, box.length / 200)
-    return shapely.make_valid(
-        shapely.transform(box, lambda xy: np.stack(move.transform(*xy.T), axis=1))
-    )
+        box, own = shapely.box(*file.bounds), file.crs.to_wkt() if file.crs else crs
+    move = pyproj.Transformer.from_crs(own, crs, always_xy=True).transform
+    dense = shapely.segmentize(box, box.length / 200)
+    return shapely.make_valid(transform(move, dense))
 
 
 def count_values(pixels: npt.NDArray[Any], ignored: Sequence[int]) -> Counts:
@@ -247,10 +233,8 @@ def count_shares(
         counted.append(counts if enough else Counter())
     if names is None:
         names = {value: f'class {value}' for value in sorted(set().union(*counted))}
-    shares = np.array([[counts[value] for value in names] for counts in counted], float)
-    total = shares.sum(axis=1, keepdims=True)
-    total[total == 0] = np.nan
-    return (shares / total).astype(np.float32), tuple(names.values())
+    table = np.array([[counts[value] for value in names] for counts in counted], float)
+    return label_shares(table), tuple(names.values())
 
 
 def raster_values(
@@ -279,9 +263,7 @@ def raster_values(
     if np.dtype(kind).kind not in 'iu':
         raise ValueError(f'{path} has {kind} pixels. Use a raster of classes.')
     raster.is_image = False  # nearest neighbors
-    names = (kind.__name__ for kind in type(raster).__mro__)
-    known: Any = next(
-        (CLASSES['rasters'][k] for k in names if k in CLASSES['rasters']), {}
-    )
+    kinds = (CLASSES['rasters'].get(kind.__name__) for kind in type(raster).__mro__)
+    known: Any = next(filter(None, kinds), {})
     ignored = known.get('ignore', () if nodata is None else (int(nodata),))
     return classes or known.get('classes'), (*ignored, *ignore)

@@ -99,15 +99,11 @@ def judge(
     task = (Training(present, None), *provenance.own)
     targets = tuple(sorted({name for one in task for name in one.data.sensors}))
     pretraining = provenance.inherited
-    return Verdict(
-        pretraining,
-        targets,
-        sensor_free(pretraining, targets),
-        label_free(pretraining),
-        place_overlap(pretraining, test_tiles),
-        patch_overlap(pretraining, test_patches, name_spaces),
-        patch_overlap(_learned(provenance), test_patches, name_spaces),
-    )
+    places = place_overlap(pretraining, test_tiles)
+    patches = patch_overlap(pretraining, test_patches, name_spaces)
+    trained = patch_overlap(_learned(provenance), test_patches, name_spaces)
+    free = sensor_free(pretraining, targets), label_free(pretraining)
+    return Verdict(pretraining, targets, *free, places, patches, trained)
 
 
 def sensor_free(trainings: Sequence[Training], targets: Sequence[str]) -> bool | None:
@@ -144,10 +140,8 @@ def place_overlap(
         test_tiles: (patches,) tile of each test patch, '' where unknown; None if no
             tile is known, and then so is the result.
     """
-    if not trainings:
-        return Overlap(0, 0, 0)
-    if test_tiles is None:
-        return None
+    if test_tiles is None or not trainings:
+        return None if trainings else Overlap(0, 0, 0)
     read = [one.data.tiles for one in trainings]
     names = [tile for tiles in read for tile in tiles or ()]
     shared = np.isin(test_tiles, np.array(names, dtype=str))
@@ -169,10 +163,8 @@ def patch_overlap(
             None if unknown, and then so is the result.
         name_spaces: Kinds of these names, see :class:`DataRecord`.
     """
-    if not trainings:
-        return Overlap(0, 0, 0)
-    if test_patches is None:
-        return None
+    if test_patches is None or not trainings:
+        return None if trainings else Overlap(0, 0, 0)
     count, total = int(_were_read(trainings, test_patches).sum()), len(test_patches)
     known = all(_comparable(one.data, name_spaces) for one in trainings)
     return Overlap(count, 0 if known else total - count, total)
@@ -203,25 +195,22 @@ def check_not_trained_on(
     rows = _were_read(learned, test_patches).nonzero().flatten().tolist()
     if rows:
         name = '' if names is None else names[rows[0]]
-        example = name.decode() if isinstance(name, bytes) else name
+        name = name.decode() if isinstance(name, bytes) else name
         raise ValueError(
             f'The checkpoint was trained on the labels of {len(rows)} of the '
             f'{len(test_patches)} test patches, maybe in the other version of '
-            f'BigEarthNet{f", such as {example}" if example else ""}. Test on the '
-            f'version and splits of its training, or train without these patches.'
+            f'BigEarthNet{name and f", such as {name}"}. Test on the version and '
+            f'splits of its training, or train without these patches.'
         )
-    for data in (one.data for one in learned):
-        if data.patches is not None and not _comparable(data, name_spaces):
-            known, tested = (
-                ' and '.join(kinds) or 'no' for kinds in (data.name_spaces, name_spaces)
-            )
-            rank_zero_warn(
-                f'Cannot check whether the checkpoint was trained on labels of test '
-                f'patches: {data.dataset} of the training has {known} names, the test '
-                f'has {tested} names. Use a metadata.parquet with s2v1_name for every '
-                f'patch.'
-            )
-            return
+    read = [one.data for one in learned if one.data.patches is not None]
+    if other := [data for data in read if not _comparable(data, name_spaces)]:
+        kinds = other[0].name_spaces, name_spaces
+        known, tested = (' and '.join(each) or 'no' for each in kinds)
+        rank_zero_warn(
+            f'Cannot check whether the checkpoint was trained on labels of test '
+            f'patches: {other[0].dataset} of the training has {known} names, the test '
+            f'has {tested} names. Use a metadata.parquet with s2v1_name for all.'
+        )
 
 
 def _instruments(sensors: Sequence[str]) -> set[str]:

@@ -99,9 +99,6 @@ def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
     measured: dict[str, Cost | str] = {}
     found: dict[str, Cost | str] = {}
     for run in runs:
-        if run.kind == 'unchanged':
-            found[run.name] = 'only a test'
-            continue
         options = {key: _FRESH.get(key, value) for key, value in run.options.items()}
         short = replace(run, seed=0, options=options, start=None, base_lr=None)
         key = str((short.kind, short.configs, short.options))
@@ -112,6 +109,8 @@ def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
 
 
 def _measure(run: Run) -> Cost | str:
+    if run.kind == 'unchanged':
+        return 'only a test'
     with tempfile.TemporaryDirectory() as name:
         path, log = Path(name) / 'cost.json', Path(name) / 'log'
         meter = f'--trainer.callbacks+={__name__}.Meter'

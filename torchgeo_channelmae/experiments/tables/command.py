@@ -13,7 +13,7 @@ from .plan import Data, Plan, make_plan
 from .results import read_results
 from .runner import Outcome, check_settings, commands_done, run_all
 from .spec import SENSORS, Preset, read_preset, read_table
-from .zero_shot import ZeroShotTest, with_zero_shot, zero_shot_tests
+from .zero_shot import with_zero_shot, zero_shot_tests
 
 
 def tables(
@@ -76,12 +76,12 @@ def tables(
         raise ValueError(f'--unchanged belongs to the table matrix, not to {table}.')
     data = _check_data(chosen, root, pretrain_root, shares)
     numbers = _numbers(seeds) if seeds else chosen.seeds
-    names = _split(only or '')
-    plan = make_plan(described, chosen, numbers, data, train_fraction, names)
-    tests: list[ZeroShotTest] = []
-    if unchanged:
-        tests = list(zero_shot_tests(described, named, chosen.overlays))
-        plan = with_zero_shot(plan, tests, chosen)
+
+    plan = make_plan(
+        described, chosen, numbers, data, train_fraction, _split(only or '')
+    )
+    found = zero_shot_tests(described, named, chosen.overlays) if unchanged else ()
+    plan = with_zero_shot(plan, tests := list(found), chosen)
     folder = Path(out or f'runs/tables/{chosen.name}')
     runs = folder / 'runs'
     check_settings(plan, runs)

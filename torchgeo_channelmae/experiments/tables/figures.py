@@ -77,9 +77,8 @@ def _heat_map(results: Results) -> Figure:
             text = 'not run' if np.isnan(gain) else f'{gain:+.2f}'
             if low <= high:
                 text += f'\n[{low:+.2f}, {high:+.2f}]'
-            weight = 'normal'
-            if low > 0 or high < 0:
-                weight = 'bold'
+            weight = 'bold' if low > 0 or high < 0 else 'normal'
+            if weight == 'bold':
                 panel.add_patch(Rectangle((x - 0.485, y - 0.475), 0.97, 0.95, **_SURE))
             panel.text(x, y, text, ha='center', va='center', fontweight=weight)
             if row == f'{target.lower()}-p16':

@@ -105,9 +105,8 @@ def recovered(results: Results, target: str) -> Iterator[str]:
             record = results.by_name[name, _MAP]
             text = _interval(record, 'recovered')
             if math.isnan(record['recovered_low']):
-                text = (
-                    f'undefined, as the ceiling is not reliably above scratch ({text})'
-                )
+                why = 'the ceiling is not reliably above scratch'
+                text = f'undefined, as {why} ({text})'
             yield f'{cell.title}: {text}'
 
 
@@ -132,17 +131,12 @@ def zero_shot(results: Results) -> pd.DataFrame:
         if not test.joined or cell.name not in results.runs:
             continue
         only_b = separate.get((cell.name, test.other))  # None if A and B share bands
-        known = f'{test.known} of {test.added} bands known'
+        other = f'{title_of(test.other)} ({test.known} of {test.added} bands known)'
         found = [by_name.get((str(n), _MAP)) for n in (cell.name, only_b, test.name)]
-        rows.append(
-            (
-                f'{cell.title} -> {title_of(cell.target)}',
-                f'{title_of(test.other)} ({known})',
-                *map(_interval, found),
-                _difference(found[-1]),
-                _number(by_name[cell.name, _MAP]['floor']),
-            )
-        )
+        trained = f'{cell.title} -> {title_of(cell.target)}'
+        floor = _number(by_name[cell.name, _MAP]['floor'])
+        texts = *map(_interval, found), _difference(found[-1])
+        rows.append((trained, other, *texts, floor))
     first = 'pretrained -> trained on A'
     heads = [first, 'B', 'A itself', 'B alone', 'A + B', '(A + B) - A', 'floor']
     return pd.DataFrame(rows, columns=heads).set_index(first)
@@ -166,9 +160,7 @@ def _grid(frame: pd.DataFrame) -> str:
 
 
 def _tex(text: str) -> str:
-    for letter in '&%$#_':
-        text = text.replace(letter, f'\\{letter}')
-    return text
+    return text.translate({ord(letter): f'\\{letter}' for letter in '&%$#_'})
 
 
 def _interval(record: Record | None, key: str = 'whole', sign: str = '') -> str:

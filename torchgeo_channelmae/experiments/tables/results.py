@@ -1,7 +1,7 @@
 """The scores of the finished runs of a table, and their comparisons."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 import yaml
 
-from ...evaluation.metrics import evaluate, multilabel_scores, per_class
+from ...evaluation.metrics import evaluate, per_class
+from ...evaluation.report import per_country
 from ..bootstrap import Bootstrap, Interval, bootstrap
 from ..predictions import Predictions, read_predictions
 from ..replicates import SCORES
@@ -88,8 +89,8 @@ class Results:
         frames = {
             'results.csv': pd.DataFrame(self.scores),
             'runs.csv': pd.DataFrame(_run_records(self)),
-            'per_class.csv': pd.DataFrame(_class_records(self)),
-            'per_country.csv': pd.DataFrame(_country_records(self)),
+            'per_class.csv': pd.DataFrame(_part_records(self, 'support', _classes)),
+            'per_country.csv': pd.DataFrame(_part_records(self, 'patches', _countries)),
         }
         if self.tests:
             frames['unchanged.csv'] = pd.DataFrame(self.zero_shot)
@@ -156,11 +157,8 @@ def _score_records(results: Results) -> Iterator[Record]:
         if name not in done:
             yield {**shared, 'missing': results.missing[name]}
             continue
-        compared, base, ceiling = (
-            results.compared[cell.target],
-            cell.scratch,
-            cell.ceiling,
-        )
+        compared = results.compared[cell.target]
+        base, ceiling = cell.scratch, cell.ceiling
         tests = [evaluate(*_tensors(run), *results.groups) for run in done[name]]
         subsets = pd.DataFrame(tests).mean()
         for score in SCORES:
@@ -199,10 +197,8 @@ def _zero_shot_records(results: Results) -> Iterator[Record]:
             of_cell = f'its fine-tuning: {results.missing.get(cell.name)}'
             yield {**shared, 'missing': results.missing.get(name, of_cell)}
             continue
-        compared, floor = (
-            results.compared[cell.target],
-            results.runs[cell.name][0].floor,
-        )
+        compared = results.compared[cell.target]
+        floor = results.runs[cell.name][0].floor
         for score in SCORES:
             yield {
                 **shared,
@@ -222,29 +218,26 @@ def _run_records(results: Results) -> Iterator[Record]:
                 yield {'cell': name, 'seed': seed, 'score': score, 'value': value}
 
 
-def _class_records(results: Results) -> Iterator[Record]:
+def _part_records(
+    results: Results, count: str, score: Callable[[Predictions], pd.DataFrame]
+) -> Iterator[Record]:
+    """Yield the mean scores of each part, such as a class, over a cell's runs."""
     for name in results.done:
-        runs = results.runs[name]
-        tables = [per_class(*_tensors(run), list(run.classes)) for run in runs]
-        means = (
-            100 * pd.concat(tables).groupby(level=0)[['AP', 'F1', 'F1_tuned']].mean()
-        )
-        for label, support in tables[0]['support'].items():
-            shared = {'cell': name, 'class': label, 'support': int(support)}
-            yield {**shared, **means.loc[str(label)]}
+        tables = [score(run) for run in results.runs[name]]
+        kind = str(tables[0].index.name)
+        for row, part in enumerate(tables[0].index):
+            means = pd.DataFrame([table.iloc[row] for table in tables]).mean()
+            shared = {'cell': name, kind: part, count: int(means[count])}
+            yield {**shared, **(100 * means.drop(count))}
 
 
-def _country_records(results: Results) -> Iterator[Record]:
-    for name in results.done:
-        runs = results.runs[name]
-        for country in sorted(set(runs[0].countries) - {''}):
-            chosen = torch.from_numpy(runs[0].countries == country)
-            found = []
-            for run in runs:
-                scores, labels, cuts = _tensors(run)
-                found.append(multilabel_scores(scores[chosen], labels[chosen], cuts))
-            shared = {'cell': name, 'country': country, 'patches': int(chosen.sum())}
-            yield {**shared, **(100 * pd.DataFrame(found).mean())}
+def _classes(run: Predictions) -> pd.DataFrame:
+    table = per_class(*_tensors(run), list(run.classes))
+    return table.drop(columns='threshold')
+
+
+def _countries(run: Predictions) -> pd.DataFrame:
+    return per_country(*_tensors(run), list(run.countries))
 
 
 def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

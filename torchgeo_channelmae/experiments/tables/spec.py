@@ -5,10 +5,10 @@ The paper is "Overlap-Free Modality Generalization in Remote Sensing Foundation 
 (Zhambulova et al., EurIPS 2025 workshop REO). Rows that are not in it are controls.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import batched
+from itertools import batched, chain
+from os.path import normpath
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,11 +117,8 @@ def read_table(
         for sensor in sensors:
             source = {'title': title_of(sensor), 'pretrain': sensor}
             rows[f'{sensor}-p16'] = source | compared
-    cells = {
-        cell.name: cell
-        for row, values in rows.items()
-        for cell in _read_cells(row, values, targets)
-    }
+    read = (_read_cells(row, values, targets) for row, values in rows.items())
+    cells = {cell.name: cell for cell in chain.from_iterable(read)}
     for key, cell in cells.items():
         if cell.ceiling == key or cell.ceiling not in cells:
             cells[key] = replace(cell, ceiling=None)
@@ -254,7 +251,6 @@ def read_preset(name: str, conf: Path) -> Preset:
             f'conf/tables/sample.yaml.'
         )
     for key in ('pretrain', 'ceiling', 'finetune'):
-        paths = [os.path.normpath(path.parent / each) for each in values[key]]
-        values[key] = [Path(each) for each in paths]
+        values[key] = [Path(normpath(path.parent / each)) for each in values[key]]
     values['about'] = ' '.join(values['about'].split())
     return Preset(name=name, overlays=conf / 'paper', **values)

@@ -100,11 +100,7 @@ def _run(test: ZeroShotTest, tuned: Run, preset: Preset) -> Run:
         'model.init_args.bands': bands,
         'data.init_args.bands': bands,
     }
-    run = Run(
-        'unchanged',
-        f'{tuned.label}-on-{test.tested}',
-        tuned.seed,
-        (*preset.finetune, preset.overlays.parent / 'unchanged.yaml'),
-        options,
-    )
+    label = f'{tuned.label}-on-{test.tested}'
+    configs = (*preset.finetune, preset.overlays.parent / 'unchanged.yaml')
+    run = Run('unchanged', label, tuned.seed, configs, options)
     return replace(run, start=tuned.name, embeddings=tuned.start)
