@@ -4,7 +4,7 @@ import copy
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, override
 
 import numpy as np
@@ -228,18 +228,22 @@ class GeoSource(Source):
         self.rows = np.arange(count or max(round(area.area / self.side**2), 1))
         self._sampler = patches @ RandomTimestampSampler(self.dataset)
 
+    def draw_places(self, seed: int) -> Iterator[Place]:
+        """Draw places to try, with a date each."""
+        rng = np.random.default_rng(seed)
+        for sampler in (self._sampler.spatial_sampler, self._sampler.temporal_sampler):
+            sampler.generator = rng
+        return iter(self._sampler)
+
     @override
     def sample(self, row: int, *address: int | str) -> dict[str, Any]:
         """Return the sample at a place, of the first of 100 that can be used."""
         if os.getpid() != self._process:  # open files of its own in a forked worker
             self._process = os.getpid()
             self.dataset = copy.deepcopy(self.dataset)
-        rng = np.random.default_rng(derive_seed(*address, row))
-        for sampler in (self._sampler.spatial_sampler, self._sampler.temporal_sampler):
-            sampler.generator = rng
-        for place in self._sampler:
+        for place in self.draw_places(derive_seed(*address, row)):
             offsets = self._offsets.get(place[2].start, {0.0})
-            if len(offsets) > 1 or len(self.excluded) and self._is_excluded(place):
+            if len(offsets) > 1 or (len(self.excluded) and self._is_excluded(place)):
                 continue
             sample: dict[str, Any] = self.dataset[place]
             image = self.image(sample)
