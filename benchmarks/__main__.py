@@ -23,7 +23,7 @@ from torchgeo_channelmae.files import move_aside
 from . import cases as rows
 from . import data, memory, report, timing
 from .cases import PARTS, STEPS, Case
-from .peers import PEERS, make_peer, name_of, recognise
+from .peers import PEERS, make_peer, recognise
 from .steps import Steps, make_steps
 
 CHOICES = ('model', 'patch', 'bands', 'mask', 'batch', 'precision')
@@ -111,7 +111,7 @@ def measure(case: Case, options: argparse.Namespace, peak: float) -> dict[str, A
     losses = check_losses(case, steps)
     owners: dict[str, Path | None] = dict.fromkeys(steps.run)
     for path in options.peer:
-        if name_of(path, case):
+        if PEERS[recognise(path)[0]].part == case.part:
             theirs = make_peer(path, case)
             steps.run |= theirs.run
             steps.facts += theirs.facts

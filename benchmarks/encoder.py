@@ -13,11 +13,11 @@ import statistics
 import timm
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 import torchgeo_channelmae  # noqa: F401
 
 from .cases import positive
+from .memory import saved_by
 from .timing import alternate
 
 BANDS, SIZE, TOKENS = 12, 128, 768
@@ -38,25 +38,10 @@ def main() -> None:
         tokens = noise.argsort(1)[:, :visible].sort(1).values
         return model.encode(image, tokens).square().mean()
 
-    def activations(visible: int) -> int:
-        kept: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = (
-                tensor.untyped_storage().nbytes()
-            )
-            return tensor
-
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = forward(visible)
-        assert loss.requires_grad  # what was kept is still held here
-        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        return sum(size for place, size in kept.items() if place not in weights)
-
     runs = {n: lambda n=n: forward(n).backward() for n in (TOKENS // 4, TOKENS)}
     times = alternate({str(n): run for n, run in runs.items()}, options.runs, 'cpu')
     medians = [statistics.median(found) for found in times.values()]
-    memory = [activations(n) for n in runs]
+    memory = [saved_by(lambda n=n: forward(n), model) for n in runs]
     print(f'torch {torch.__version__}, {torch.get_num_threads()} threads, fp32')
     print('| tokens | forward + backward, s | activation memory, MiB |')
     print('| --: | --: | --: |')

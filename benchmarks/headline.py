@@ -50,15 +50,12 @@ class Work:
     evaluated: int = 0
 
 
-def count_work(
-    runs: Iterable[Run], shared: Case, patches: Mapping[str, int]
-) -> list[Work]:
+def count_work(runs: Iterable[Run], shared: Case) -> list[Work]:
     """Add up what the runs of a row do.
 
     Args:
         runs: Of a plan.
         shared: Batch, precision and device.
-        patches: Patches of each split; ``pretrain`` those of an epoch of pretraining.
 
     Returns:
         :class:`Work` of each kind.
@@ -67,11 +64,10 @@ def count_work(
     for run in runs:
         settings = run.settings()
         case, epochs = case_of(run.kind, settings, shared), settings[EPOCHS]
-        trained, evaluated = epochs * patches['pretrain'], 0
+        share = settings.get('data.init_args.train_fraction', 1.0)
+        trained, evaluated = epochs * round(share * PATCHES['train']), 0
         if run.kind != 'pretrain':
-            share = settings.get('data.init_args.train_fraction', 1.0)
-            trained = epochs * round(share * patches['train'])
-            evaluated = epochs * patches['val'] + patches['test']
+            evaluated = epochs * PATCHES['val'] + PATCHES['test']
         work = works.get(case, Work(case))
         works[case] = replace(
             work,
@@ -108,14 +104,12 @@ def case_of(kind: str, settings: Mapping[str, Any], shared: Case) -> Case:
     )
     if kind != 'pretrain':
         return case
-    share = own.get('decode_share', 1.0)
     return replace(
         case,
         mask=own['mask_ratio'],
         decoder_dim=own['decoder_dim'],
         decoder_depth=own['decoder_depth'],
         decoder_heads=own['decoder_num_heads'],
-        options=(('decode_share', share),) if share < 1 else (),
     )
 
 
@@ -177,28 +171,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--row', default='s2-p16', help='of table 1')
-    add('--overlay', nargs='+', default=[], help='of conf/paper, over pretraining')
     add('--conf', type=Path, default=Path('conf'), help='folder of the configurations')
     add('--batch', type=positive, default=8, help='patches per step')
     add('--precision', default='fp32', choices=['fp32', 'bf16'])
     add('--device', default='cpu', type=device, help='cpu or cuda')
     add('--compile', action='store_true', help='as conf/compile.yaml does')
-    patches = PATCHES['train']
-    add('--pretrain-patches', type=positive, default=patches, help='of an epoch')
     add('--rounds', type=positive, default=5, help='timed runs of each step')
     options = parser.parse_args()
     try:
         works = plan(options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    about = ', '.join([f'Row {options.row} of table 1', *options.overlay])
     machine = report.machine(options.device)
     peak = timing.best_product(options.precision, options.device)
     rows = []
     for work in works:
         print(work.case.name, file=sys.stderr, flush=True)
         rows.append(measure(work, options.rounds))
-    print(f'{about}, on {machine["gpu"] or machine["processor"]}\n')
+    name = machine['gpu'] or machine['processor']
+    print(f'Row {options.row} of table 1, on {name}\n')
     print(markdown(rows, peak))
 
 
@@ -211,18 +202,13 @@ def plan(options: argparse.Namespace) -> list[Work]:
     """
     preset = read_preset('paper', options.conf)
     made = make_plan(read_table('1'), preset, preset.seeds, Data(), only=[options.row])
-    overlays = tuple(preset.overlays / f'{name}.yaml' for name in options.overlay)
-    runs = [
-        replace(run, configs=run.configs + overlays) if run.kind == 'pretrain' else run
-        for run in made.runs.values()
-    ]
     shared = Case(
         batch=options.batch,
         precision=options.precision,
         device=options.device,
         compile=options.compile,
     )
-    return count_work(runs, shared, PATCHES | {'pretrain': options.pretrain_patches})
+    return count_work(made.runs.values(), shared)
 
 
 if __name__ == '__main__':

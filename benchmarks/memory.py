@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from .cases import Case
 from .peers import make_peer
-from .steps import OURS, make_batch, make_steps, make_task, task_loss
+from .steps import OURS, Run, make_batch, make_steps, make_task, task_loss
 from .timing import autocast, resident
 
 #: Images of 12 bands with 192 to 12,288 tokens of 16 x 16 px.
@@ -58,14 +58,22 @@ def answer(request: str) -> None:
 
 
 def saved_for_backward(case: Case) -> int:
-    """Count the activations of our step: bytes that its loss keeps for the backward.
+    """Count the activations of our step.
 
-    Each piece of memory counts once; weights do not. A peak shows less of them where
-    gradients and the optimizer's state are larger.
+    A peak shows less of them where gradients and the optimizer's state are larger.
     """
     task, _ = make_task(case)
     batch = make_batch(case)
-    parameters = {p.untyped_storage().data_ptr() for p in task.parameters()}
+    with autocast(case):
+        return saved_by(lambda: task_loss(task, batch), task)
+
+
+def saved_by(loss: Run, model: nn.Module) -> int:
+    """Count bytes that a loss keeps for the backward.
+
+    Each piece of memory counts once; weights do not.
+    """
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -74,8 +82,8 @@ def saved_for_backward(case: Case) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(case):
-        value = task_loss(task, batch)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        value = loss()
     assert value.requires_grad  # what was kept is still held here
     return sum(kept.values())
 

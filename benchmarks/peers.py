@@ -126,12 +126,6 @@ def recognise(path: Path) -> tuple[str, Path]:
     )
 
 
-def name_of(path: Path, case: Case) -> str | None:
-    """Return the name of the peer in a checkout if it has a step like that of a row."""
-    name, _ = recognise(path)
-    return name if PEERS[name].part == case.part else None
-
-
 def make_peer(path: Path, case: Case) -> Steps:
     """Make the step of a peer with the sizes of a row: one variant, by its name.
 

@@ -123,7 +123,12 @@ def pretraining_loss(
     Raises:
         ValueError: If the task does what the reference does not.
     """
-    check(task)
+    hparams = task.hparams
+    if hparams['masking'] != 'random' or hparams['norm_target']:
+        raise ValueError(
+            'The reference knows random masking of pixels as they are: leave out the '
+            'options masking and norm_target.'
+        )
     image = batch['image']
     model, bands = task.model, image.shape[1]
     cells = model.pos_embed.shape[1]
@@ -135,28 +140,9 @@ def pretraining_loss(
     patches = F.unfold(image.flatten(0, 1)[:, None], side, stride=side)
     target = patches.transpose(1, 2).unflatten(0, (-1, bands)).flatten(1, 2)
     hidden = hidden_ones(mask, bands * cells)
-    token, spectral = mask_losses(
-        prediction.to(target.dtype),
-        target,
-        hidden,
-        bands,
-        task.hparams['spectral_loss'],
-    )
-    return token + task.hparams['spectral_weight'] * spectral
-
-
-def check(task: Any) -> None:
-    """Check that the reference computes the loss of this task.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    hparams = task.hparams
-    if hparams['masking'] != 'random' or hparams['norm_target']:
-        raise ValueError(
-            'The reference knows random masking of pixels as they are: leave out the '
-            'options masking and norm_target.'
-        )
+    prediction, reduction = prediction.to(target.dtype), hparams['spectral_loss']
+    token, spectral = mask_losses(prediction, target, hidden, bands, reduction)
+    return token + hparams['spectral_weight'] * spectral
 
 
 def finetuning_loss(

@@ -208,35 +208,28 @@ def part_steps(case: Case, task: Any, batch: dict[str, Tensor]) -> Steps:
     if case.part == 'losses':
         return losses(case, task, result)
     image, model, count = batch['image'], task.model, visible.shape[1]
-    fused_names = FUSED_OF.items()
-    loss: dict[str, Run]
+    compiled = torch.compile if case.compile else lambda function: function
     if case.part == 'encoder':
-        encode = torch.compile(model.encode) if case.compile else model.encode
-        loss = {OURS: lambda: score(encode(image, visible))}
-        for name, fused in fused_names:
-            loss[name] = lambda fused=fused: score(
-                reference.encode(model, image, visible, fused, case.compile)
-            )
+        ours = partial(compiled(model.encode), image, visible)
+        dense = partial(reference.encode, model, image, visible)
         tensors = list(model.parameters())
         flop = flops.encoder(model, count, count + model.num_prefix_tokens)
     else:
         grid = model.patch_embed.grid_size
-        decoder = torch.compile(task.decoder) if case.compile else task.decoder
         with torch.no_grad():
             encoded = model.encode(image, visible).requires_grad_()
         hidden, everything = result.mask.hidden, torch.arange(case.tokens)
         everything = everything.to(case.device).expand(case.batch, -1)
-        loss = {
-            OURS: lambda: score(decoder(encoded, visible, hidden, grid, everything))
-        }
-        for name, fused in fused_names:
-            loss[name] = lambda fused=fused: score(
-                reference.decode(task.decoder, encoded, visible, fused, case.compile)
-            )
+        decoder = compiled(task.decoder)
+        ours = partial(decoder, encoded, visible, hidden, grid, everything)
+        dense = partial(reference.decode, task.decoder, encoded, visible)
         tensors = [encoded, *task.decoder.parameters()]
         flop = flops.decoder(
             task.decoder, encoded.shape[1], hidden.shape[1], case.tokens
         )
+    loss: dict[str, Run] = {OURS: lambda: score(ours())}
+    for name, fused in FUSED_OF.items():
+        loss[name] = lambda fused=fused: score(dense(fused, case.compile))
     run = {name: learn(one, tensors, case) for name, one in loss.items()}
     return Steps(run, loss, case.batch * flop)
 
@@ -267,11 +260,7 @@ def losses(case: Case, task: Any, result: Any) -> Steps:
     def dense() -> Tensor:
         hidden = reference.hidden_ones(result.mask, case.tokens)
         token, spectral = reference.mask_losses(
-            prediction,
-            result.target,
-            hidden,
-            case.bands,
-            task.hparams['spectral_loss'],
+            prediction, result.target, hidden, case.bands, task.hparams['spectral_loss']
         )
         return token + weight * spectral
 

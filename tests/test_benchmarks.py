@@ -148,7 +148,7 @@ def test_encoder_data_and_scale_run(monkeypatch, capsys):
 
 @pytest.fixture(scope='module')
 def works():
-    options = {'row': 's2-p16', 'overlay': [], 'conf': CONF, 'pretrain_patches': 1000}
+    options = {'row': 's2-p16', 'conf': CONF}
     shared = {'batch': 8, 'precision': 'fp32', 'device': 'cpu', 'compile': False}
     return lambda **given: headline.plan(
         command.argparse.Namespace(**options | shared | given)
@@ -158,7 +158,7 @@ def works():
 def test_a_row_is_one_pretraining_and_fine_tunings_on_both_sensors(works):
     pretraining, *tunings = works()
     assert (pretraining.case.bands, pretraining.case.mask) == (12, 0.75)
-    assert (pretraining.trainings, pretraining.trained) == (1, 200 * 1000)
+    assert (pretraining.trainings, pretraining.trained) == (1, 200 * 237_871)
     assert [work.case.bands for work in tunings] == [2, 12]
     for work in tunings:
         assert work.trainings == 3 + 2  # learning rates at one seed, then the others

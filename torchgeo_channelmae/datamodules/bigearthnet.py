@@ -14,15 +14,9 @@ from torch import Tensor
 
 from .. import sensors
 from ..config import deferred_errors, raise_deferred
-from ..datasets import BigEarthNetLMDB
+from ..datasets import BigEarthNetLMDB, metadata
 from ..datasets.bigearthnet import SAMPLE_ROOT
-from ..datasets.metadata import (
-    PatchTable,
-    check_version,
-    find_lmdb,
-    read_table,
-    table_note,
-)
+from ..datasets.metadata import PatchTable
 from ..datasets.names import acquisition, name_spaces, tile
 from ..datasets.selection import Selection
 from ..facts import TestFacts
@@ -113,18 +107,9 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         Raises:
             ValueError: If an argument is wrong.
         """
-        super().__init__(
-            BigEarthNetLMDB,
-            size=size,
-            size_by=size_by,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            samples_per_epoch=samples_per_epoch,
-            augment=augment,
-            bands=bands,
-            max_nonfinite=max_nonfinite,
-            on_error=on_error,
-        )
+        loading = (batch_size, num_workers, samples_per_epoch)
+        reading = {'lmdb': lmdb, 'max_nonfinite': max_nonfinite, 'on_error': on_error}
+        super().__init__(BigEarthNetLMDB, size, size_by, *loading, augment, **reading)
         self.root = root
         self.lmdb = lmdb
         self.version = version
@@ -132,16 +117,9 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         self.test_group_seeds = tuple(test_group_seeds)
         self.predict_split = predict_split
         self.class_names = BigEarthNetLMDB.classes
-        self.selection = Selection(
-            countries=countries,
-            exclude_snow=exclude_snow,
-            exclude_cloud=exclude_cloud,
-            split_by=split_by,
-            test_countries=test_countries,
-            val_countries=val_countries,
-            train_fraction=train_fraction,
-            split_seed=split_seed,
-        )
+        filters = (countries, exclude_snow, exclude_cloud)
+        splits = (split_by, test_countries, val_countries)
+        self.selection = Selection(*filters, *splits, train_fraction, split_seed)
         with deferred_errors(self):
             wanted = BigEarthNetLMDB.s2_bands if bands is None else bands
             chosen = sensors.select(wanted, _AVAILABLE)
@@ -167,7 +145,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             ('version', (None, 'v1', 'v2')),
             ('on_error', ('raise', 'skip')),
         ):
-            value = self.kwargs['on_error'] if name == 'on_error' else vars(self)[name]
+            value = (self.kwargs | vars(self))[name]
             if value not in choices:
                 raise ValueError(
                     f'Unknown {name} {value!r}. Use one of '
@@ -190,22 +168,16 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         """
         raise_deferred(self)
         self.table = self.selection.apply(self._read_table())
-        splits = {
-            'fit': ('train', 'val'),
-            'validate': ('val',),
-            'test': ('test',),
-            'predict': (self.predict_split,),
-        }
-        for split in splits[stage]:
+        splits = {'fit': ('train', 'val'), 'validate': ('val',), 'test': ('test',)}
+        for split in splits.get(stage, (self.predict_split,)):
             name = 'predict' if stage == 'predict' else split
             setattr(self, f'{name}_dataset', self.make_dataset(split, native=True))
         train = self._split('train')
         self.train_class_frequencies: Tensor = train.labels.float().mean(dim=0)
-        self.note = _SAMPLE_NOTE if self.root is None else table_note(Path(self.root))
+        self.note = metadata.table_note(self.root) if self.root else _SAMPLE_NOTE
         self.record = self._record(train)
-        self.test_facts = self._test_facts(
-            self._split('test') if stage == 'test' else None
-        )
+        tested = self._split('test') if stage == 'test' else None
+        self.test_facts = self._test_facts(tested)
         if stage == 'fit':
             self.check_batch_size()
         if stage == 'test' and self.test_groups > len(self.test_dataset):
@@ -221,21 +193,15 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             split: 'train', 'val' or 'test'.
             native: Whether samples hold pixels as stored, each band on its own grid.
         """
-        return BigEarthNetLMDB(
-            self.root,
-            lmdb=self.lmdb,
-            split=split,
-            native=native,
-            table=self.table,
-            **self.kwargs,
-        )
+        made: dict[str, Any] = {'native': native, 'table': self.table, **self.kwargs}
+        return BigEarthNetLMDB(self.root, split, **made)
 
     def _read_table(self) -> PatchTable:
         root = Path(self.root or SAMPLE_ROOT)
-        find_lmdb(root, self.lmdb)  # says what is wrong with the root
-        table = read_table(root)
+        metadata.find_lmdb(root, self.lmdb)  # says what is wrong with the root
+        table = metadata.read_table(root)
         if self.version is not None and self.root is not None:
-            check_version(table, self.version, root / 'metadata.parquet')
+            metadata.check_version(table, self.version, root / 'metadata.parquet')
         return table
 
     def _split(self, split: str) -> PatchTable:
@@ -244,12 +210,11 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
     def _record(self, train: PatchTable) -> DataRecord:
         """Return what training reads."""
         names = _all_names(train)
+        kinds = [band.sensor for band in sensors.select(self.bands, _AVAILABLE)]
         return DataRecord(
             dataset='BigEarthNet' if self.root else 'BigEarthNet (bundled sample)',
             bands=self.bands,
-            sensors=tuple(
-                dict.fromkeys(b.sensor for b in sensors.select(self.bands, _AVAILABLE))
-            ),
+            sensors=tuple(dict.fromkeys(kinds)),
             tiles=tuple(_tiles(train)),
             patches=torch.cat([patch_hashes(each) for each in names]),
             labels_steered=False,
@@ -293,13 +258,8 @@ def describe_patches(table: PatchTable) -> pd.DataFrame:
     """
     names = [name.decode() for name in table.s2_names]
     countries = [''] * len(names) if table.countries is None else table.countries
-    return pd.DataFrame(
-        {
-            'acquisition': [acquisition(name) for name in names],
-            'country': list(countries),
-        },
-        index=pd.Index(names, name='patch_id'),
-    )
+    columns = {'acquisition': [*map(acquisition, names)], 'country': list(countries)}
+    return pd.DataFrame(columns, pd.Index(names, name='patch_id'))
 
 
 def _tiles(table: PatchTable) -> list[str]:

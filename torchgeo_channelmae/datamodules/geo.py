@@ -108,8 +108,7 @@ class GeoPretrainingDataModule(SourceDataModule):
             )
             shares = [f'{area.area / source.area.area:.0%}' for area in areas]
             rank_zero_info(
-                f'{source.name}: {len(source.dataset)} files, {shares[0]} of their '
-                f'area trains, {shares[1]} validates.'
+                f'{source.name}: {shares[0]} of the area train, {shares[1]} validate.'
             )
         train = source.within(areas[0], self.samples_per_epoch)
         if self.transfer_test is not None:
@@ -232,8 +231,8 @@ class GeoSource(Source):
     def draw_places(self, seed: int) -> Iterator[Place]:
         """Draw places to try, with a date each."""
         rng = np.random.default_rng(seed)
-        self._sampler.spatial_sampler.generator = rng
-        self._sampler.temporal_sampler.generator = rng
+        for sampler in (self._sampler.spatial_sampler, self._sampler.temporal_sampler):
+            sampler.generator = rng
         return iter(self._sampler)
 
     @override
@@ -244,7 +243,7 @@ class GeoSource(Source):
             self.dataset = copy.deepcopy(self.dataset)
         for place in self.draw_places(derive_seed(*address, row)):
             offsets = self._offsets.get(place[2].start, {0.0})
-            if len(offsets) > 1 or self._is_excluded(place):
+            if len(offsets) > 1 or (len(self.excluded) and self._is_excluded(place)):
                 continue
             sample: dict[str, Any] = self.dataset[place]
             image = self.image(sample)
@@ -261,8 +260,6 @@ class GeoSource(Source):
 
     def _is_excluded(self, place: Place) -> bool:
         """Whether a corner or the center may be in an excluded tile."""
-        if not len(self.excluded):
-            return False
         x, y = (np.array([s.start, s.stop, (s.start + s.stop) / 2]) for s in place[:2])
         points = np.stack(self._degrees.transform(*np.meshgrid(x, y)), axis=-1)
         tiles = sentinel2_tiles(points.reshape(-1, 2))

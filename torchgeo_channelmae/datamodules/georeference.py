@@ -16,6 +16,7 @@ Coordinates = npt.NDArray[np.float64]
 """(places, 2): longitude and latitude in degrees."""
 
 Names = npt.NDArray[np.str_]
+_Mask = npt.NDArray[np.bool_]
 
 _SQUARE = 100_000  # side of an MGRS square in meters
 _OVERHANG = 9_800  # by which a Sentinel-2 tile exceeds its square, east and south
@@ -28,7 +29,6 @@ def centers(paths: Iterable[str | Path]) -> Coordinates:
     """Read the centers of georeferenced files, (files, 2) in degrees.
 
     Raises:
-        ValueError: If a file has no coordinate reference system.
         OSError: If a file cannot be opened.
     """
     found = thread_map(_center, list(paths), max_workers=16, desc='Reading places')
@@ -37,10 +37,6 @@ def centers(paths: Iterable[str | Path]) -> Coordinates:
 
 def _center(path: str | Path) -> tuple[float, float]:
     with rasterio.open(path) as file:
-        if file.crs is None:
-            raise ValueError(
-                f'{path} has no coordinate reference system. Use another val_by.'
-            )
         left, bottom, right, top = file.bounds
         x, y = (left + right) / 2, (bottom + top) / 2
         (lon,), (lat,) = transform(file.crs, 'EPSG:4326', [x], [y])
@@ -107,9 +103,8 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
 def _square_names(code: int) -> tuple[str, str]:
     """Return the names of a tile, '' if no part of it is in its own zone."""
     zone, column, row = code // 2000, code // 200 % 10, code % 200 - 100
-    x, y = np.meshgrid(
-        [0, _SQUARE // 2, _SQUARE + _OVERHANG], [-_OVERHANG, 1, _SQUARE // 2, _SQUARE]
-    )
+    norths = [-_OVERHANG, 1, _SQUARE // 2, _SQUARE]
+    x, y = np.meshgrid([0, _SQUARE // 2, _SQUARE + _OVERHANG], norths)
     lon, lat = _UTM(column * _SQUARE + x, row * _SQUARE + y, inverse=True)
     lon = (lon + 6 * zone - 6) % 360 - 180
     found = mgrs_squares(np.stack([lon.ravel(), lat.ravel()], axis=1)).tolist()
@@ -121,9 +116,7 @@ def _square_names(code: int) -> tuple[str, str]:
     return f'{zone:02}{bands[0]}{end}', f'{zone:02}{bands[-1]}{end}'
 
 
-def _checked(
-    places: Coordinates,
-) -> tuple[Coordinates, Coordinates, npt.NDArray[np.bool_]]:
+def _checked(places: Coordinates) -> tuple[Coordinates, Coordinates, _Mask]:
     """Return longitudes from -180 on, latitudes, and which places UTM covers."""
     lon, lat = places.T
     known = np.isfinite(lon) & (lat >= -80) & (lat < 84)

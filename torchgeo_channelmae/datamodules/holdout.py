@@ -40,13 +40,10 @@ def hold_out(
     Raises:
         ValueError: If that is no group, or all.
     """
-    values = np.unique(np.asarray(groups), return_inverse=True)[1]
-    _, chosen = group_shuffle_split(
-        values.tolist(),
-        test_size=fraction,
-        random_state=derive_seed(seed, 'validation') % 2**32,
-    )
-    return np.isin(np.arange(len(values)), chosen)
+    ids = np.unique(np.asarray(groups), return_inverse=True)[1].tolist()
+    state = derive_seed(seed, 'validation') % 2**32
+    _, chosen = group_shuffle_split(ids, test_size=fraction, random_state=state)
+    return np.isin(np.arange(len(ids)), chosen)
 
 
 def blocks(places: Coordinates, side: float) -> Names:
@@ -228,9 +225,8 @@ def report_overlap(what: str, tiles: Names, overlap: str) -> None:
     if not len(tiles):
         return
     found = np.unique(tiles)
-    message = (
-        f'{what} may be on {len(found)} tiles of transfer_test, such as {found[0]}'
-    )
+    tiles_of = f'{len(found)} tiles of transfer_test, such as {found[0]}'
+    message = f'{what} may be on {tiles_of}'
     if overlap == 'raise':
         raise ValueError(f'{message}. Leave them out with overlap drop, or allow them.')
     rank_zero_warn(f'{message}: {"left out" if overlap == "drop" else "used"}.')

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,12 @@ from .. import sensors
 from ..datasets import BigEarthNetLMDB
 from ..datasets.names import acquisition, tile
 from ..sensors import Band
-from .sources import (
-    LEVELS,
-    Rows,
-    Source,
-    SourceFacts,
-    lookup,
-    padded,
-    tiles_in,
-)
+from .sources import LEVELS, Rows, Source, SourceFacts, lookup, padded, tiles_in
 
 _S1, _L1C, _L2A = sensors.SENTINEL1_GRD, LEVELS['L1C'], LEVELS['L2A']
+
+
+_SSL4EO = {'s1': _S1, 's2c': _L1C, 's2a': _L2A}
 
 
 def find_facts(kind: type) -> SourceFacts:
@@ -163,11 +159,8 @@ def _mmearth_bands(source: Source) -> Sequence[Band]:
             f'normalization_mode of MMEarth is {mode!r}, which cannot be undone. Leave '
             f'it at z-score.'
         )
-    names = [
-        name
-        for _, names, used in _mmearth_channels(source)
-        for name in np.array(names)[used].tolist()
-    ]
+    channels = _mmearth_channels(source)
+    names = [name for _, names, used in channels for name in compress(names, used)]
     return lookup(names, _S1, LEVELS[str(source.level)])
 
 
@@ -243,18 +236,13 @@ FACTS: dict[type, SourceFacts] = {
         scenes_are_places=True,
     ),
     tg.SSL4EOS12: _seasons(
-        lambda source: lookup(
-            source.dataset.bands,
-            {'s1': _S1, 's2c': _L1C, 's2a': _L2A}[source.dataset.split],
-        ),
+        lambda source: lookup(source.dataset.bands, _SSL4EO[source.dataset.split]),
         folder=lambda dataset: Path(dataset.root, dataset.split),
         digits=7,
     ),
     tg.SeasonalContrastS2: _seasons(
         _listed(_L2A),
-        folder=lambda dataset: Path(
-            dataset.root, dataset.metadata[dataset.version]['directory']
-        ),
+        folder=lambda data: Path(data.root, data.metadata[data.version]['directory']),
         digits=6,
         arguments=_seco_arguments,
         scale=10_000 / 255,  # bytes

@@ -71,9 +71,8 @@ class NamedBands(Dataset[dict[str, Any]]):
         """
         draw, position = divmod(index, len(self))
         row = int(self.rows[position])
-        named = {}
-        if self.names is not None:
-            named = {'patch_id': str(self.names[position])}
+        names = self.names
+        named = {} if names is None else {'patch_id': str(names[position])}
         try:
             return {'image': self._image(row, draw), 'index': index, **named}
         except (ValueError, OSError, IndexError, KeyError) as error:

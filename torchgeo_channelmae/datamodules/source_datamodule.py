@@ -108,9 +108,8 @@ class SourceDataModule(ChannelDataModule):
         self.transfer_test = transfer_test
         self.overlap = overlap
         self.max_nodata = max_nodata
-        self.reading: dict[str, Any] = dict(
-            level=level, key=image_key, bands=dataset_bands, nodata=nodata
-        )
+        self.reading: dict[str, Any] = {'level': level, 'nodata': nodata}
+        self.reading |= {'key': image_key, 'bands': dataset_bands}
         self._sampler: Any = None
 
     def check_choices(self, **choices: Sequence[str]) -> None:
@@ -168,13 +167,12 @@ class SourceDataModule(ChannelDataModule):
             self._sampler = self._build_sampler()
             self.check_batch_size(getattr(self._sampler, 'samples_per_epoch', None))
         plain = self.sampler is None or type(self._sampler) is EpochSampler
+        steered = False if plain else getattr(self._sampler, 'uses_labels', None)
         self.record = DataRecord(
             dataset=train.source.name,
             bands=self.bands,
             sensors=train.sensors,
-            labels_steered=(
-                False if plain else getattr(self._sampler, 'uses_labels', None)
-            ),
+            labels_steered=steered,
             **self.what_is_read(train),
         )
 

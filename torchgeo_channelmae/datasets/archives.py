@@ -18,11 +18,8 @@ import rasterio
 import torch
 from rasterio.errors import RasterioError
 from torch import Tensor
-from torchgeo.datasets import (
-    BigEarthNet,
-    BigEarthNetV2,
-    CopernicusBenchBigEarthNetS1,
-)
+from torchgeo.datasets import BigEarthNet, BigEarthNetV2
+from torchgeo.datasets import CopernicusBenchBigEarthNetS1 as Bench
 from tqdm.contrib.concurrent import thread_map
 
 from .bigearthnet import NATIVE_SIDES, SIDE, BigEarthNetLMDB
@@ -31,11 +28,11 @@ from .names import check_pairs
 from .records import Pixels
 
 _S1, _S2 = BigEarthNetLMDB.s1_bands, BigEarthNetLMDB.s2_bands
-_PARTS = {'all': ('s1', 's2'), 's1': ('s1',), 's2': ('s2',)}
 _COLUMNS = {
     name: BigEarthNet.label_converter.get(number)
     for number, name in enumerate(BigEarthNet.class_sets[43])
 }
+_GDAL = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR'}
 _PROBED = 8  # radar files whose order of bands is checked
 
 
@@ -57,9 +54,7 @@ class Archive(ABC):
         """Check the table and list the patches of ``sensors``: 'all', 's1' or 's2'."""
         self.root = root
         self.table = table
-        self.parts = _PARTS[sensors]
-        if len(np.unique(table.s2_names)) < len(table):
-            raise ValueError(f'{root} lists a Sentinel-2 patch twice.')
+        self.parts = ('s1', 's2') if sensors == 'all' else (sensors,)
         check_pairs(table.s1_names, table.s2_names, root)
         self.keys = self.names(table)
         if '' in self.keys:
@@ -149,10 +144,7 @@ class CopernicusBench(Archive):
     """
 
     name = 'Copernicus-Bench BigEarthNet'
-    folders = (
-        CopernicusBenchBigEarthNetS1.directory,
-        CopernicusBenchBigEarthNetS1.zipfile,
-    )
+    folders = (Bench.directory, Bench.zipfile)
     note = (
         'The patches are those of Copernicus-Bench, 5 % of BigEarthNet v2: scores '
         'compare with others on these patches only.'
@@ -163,7 +155,7 @@ class CopernicusBench(Archive):
         self._paths: dict[str, Path] = {}
         rows, labels = [], []
         for split in SPLITS:
-            frame = CopernicusBenchBigEarthNetS1(root, split).files  # type: ignore[arg-type]
+            frame = Bench(root, split).files  # type: ignore[arg-type]
             for files in frame.iloc[:, :2].to_numpy(dtype=str):
                 names = [Path(file).stem.removesuffix('_allbands') for file in files]
                 rows.append((*names, split))
@@ -227,10 +219,7 @@ def read_geotiff(path: Path, bands: Sequence[str], side: int) -> dict[str, Pixel
             of Sentinel-2 have a no-data value other than 0.
     """
     try:
-        with (
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'),
-            rasterio.open(path) as file,
-        ):
+        with rasterio.Env(**_GDAL), rasterio.open(path) as file:
             stack, nodata, described = file.read(), file.nodata, file.descriptions
     except RasterioError as error:
         raise ValueError(f'{path} cannot be read: {error}') from error
@@ -276,9 +265,7 @@ def _read_labels(folder: Path) -> Tensor:
     try:
         columns = [_COLUMNS[name] for name in json.loads(path.read_text())['labels']]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{path} has no labels of BigEarthNet v1: {error!r}'
-        ) from error
+        raise ValueError(f'{path} has no labels of v1: {error!r}') from error
     hot = torch.zeros(len(CLASSES), dtype=torch.int64)
     hot[[column for column in columns if column is not None]] = 1
     return hot
@@ -287,7 +274,5 @@ def _read_labels(folder: Path) -> Tensor:
 def _table(rows: Sequence[tuple[str, ...]], labels: Tensor) -> PatchTable:
     """Return a table from rows of Sentinel-1 name, Sentinel-2 name and split."""
     s1, s2, split = zip(*rows, strict=True)
-    s2_names = np.array(s2, dtype='S')
-    return PatchTable(
-        s2_names, np.array(s1, dtype='S'), np.array(split, dtype='U5'), labels
-    )
+    s1_names, s2_names = np.array(s1, dtype='S'), np.array(s2, dtype='S')
+    return PatchTable(s2_names, s1_names, np.array(split, dtype='U5'), labels)

@@ -22,10 +22,9 @@ SAMPLE_ROOT = Path(__file__).parents[1] / 'data' / 'bigearthnet'
 SIDE = 120
 """Height and width in pixels of a patch of 1.2 km at 10 m."""
 
-NATIVE_SIDES = {
-    band.name: round(1200 / band.resolution)
-    for band in sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
-}
+_AVAILABLE = sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD
+
+NATIVE_SIDES = {band.name: round(1200 / band.resolution) for band in _AVAILABLE}
 """Name of a band: height and width in pixels at its own resolution."""
 
 
@@ -110,10 +109,7 @@ class BigEarthNetLMDB(NonGeoDataset):
         self.native = native
         self.max_nonfinite = max_nonfinite
         self.on_error = on_error
-        chosen = sensors.select(
-            self.s2_bands if bands is None else bands,
-            sensors.SENTINEL2_L2A + sensors.SENTINEL1_GRD,
-        )
+        chosen = sensors.select(self.s2_bands if bands is None else bands, _AVAILABLE)
         self.bands = sensors.names(chosen)
         self.lmdb = find_lmdb(self.root, lmdb).resolve()
         patches = read_table(self.root) if table is None else table
@@ -123,14 +119,10 @@ class BigEarthNetLMDB(NonGeoDataset):
                 f'No patch of {self.root} is in the split {split!r}. Use train, val or '
                 f'test, or other filters or splits.'
             )
-        self._records = [  # names of the records to read, and their bands
-            (names, wanted)
-            for names, sensor in (
-                (self.table.s2_names, self.s2_bands),
-                (self.table.s1_names, self.s1_bands),
-            )
-            if (wanted := [band for band in self.bands if band in sensor])
-        ]
+        optical = [band for band in self.bands if band in self.s2_bands]
+        radar = [band for band in self.bands if band in self.s1_bands]
+        parts = (self.table.s2_names, optical), (self.table.s1_names, radar)
+        self._records = [(names, wanted) for names, wanted in parts if wanted]
         if on_error == 'raise':
             self._check_records()
         self._sides = self._stored_sides()

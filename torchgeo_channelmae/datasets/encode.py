@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, override
 
@@ -65,10 +66,7 @@ def encode(
         if verify:
             _verify(archive, out, workers)
         close(out / FOLDER)
-        print(
-            f'{out} is finished, with {len(table)} of {len(archive.table)} patches of '
-            f'{archive.root}.'
-        )
+        print(f'{out} is finished, with {len(table)} of {len(archive.table)} patches.')
         return
     if not (out.is_dir() and not any(out.iterdir())):
         refuse_existing(out)
@@ -94,16 +92,12 @@ def encode(
         )
 
 
-class _Records(Dataset[Tensor | str]):
-    """The record of each patch as uint8, or why it cannot be read.
+@dataclass
+class _Results(Dataset[Any]):
+    """The result of a function for each name, or why it failed."""
 
-    Tensors go through shared memory. Bytes would fill the pipe to the main process, in
-    which a worker hangs for ever if that is killed.
-    """
-
-    def __init__(self, archive: Archive, names: Sequence[str]) -> None:
-        self.archive = archive
-        self.names = names
+    function: Callable[[str], Tensor | str]
+    names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -111,38 +105,34 @@ class _Records(Dataset[Tensor | str]):
     @override
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            bands = self.archive.read(self.names[index])
+            return self.function(self.names[index])
         except ValueError as error:
             return str(error)
-        return torch.frombuffer(bytearray(pack(bands)), dtype=torch.uint8)
+
+    def items(self, workers: int, what: str) -> Iterator[tuple[str, Any]]:
+        """Yield each name with its result, which other processes compute ahead."""
+        loader = DataLoader(self, batch_size=None, num_workers=workers)
+        yield from zip(self.names, tqdm(loader, what, unit=' records'), strict=True)
 
 
-class _Comparison(_Records):
-    """How each record differs from the archive, '' if it does not."""
+def _packed(archive: Archive, name: str) -> Tensor:
+    """Return a record as uint8.
 
-    def __init__(self, archive: Archive, names: Sequence[str], lmdb: Path) -> None:
-        super().__init__(archive, names)
-        self.lmdb = lmdb
-
-    @override
-    def __getitem__(self, index: int) -> str:
-        name = self.names[index]
-        try:
-            expected = self.archive.read(name)
-            found = read_bands(self.lmdb, name.encode(), list(expected))
-        except ValueError as error:
-            return str(error)
-        for band, pixels in expected.items():
-            same = found[band].dtype == pixels.dtype
-            if not same or found[band].tobytes() != pixels.tobytes():
-                return f'{band} has other pixels'
-        return ''
+    Tensors go through shared memory. Bytes would fill the pipe to the main process, in
+    which a worker hangs for ever if that is killed.
+    """
+    return torch.frombuffer(bytearray(pack(archive.read(name))), dtype=torch.uint8)
 
 
-def _loaded(dataset: _Records, workers: int, what: str) -> Iterator[tuple[str, Any]]:
-    """Yield each name with its item, which other processes read ahead."""
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
-    yield from zip(dataset.names, tqdm(loader, what, unit=' records'), strict=True)
+def _difference(archive: Archive, lmdb: Path, name: str) -> str:
+    """Return how a record differs from the archive, '' if it does not."""
+    expected = archive.read(name)
+    found = read_bands(lmdb, name.encode(), list(expected))
+    for band, pixels in expected.items():
+        same = found[band].dtype == pixels.dtype
+        if not same or found[band].tobytes() != pixels.tobytes():
+            return f'{band} has other pixels'
+    return ''
 
 
 def _begin(archive: Archive, staging: Path) -> Path:
@@ -153,8 +143,7 @@ def _begin(archive: Archive, staging: Path) -> Path:
     found = job.read_text() if job.exists() else ''
     if found not in ('', text):
         raise ValueError(
-            f'{staging} has a part of something else ({found}). Finish that with its '
-            f'own options, or delete the folder.'
+            f'{staging} has a part of something else ({found}). Finish or delete that.'
         )
     job.write_text(text)
     return job
@@ -170,7 +159,8 @@ def _write_records(
     skipped = []
 
     def records() -> Iterator[tuple[str, bytes]]:
-        for name, read in _loaded(_Records(archive, todo), workers, 'Encoding'):
+        results = _Results(partial(_packed, archive), todo)
+        for name, read in results.items(workers, 'Encoding'):
             if isinstance(read, Tensor):
                 yield name, read.numpy().tobytes()
             elif on_error == 'skip':
@@ -230,9 +220,8 @@ def _verify(archive: Archive, folder: Path, workers: int) -> None:
                 f'{field.name}. Delete {folder} and encode again.'
             )
     names = archive.names(table)
-    compared = _loaded(
-        _Comparison(archive, names, folder / FOLDER), workers, 'Comparing'
-    )
+    results = _Results(partial(_difference, archive, folder / FOLDER), names)
+    compared = results.items(workers, 'Comparing')
     differing = [(name, reason) for name, reason in compared if reason]
     if differing:
         raise ValueError(

@@ -176,9 +176,7 @@ def _read_table(path: Path, mtime: int) -> PatchTable:
     for column, field in _FLAGS.items():
         if column in frame:
             if frame[column].dtype != bool:
-                raise ValueError(
-                    f'{column} of {path} must be true or false in all rows.'
-                )
+                raise ValueError(f'{column} of {path} needs true or false in all rows.')
             columns[field] = frame[column].to_numpy()
     table = PatchTable(labels=_multi_hot(frame['labels'], path), **columns)
     check_pairs(table.s1_names, table.s2_names, path)

@@ -64,10 +64,9 @@ class Selection:
             given = getattr(self, name)
             if isinstance(given, str) or (given is not None and not given):
                 raise ValueError(f'{name} is {given!r}. Give a list of names.')
-        by_country = self.split_by == 'country'
-        if by_country != bool(self.test_countries) or (
-            self.val_countries and not by_country
-        ):
+        given = self.test_countries or self.val_countries
+        wrong = given if self.split_by != 'country' else not self.test_countries
+        if wrong:
             raise ValueError(
                 f'split_by is {self.split_by!r}. Give test_countries with '
                 f"split_by 'country', and only then."
@@ -144,10 +143,8 @@ class Selection:
         """Keep the training patches with the lowest hashes, and all others."""
         kept = table.split != 'train'
         rows = np.flatnonzero(~kept)
-        keys = [
-            derive_seed(self.split_seed, 'fraction', name.decode())
-            for name in table.known_names[rows].tolist()
-        ]
+        names = map(bytes.decode, table.known_names[rows].tolist())
+        keys = [derive_seed(self.split_seed, 'fraction', name) for name in names]
         lowest = np.argsort(keys, kind='stable')
         count = math.ceil(Decimal(str(self.train_fraction)) * len(rows))  # exact
         kept[rows[lowest[:count]]] = True

@@ -72,10 +72,8 @@ class InputScaling(nn.Module):
         """
         if not expected.physical:
             mean, std = torch.zeros(1), torch.ones(1)
-        center, spread = (
-            torch.tensor(values, dtype=torch.float64)
-            for values in (expected.mean, expected.std)
-        )
+        scale = (expected.mean, expected.std)
+        center, spread = (torch.tensor(v, dtype=torch.float64) for v in scale)
         self.factor.copy_(std.double().cpu() / spread)
         self.offset.copy_((mean.double().cpu() - center) / spread)
         self.low.copy_(torch.tensor(expected.low))
