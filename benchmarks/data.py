@@ -3,8 +3,8 @@
     uv run python -m benchmarks.data [--root FOLDER] [--torchgeo ARCHIVE]
 
 12 + 2 bands, one process, one thread, page cache warm: reading and collating records as
-stored; the same to normalised float batches of 128 px on the CPU; and, with --torchgeo,
-TorchGeo's BigEarthNet over a folder of v1's archives, with the same normalising and
+stored; the same to normalized float batches of 128 px on the CPU; and, with --torchgeo,
+TorchGeo's BigEarthNet over a folder of v1's archives, with the same normalizing and
 resizing. They alternate; medians of runs of `--seconds` each.
 
 The default root is the bundled sample of 59 pairs, which fits into a processor's caches
@@ -53,7 +53,7 @@ def batches(
 
 
 def make_steps(batch: int, bands: int) -> Steps:
-    """Make a row of `python -m benchmarks`: normalised batches of the sample.
+    """Make a row of `python -m benchmarks`: normalized batches of the sample.
 
     Args:
         batch: Samples per batch.
@@ -92,7 +92,7 @@ def main() -> None:
     )
     steps: dict[str, Callable[[], Any]] = {
         'LMDB: records as stored, collated': lambda: next(records),
-        f'LMDB: normalised {SIZE} px float batch': lambda: data.on_after_batch_transfer(
+        f'LMDB: normalized {SIZE} px float batch': lambda: data.on_after_batch_transfer(
             next(ours), 0
         ),
     }
@@ -105,7 +105,7 @@ def main() -> None:
             image = (next(theirs)['image'] - mean) / std
             return F.interpolate(image, (SIZE, SIZE), mode='bilinear')
 
-        steps[f"TorchGeo's BigEarthNet: normalised {SIZE} px batch"] = torchgeo_batch
+        steps[f"TorchGeo's BigEarthNet: normalized {SIZE} px batch"] = torchgeo_batch
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for run in range(args.runs + 1):
         for name, step in steps.items():

@@ -40,7 +40,7 @@ class Clock(Callback):
     """Writes the median time of a step, in seconds, the first ones left out."""
 
     def __init__(self, file: Path, warmup: int) -> None:
-        """Initialise the clock: where to write, and how many steps to leave out."""
+        """Initialize the clock: where to write, and how many steps to leave out."""
         self.file, self.warmup = file, warmup
         self.starts: list[float] = []
 

@@ -33,7 +33,7 @@ STRONG: dict[str, BandAugmentation] = {
 
 
 def patch() -> tuple[Tensor, BigEarthNetS1S2DataModule]:
-    """Read one patch with all its bands, (1, C, H, W), standardised."""
+    """Read one patch with all its bands, (1, C, H, W), standardized."""
     data = BigEarthNetS1S2DataModule(bands=BANDS, size=120, batch_size=8)
     data.setup('fit')
     batch = data.finish(next(iter(data.val_dataloader())), training=False)
@@ -41,7 +41,7 @@ def patch() -> tuple[Tensor, BigEarthNetS1S2DataModule]:
 
 
 def main() -> None:
-    """Draw true colour, radar and spectra, a column an augmentation."""
+    """Draw true color, radar and spectra, a column an augmentation."""
     image, data = patch()
     drawing = Figure(figsize=(13, 5.6), layout='constrained')
     panels = drawing.subplots(3, 1 + len(STRONG))
@@ -56,8 +56,8 @@ def main() -> None:
             augmentation.bind(BANDS, data.mean, data.std)
             torch.manual_seed(4)
             shown = augmentation(image)
-        colour = shown[0, [red, green, blue]].permute(1, 2, 0)
-        panels[0, column].imshow(((colour + 1.2) / 2.4).clamp(0, 1).numpy())
+        color = shown[0, [red, green, blue]].permute(1, 2, 0)
+        panels[0, column].imshow(((color + 1.2) / 2.4).clamp(0, 1).numpy())
         panels[1, column].imshow(shown[0, vv].numpy(), cmap='gray', vmin=-2.5, vmax=2.5)
         panels[0, column].set_title(title, fontsize=10)
         for before, (y, x), tint in zip(
@@ -73,7 +73,7 @@ def main() -> None:
         for row in (0, 1):
             panels[row, column].set_xticks([])
             panels[row, column].set_yticks([])
-    for row, text in enumerate(('true colour', 'radar, VV', 'two pixels, std')):
+    for row, text in enumerate(('true color', 'radar, VV', 'two pixels, std')):
         panels[row, 0].set_ylabel(text, fontsize=9)
     out = Path(__file__).parent / 'images/augmentations.png'
     drawing.savefig(out, dpi=100)

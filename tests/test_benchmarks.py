@@ -138,7 +138,7 @@ def test_encoder_data_and_scale_run(monkeypatch, capsys):
     )
     assert '| 192 of 768 |' in capsys.readouterr().out
     run(monkeypatch, data, '--runs=1', '--seconds=0.01', '--batch-size=2')
-    assert 'LMDB: normalised 128 px float batch' in capsys.readouterr().out
+    assert 'LMDB: normalized 128 px float batch' in capsys.readouterr().out
     threads = torch.get_num_threads()
     tiny = '--cases=1', '--rounds=1', '--steps=8', '--batch=2', '--size=32'
     run(monkeypatch, scale, *tiny)

@@ -124,8 +124,7 @@ def test_control_c_stops_a_command_with_exit_code_130(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'options',
-    [['--weights', 'a', 'b'], ['--weights=a', '--weights=b']],
+    'options', [['--weights', 'a', 'b'], ['--weights=a', '--weights=b']]
 )
 def test_an_option_for_several_values_takes_them_in_a_row_or_one_by_one(
     options, monkeypatch

@@ -49,7 +49,7 @@ def slow_spectral_to_spectral(prediction, target, num_bands, reduction):
 
 
 def random_pair(dtype):
-    """A batch of 3 with 4 bands of 5 cells of 2 x 2 px, not centred on 0."""
+    """A batch of 3 with 4 bands of 5 cells of 2 x 2 px, not centerd on 0."""
     draw = torch.Generator().manual_seed(0)
     prediction = torch.randn(3, 20, 4, generator=draw, dtype=torch.float64) + 2
     target = 3 * torch.randn(3, 20, 4, generator=draw, dtype=torch.float64) - 1
@@ -106,7 +106,7 @@ def test_errors_that_cancel_over_the_bands_are_no_spectral_error():
         spectral_to_spectral(prediction, target, 2, 'median')
 
 
-def test_each_token_is_standardised_by_its_own_pixels(pair):
+def test_each_token_is_standardized_by_its_own_pixels(pair):
     _, tokens, _ = pair(torch.float64)
     tokens = tokens[:, ::40] if tokens.shape[1] > 40 else tokens
     eps = 1e-3

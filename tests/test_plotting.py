@@ -97,9 +97,9 @@ def by_title(image, bands):
 @pytest.mark.parametrize(
     ('bands', 'titles'),
     [
-        (('VH', *S2, 'VV'), ['true colour', 'false colour', 'VV, VH, VV - VH']),
-        (('red', 'green', 'blue'), ['true colour']),
-        (('B4', 'B3', 'B2', 'B8'), ['true colour', 'false colour']),
+        (('VH', *S2, 'VV'), ['true color', 'false color', 'VV, VH, VV - VH']),
+        (('red', 'green', 'blue'), ['true color']),
+        (('B4', 'B3', 'B2', 'B8'), ['true color', 'false color']),
         (('B11', 'B04'), ['B11']),
     ],
 )
@@ -107,10 +107,10 @@ def test_a_patch_gives_each_picture_that_its_bands_allow(bands, titles):
     assert [title for title, _ in composites(patch(*bands), bands)] == titles
 
 
-def test_true_colour_is_red_green_and_blue_stretched_alike():
+def test_true_color_is_red_green_and_blue_stretched_alike():
     bands = ('B02', 'B08', 'B04', 'B03')
     image = patch(*bands)
-    picture = by_title(image, bands)['true colour']
+    picture = by_title(image, bands)['true color']
     rgb = image[[2, 3, 0]].numpy()
     low, high = np.percentile(rgb, [2, 98])
     expected = np.clip((rgb - low) / (high - low), 0, 1).transpose(1, 2, 0)
@@ -122,7 +122,7 @@ def test_other_composites_stretch_each_channel():
     image = patch(*bands)
     vh, green, red, infrared, vv = image.double().numpy()
     expected = {
-        'false colour': [infrared, red, green],
+        'false color': [infrared, red, green],
         'VV, VH, VV - VH': [vv, vh, vv - vh],
     }
     found = by_title(image, bands)

@@ -17,7 +17,7 @@ class DataFacts:
 
     Attributes:
         bands: Names of the bands, in the order of the channels.
-        mean: (C,) mean of each band in physical units, as normalised with.
+        mean: (C,) mean of each band in physical units, as normalized with.
         std: (C,) standard deviation of each band.
         size: Height and width of the images in pixels.
         record: What training on these data reads; None where unknown.

@@ -15,7 +15,7 @@ from .token_numbers import membership
 
 
 class NormalizedTokens(NamedTuple):
-    """Tokens standardised by their own pixels, with mean and std to undo it.
+    """Tokens standardized by their own pixels, with mean and std to undo it.
 
     Attributes:
         tokens: (B, T, P^2), zero mean and unit variance per token.
@@ -29,7 +29,7 @@ class NormalizedTokens(NamedTuple):
 
 
 def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
-    """Standardise every token by its own pixels (MAE, https://arxiv.org/abs/2111.06377).
+    """Standardize every token by its own pixels (MAE, https://arxiv.org/abs/2111.06377).
 
     Args:
         tokens: (B, T, P^2) pixels.

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MISSING = '#d8d3c8'
-"""Colour of hidden tokens and of pixels without data."""
+"""Color of hidden tokens and of pixels without data."""
 
 _RGB = ('B04', 'B03', 'B02')
 _COMPOSITES = {
-    'true colour': _RGB,
-    'false colour': ('B08', 'B04', 'B03'),
+    'true color': _RGB,
+    'false color': ('B08', 'B04', 'B03'),
     'VV, VH, VV - VH': ('VV', 'VH', 'VV - VH'),
 }
 _SYNONYMS = {'red': 'B04', 'green': 'B03', 'blue': 'B02'}
@@ -29,8 +29,8 @@ def composites(
 ) -> list[tuple[str, NDArray[np.float32]]]:
     """Make every composite that the bands allow.
 
-    True colour (B04, B03, B02, or bands named red, green and blue) shares one stretch
-    between its bands, so that colours stay natural. False colour (B08, B04, B03) shows
+    True color (B04, B03, B02, or bands named red, green and blue) shares one stretch
+    between its bands, so that colors stay natural. False color (B08, B04, B03) shows
     plants in red. Radar (VV, VH and their ratio VV - VH, in decibels) shows open water
     dark and towns bright. Without the bands of any of them, the first band is shown in
     gray.
@@ -95,7 +95,7 @@ def plot_patch(
     """Draw a patch, one panel per composite.
 
     Args:
-        image: (C, H, W) in physical units or normalised.
+        image: (C, H, W) in physical units or normalized.
         bands: C names.
         labels: Names of the true classes.
         predictions: Names of the predicted classes.
@@ -174,7 +174,7 @@ def plot_reconstruction(
 
 
 def show_pixels(panel: Axes, pixels: NDArray[np.float32]) -> None:
-    """Draw (H, W) or (H, W, 3) pixels in [0, 1] without ticks, NaN in its own colour.
+    """Draw (H, W) or (H, W, 3) pixels in [0, 1] without ticks, NaN in its own color.
 
     Where only some of three channels are NaN, those are drawn as 0.
     """

@@ -19,7 +19,7 @@ def make(bands: list[str]) -> ChannelViT:
     return ChannelViT(img_size=32, bands=bands, embed_dim=32, depth=1, num_heads=2)
 
 
-def label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
+def label(panel: Axes, x: float, y: float, text: str, color: str) -> None:
     """Write a band in a box."""
     panel.text(
         x,
@@ -28,7 +28,7 @@ def label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
         ha='center',
         va='center',
         size=9.5,
-        bbox={'boxstyle': 'round,pad=0.25', 'fc': 'white', 'ec': colour, 'lw': 1.3},
+        bbox={'boxstyle': 'round,pad=0.25', 'fc': 'white', 'ec': color, 'lw': 1.3},
     )
 
 
@@ -36,7 +36,7 @@ def arrow(
     panel: Axes,
     start: tuple[float, float],
     end: tuple[float, float],
-    colour: str,
+    color: str,
     style: str = '-',
 ) -> None:
     """Draw an arrow between two bands."""
@@ -46,7 +46,7 @@ def arrow(
         start,
         arrowprops={
             'arrowstyle': '-|>',
-            'color': colour,
+            'color': color,
             'lw': 1.4,
             'ls': style,
             'shrinkA': 16,
@@ -67,10 +67,10 @@ def draw() -> Figure:
         for row, name in enumerate(WANTED):
             how = report.fresh_bands.get(name, 'kept')
             source = name if how == 'kept' else how.partition(': as ')[2]
-            colour = KEPT if how == 'kept' else COPIED if source else DRAWN
-            label(panel, 2.4, -row, name, colour)
+            color = KEPT if how == 'kept' else COPIED if source else DRAWN
+            label(panel, 2.4, -row, name, color)
             if source:
-                arrow(panel, (0, height[source]), (2.4, -row), colour)
+                arrow(panel, (0, height[source]), (2.4, -row), color)
             else:
                 arrow(panel, (1.0, -2.8), (2.4, -row), DRAWN, ':')
                 drawn = 'random' if how == 'random' else 'mean ± spread\nof the weights'

@@ -44,8 +44,8 @@ def draw_terms(panels: Sequence[Axes]) -> None:
         for number in range(bands * cells):
             band, cell = divmod(number, cells)
             read = together or number in target
-            colour = ASKED if read else SEEN
-            panel.add_patch(Rectangle((cell, -band), 0.92, 0.88, facecolor=colour))
+            color = ASKED if read else SEEN
+            panel.add_patch(Rectangle((cell, -band), 0.92, 0.88, facecolor=color))
         if together:
             for cell in range(cells):
                 panel.add_patch(
@@ -76,15 +76,15 @@ def draw() -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.15])
     draw_terms(above.subplots(1, 2))
     panel = below.subplots()
-    for reduction, kind, colour, style, label in LINES:
+    for reduction, kind, color, style, label in LINES:
         values = [ratio(count, reduction, kind) for count in BANDS]
-        panel.plot(BANDS, values, style, color=colour, marker='o', ms=3.5, label=label)
+        panel.plot(BANDS, values, style, color=color, marker='o', ms=3.5, label=label)
         panel.annotate(
             f'{values[-1]:.3g}',
             (BANDS[-1], values[-1]),
             textcoords='offset points',
             xytext=(7, 3),
-            color=colour,
+            color=color,
         )
     panel.axhline(1, color='#888888', linewidth=0.8, zorder=0)
     panel.set_yscale('log')

@@ -63,8 +63,8 @@ def draw() -> Figure:
     panels[-2].set_xlabel(f'{CELLS} grid cells', fontsize=9)
     panels[-1].set_axis_off()
     handles = [
-        Patch(color=colour, label=text)
-        for colour, text in zip(COLOURS, MEANING, strict=True)
+        Patch(color=color, label=text)
+        for color, text in zip(COLOURS, MEANING, strict=True)
     ]
     dots = panels[-1].plot(
         [], [], '.', color='#333333', label='band of the spectral loss'

@@ -22,7 +22,7 @@ def draw() -> Figure:
 
     figure = Figure(figsize=(6.2, 4.3), layout='constrained')
     above, below = figure.subfigures(2, 1, height_ratios=[1.05, 1])
-    for panel, band, pixels, colour in zip(
+    for panel, band, pixels, color in zip(
         above.subplots(1, len(BANDS)), BANDS, image, COLOURS, strict=True
     ):
         low, high = pixels.flatten().quantile(0.02), pixels.flatten().quantile(0.98)
@@ -41,7 +41,7 @@ def draw() -> Figure:
                 linewidth=2.5,
             )
         )
-        panel.set_title(band, color=colour, fontweight='bold', fontsize=11)
+        panel.set_title(band, color=color, fontweight='bold', fontsize=11)
         panel.set_axis_off()
     above.suptitle(
         f'An image of C = {len(BANDS)} bands, cut into L = {side} x {side} cells',
@@ -49,7 +49,7 @@ def draw() -> Figure:
     )
 
     panel = below.subplots()
-    for band, (name, colour) in enumerate(zip(BANDS, COLOURS, strict=True)):
+    for band, (name, color) in enumerate(zip(BANDS, COLOURS, strict=True)):
         for cell in range(cells):
             number = band * cells + cell
             level = float(tokens[number].mean())
@@ -59,7 +59,7 @@ def draw() -> Figure:
                     (cell, -band),
                     0.94,
                     0.88,
-                    facecolor=colour,
+                    facecolor=color,
                     alpha=min(max(0.45 + 0.2 * level, 0.15), 0.85),
                 )
             )
@@ -67,7 +67,7 @@ def draw() -> Figure:
                 cell + 0.47, -band + 0.42, str(number), ha='center', va='center', size=8
             )
         panel.text(
-            -0.25, -band + 0.42, name, ha='right', va='center', color=colour, size=10
+            -0.25, -band + 0.42, name, ha='right', va='center', color=color, size=10
         )
     panel.add_patch(
         Rectangle(

@@ -125,8 +125,7 @@ def test_a_run_killed_after_any_batch_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(
-    ('make', 'stop', 'workers'),
-    [(pretraining, 3, 2), (finetuning, BATCHES, 0)],
+    ('make', 'stop', 'workers'), [(pretraining, 3, 2), (finetuning, BATCHES, 0)]
 )
 def test_a_run_that_is_stopped_and_resumed_ends_as_if_it_had_not_been(
     whole, tmp_path, make, stop, workers

@@ -56,16 +56,16 @@ def raw(count=8, split='train', bands=('VV', 'B04')):
 
 
 def by_hand(image):
-    normalised = [
+    normalized = [
         (image[:, row] - mean) / std for row, (mean, std) in enumerate([VV, B04])
     ]
-    return torch.stack(normalised, dim=1)
+    return torch.stack(normalized, dim=1)
 
 
 # What a batch is
 
 
-def test_each_band_is_normalised_with_its_own_statistics():
+def test_each_band_is_normalized_with_its_own_statistics():
     image = ready(size=120).on_after_batch_transfer(raw(), 0)['image']
     torch.testing.assert_close(image, by_hand(raw()['image']))
 
@@ -105,7 +105,7 @@ def test_padding_is_each_bands_mean_on_the_right_and_below():
     assert (image[..., :, 120:] == 0).all()
 
 
-def test_training_crops_are_windows_of_the_normalised_patch():
+def test_training_crops_are_windows_of_the_normalized_patch():
     datamodule = ready(training=True, size=64, size_by='crop')
     image = datamodule.on_after_batch_transfer(raw(), 0)['image']
     windows = by_hand(raw()['image']).unfold(2, 64, 1).unfold(3, 64, 1)
@@ -125,7 +125,7 @@ def test_training_crops_are_windows_of_the_normalised_patch():
     assert len(corners) > 1
 
 
-def test_training_keeps_the_normalisation_and_flips_some_patches():
+def test_training_keeps_the_normalization_and_flips_some_patches():
     image = ready(training=True, size=120).on_after_batch_transfer(raw(), 0)['image']
     seen = set()
     for augmented, patch in zip(image, by_hand(raw()['image']), strict=True):

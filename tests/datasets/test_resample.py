@@ -1,4 +1,4 @@
-"""Resampling: one grid for all bands, normalised on the way."""
+"""Resampling: one grid for all bands, normalized on the way."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_pixels_that_fit_are_returned_bit_by_bit(groups):
     assert image.max() > 32767  # uint16 all the way
 
 
-def test_normalising_first_is_normalising_last(groups):
+def test_normalizing_first_is_normalizing_last(groups):
     mean = torch.tensor([100.0, 2000.0, -3.0, 40000.0])
     std = torch.tensor([30.0, 1000.0, 0.5, 20000.0])
     image = resample(groups, BANDS, (13, 13), mean, std)

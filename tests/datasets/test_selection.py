@@ -151,11 +151,7 @@ def test_a_tile_left_out_is_in_one_split_only():
 
 def test_a_patch_whose_tile_is_unknown_cannot_be_split_by_tile():
     table = replace(grown(), s1_names=np.full(300, b''))
-    refused(
-        "'tile' .* S2A_MSIL2A_20170600T",
-        table,
-        split_by='tile',
-    )
+    refused("'tile' .* S2A_MSIL2A_20170600T", table, split_by='tile')
 
 
 def test_another_seed_leaves_other_scenes_out():
@@ -240,11 +236,7 @@ def test_a_wrong_option_is_named(options, named):
 
 
 def test_too_few_acquisitions_to_part_are_an_error():
-    refused(
-        "'acquisition' needs",
-        grown(scenes=2),
-        split_by='acquisition',
-    )
+    refused("'acquisition' needs", grown(scenes=2), split_by='acquisition')
 
 
 def test_filters_that_leave_nothing_are_an_error():

@@ -76,7 +76,7 @@ def test_after_is_the_patch_as_training_flips_it(page):
     radar = shown(page[0])[1::2]
     flips = set()
     for before, after in itertools.batched(radar, 2):
-        # Normalising moves and scales each band, which the stretch undoes, but for the
+        # Normalizing moves and scales each band, which the stretch undoes, but for the
         # third channel, a difference of two bands.
         found = [
             flip
@@ -114,7 +114,7 @@ def test_a_datamodule_of_torchgeo_is_shown_with_its_bands_and_classes(eurosat, s
     figure, _ = page_of(EuroSATDataModule(root=str(eurosat)), 12, split)
     said = words(figure)
     assert said.count('Forest') == said.count('River') == 4
-    assert said.count('true colour') == said.count('false colour') == 12
+    assert said.count('true color') == said.count('false color') == 12
     assert 'B8A' in ' '.join(said)
     assert 'sample 5' in said
 
@@ -155,9 +155,9 @@ class Photos(torch.utils.data.Dataset):
 @pytest.mark.parametrize(
     ('shape', 'title'),
     [
-        ((3, 8, 8), 'true colour'),  # of a photo
+        ((3, 8, 8), 'true color'),  # of a photo
         ((5, 8, 8), 'channel 1'),
-        ((4, 3, 8, 8), 'true colour'),  # the first of several dates
+        ((4, 3, 8, 8), 'true color'),  # the first of several dates
     ],
 )
 def test_channels_without_names_are_numbered_or_those_of_a_photo(shape, title):

@@ -70,7 +70,7 @@ def test_it_is_evaluated_by_the_harness_from_raw_pixels_to_scores(weights):
     assert 0.1 < score < 1
 
 
-def test_features_are_those_of_the_encoder_on_normalised_bands(weights):
+def test_features_are_those_of_the_encoder_on_normalized_bands(weights):
     path, model = weights
     bench = ChannelMAEBench(specs('B04', 'VV'), str(path), **TINY)
     image = torch.stack([sample['image'] for sample in raw('val')[:3]])

@@ -11,12 +11,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 
 from torchgeo_channelmae.models import pad_inputs, register_variant
 
-BANDS = {
-    1: ['VV'],
-    2: ['VV', 'VH'],
-    3: ['B04', 'B03', 'B02'],
-    12: [*'abcdefghijkl'],
-}
+BANDS = {1: ['VV'], 2: ['VV', 'VH'], 3: ['B04', 'B03', 'B02'], 12: [*'abcdefghijkl']}
 SMALL = {'embed_dim': 32, 'depth': 4, 'num_heads': 2}
 THIN = {
     smp.Unet: {'decoder_channels': (16, 16, 8, 8, 8)},

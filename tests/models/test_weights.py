@@ -158,7 +158,7 @@ def test_by_index_a_band_starts_as_the_one_at_its_position(trained):
 
 
 @pytest.mark.parametrize('missing', ['B01', 'B8A', 'B09', 'B12'])
-def test_by_wavelength_a_band_starts_as_its_nearest_neighbour(trained, missing):
+def test_by_wavelength_a_band_starts_as_its_nearest_neighbor(trained, missing):
     state = {k: v for k, v in trained.items() if k != f'spectral_embed.{missing}'}
     wavelengths = {band.name: band.wavelength for band in sensors.SENTINEL2_L2A}
     own = wavelengths.pop(missing)

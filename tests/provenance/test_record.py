@@ -68,14 +68,7 @@ def test_only_a_training_on_other_data_is_added():
     assert once.trained(more).own == (PRETRAINING, more)
 
 
-@pytest.mark.parametrize(
-    'provenance',
-    [
-        FULL,
-        UNKNOWN,
-        Provenance(),
-    ],
-)
+@pytest.mark.parametrize('provenance', [FULL, UNKNOWN, Provenance()])
 def test_a_checkpoint_gives_back_what_was_stored(tmp_path, provenance):
     torch.save(provenance.state(), tmp_path / 'one.pt')
     content = torch.load(tmp_path / 'one.pt', weights_only=True)

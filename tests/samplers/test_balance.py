@@ -41,7 +41,7 @@ def best_bound(shares, steps=3000):
 
 
 def searched(shares, draws, temperature, cap, distinct):
-    """Search the best expected draws as a general-purpose optimiser would.
+    """Search the best expected draws as a general-purpose optimizer would.
 
     w = a + b with a <= 1 and b <= cap - 1, so that sum(a) >= distinct says what
     sum(min(w, 1)) >= distinct does.

@@ -63,7 +63,7 @@ def seen(folder, *augmentations, ckpt_path=None, bands=('VV', 'VH'), **kwargs):
     return trainer, watch
 
 
-def test_training_is_augmented_after_normalisation_and_validation_is_not(tmp_path):
+def test_training_is_augmented_after_normalization_and_validation_is_not(tmp_path):
     _, plain = seen(tmp_path)
     _, dropped = seen(tmp_path, RandomBandDropout((1, 1)))
     assert len(plain.train) == len(dropped.train) == 4
@@ -95,7 +95,7 @@ def test_the_draws_of_others_are_left_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_torchgeos_own_datamodule_keeps_its_normalisation(tmp_path):
+def test_torchgeos_own_datamodule_keeps_its_normalization(tmp_path):
     for split in ('train', 'val', 'test'):
         eurosat(tmp_path, places=((9.0, 50.0),) * 4, split=split)
     watch, plain = Watch(), Watch()

@@ -127,11 +127,7 @@ def test_any_number_of_bands(count):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    channels=st.integers(2, 13),
-    data=st.data(),
-    seed=st.integers(0, 2**31),
-)
+@given(channels=st.integers(2, 13), data=st.data(), seed=st.integers(0, 2**31))
 def test_dropped_bands_are_as_many_as_asked_and_never_protected(channels, data, seed):
     bands = BOTH[:channels]
     protect = data.draw(st.lists(st.sampled_from(names(bands))))

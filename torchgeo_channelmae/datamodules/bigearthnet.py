@@ -107,9 +107,18 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         Raises:
             ValueError: If an argument is wrong.
         """
-        loading = (batch_size, num_workers, samples_per_epoch)
-        reading = {'lmdb': lmdb, 'max_nonfinite': max_nonfinite, 'on_error': on_error}
-        super().__init__(BigEarthNetLMDB, size, size_by, *loading, augment, **reading)
+        super().__init__(
+            BigEarthNetLMDB,
+            size=size,
+            size_by=size_by,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            samples_per_epoch=samples_per_epoch,
+            augment=augment,
+            lmdb=lmdb,
+            max_nonfinite=max_nonfinite,
+            on_error=on_error,
+        )
         self.root = root
         self.lmdb = lmdb
         self.version = version
@@ -117,9 +126,16 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         self.test_group_seeds = tuple(test_group_seeds)
         self.predict_split = predict_split
         self.class_names = BigEarthNetLMDB.classes
-        filters = (countries, exclude_snow, exclude_cloud)
-        splits = (split_by, test_countries, val_countries)
-        self.selection = Selection(*filters, *splits, train_fraction, split_seed)
+        self.selection = Selection(
+            countries=countries,
+            exclude_snow=exclude_snow,
+            exclude_cloud=exclude_cloud,
+            split_by=split_by,
+            test_countries=test_countries,
+            val_countries=val_countries,
+            train_fraction=train_fraction,
+            split_seed=split_seed,
+        )
         with deferred_errors(self):
             wanted = BigEarthNetLMDB.s2_bands if bands is None else bands
             chosen = sensors.select(wanted, _AVAILABLE)

@@ -98,7 +98,7 @@ def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
 def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the threshold with the highest F1, exactly; 0.5 without a positive.
 
-    Tries the midpoint between every two neighbouring scores. Ties go to the threshold
+    Tries the midpoint between every two neighboring scores. Ties go to the threshold
     nearest to 0.5, then to the lower one.
 
     Args:
@@ -116,7 +116,7 @@ def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
     hits = hits.flip(0).cumsum(0).flip(0)
     f1 = 2 * hits.double() / (predicted + positives)
 
-    # The neighbour below the lowest score is 0, or -1 below a score of 0.
+    # The neighbor below the lowest score is 0, or -1 below a score of 0.
     below = torch.cat([-(values[:1] == 0).to(values), values[:-1]])
     middle = below + (values - below) / 2
     cuts = torch.where(middle < values, middle, below)  # adjacent floats

@@ -55,7 +55,7 @@ def bands(
     """Measure how strongly the bands of two sensors depend on each other, and draw it.
 
     Every band of the first sensor against every band of the second: Pearson and
-    Spearman correlation and mutual information (in nats, from nearest neighbours), each
+    Spearman correlation and mutual information (in nats, from nearest neighbors), each
     beside its value for shuffled pairs, the estimate for independent bands. Radar is in
     decibels, reflectance in digital numbers.
 
@@ -70,7 +70,7 @@ def bands(
             of a patch. Coarser bands are repeated.
         samples: Maximum number of patches, drawn with the seed.
         pixels: Number of pixels to measure, equally many of each patch.
-        neighbors: Number of neighbours of the estimate of mutual information.
+        neighbors: Number of neighbors of the estimate of mutual information.
         seed: Seed of all draws.
 
     Raises:
@@ -81,9 +81,9 @@ def bands(
     refuse_existing(out)
     names = band_names(first), band_names(second)
     wanted = list(dict.fromkeys([*names[0], *names[1]]))
-    metres = None if resolution == 'patch' else resolution
+    meters = None if resolution == 'patch' else resolution
     dataset = _dataset(training, root, wanted)
-    values, patches = _pixels(dataset, wanted, metres, samples, pixels, seed)
+    values, patches = _pixels(dataset, wanted, meters, samples, pixels, seed)
     known = values.replace([np.inf, -np.inf], np.nan).dropna()
     if len(known) < _LEAST:
         raise ValueError(
@@ -92,7 +92,7 @@ def bands(
     table = measure(known, *names, neighbors, seed).assign(
         pixels=len(known), patches=patches, resolution=resolution, seed=seed
     )
-    size = 'patch means' if metres is None else f'{metres:g} m'
+    size = 'patch means' if meters is None else f'{meters:g} m'
     note = (
         f'{len(known):,} pixels of {patches:,} patches at {size}; in brackets: '
         f'shuffled pairs. {len(values) - len(known):,} pixels without data left out.'
@@ -139,7 +139,7 @@ def measure(
 ) -> pd.DataFrame:
     """Measure all pairs of bands, as they are and shuffled.
 
-    Mutual information is estimated from nearest neighbours (Kraskov et al., 2004,
+    Mutual information is estimated from nearest neighbors (Kraskov et al., 2004,
     https://doi.org/10.1103/PhysRevE.69.066138). Correlations of a constant band are
     NaN.
 
@@ -147,7 +147,7 @@ def measure(
         values: One row per pixel, one column per band.
         first: Bands of the first sensor.
         second: Bands of the second.
-        neighbors: Number of neighbours of the estimate; more reduce its variance and
+        neighbors: Number of neighbors of the estimate; more reduce its variance and
             increase its bias.
         seed: Seed of the shuffle.
 
@@ -195,8 +195,8 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
     for panel, (name, title) in zip(panels, _MEASURES.items(), strict=True):
         values = table[name].to_numpy().reshape(len(first), len(second))
         signed = name != 'mutual_information'
-        colours = {'cmap': 'RdBu_r', 'vmin': -1, 'vmax': 1} if signed else {'vmin': 0}
-        panel.imshow(values, aspect='auto', alpha=0.6, **colours)
+        colors = {'cmap': 'RdBu_r', 'vmin': -1, 'vmax': 1} if signed else {'vmin': 0}
+        panel.imshow(values, aspect='auto', alpha=0.6, **colors)
         for number, text in enumerate(_cells(table, name, 2)):
             row, column = divmod(number, len(second))
             panel.text(column, row, text, ha='center', va='center', fontsize=7)
@@ -209,7 +209,8 @@ def heat_maps(table: pd.DataFrame, note: str) -> Figure:
 
 def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
     """Return all patches of the data, as stored."""
-    changes = {'bands': wanted, 'batch_size': 1} | ({'root': root} if root else {})
+    changes: dict[str, Any] = {'bands': wanted, 'batch_size': 1}
+    changes |= {'root': root} if root else {}
     if training is None:
         datamodule: Any = BigEarthNetS1S2DataModule(**changes)
     else:
@@ -225,7 +226,7 @@ def _dataset(training: Path | None, root: str | None, wanted: list[str]) -> Any:
 def _pixels(
     dataset: Any,
     bands: list[str],
-    metres: float | None,
+    meters: float | None,
     samples: int,
     pixels: int,
     seed: int,
@@ -238,7 +239,7 @@ def _pixels(
     for index in tqdm(chosen, desc='Reading patches', disable=None):
         sample = dataset[index]
         if 'skipped' not in sample:
-            values = one_grid(sample, bands, metres).flatten(1)
+            values = one_grid(sample, bands, meters).flatten(1)
             draw = generator(seed, 'pixels', index)
             places = torch.randperm(values.shape[1], generator=draw)[:each]
             parts.append(values[:, places].T.double().numpy())
@@ -247,7 +248,7 @@ def _pixels(
 
 
 def one_grid(
-    sample: dict[str, Any], wanted: Sequence[str], metres: float | None
+    sample: dict[str, Any], wanted: Sequence[str], meters: float | None
 ) -> Tensor:
     """Bring the bands of a sample to one grid.
 
@@ -255,7 +256,7 @@ def one_grid(
         sample: ``native`` pixels by names of bands, each at its own resolution, or an
             ``image`` (C, H, W) of the wanted bands at 10 m.
         wanted: C names, the order of the result.
-        metres: Pixel size, to which finer bands are averaged. None for one pixel.
+        meters: Pixel size, to which finer bands are averaged. None for one pixel.
 
     Returns:
         (C, h, w) float32.
@@ -268,7 +269,7 @@ def one_grid(
     finest = max(groups, key=lambda names: groups[names].shape[-1])
     known = sensors.find(finest[0]) if 'native' in sample else None
     extent = groups[finest].shape[-1] * (known.resolution if known else 10.0)  # m
-    side = 1 if metres is None else max(1, round(extent / metres))
+    side = 1 if meters is None else max(1, round(extent / meters))
     layers: dict[str, Tensor] = {}
     for names, stack in groups.items():
         averaged = F.adaptive_avg_pool2d(stack, min(side, stack.shape[-1]))

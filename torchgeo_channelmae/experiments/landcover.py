@@ -172,8 +172,8 @@ def plot_balance(shares: ClassShares) -> Figure:
     axes = figure.subplots()
     even = f'all classes alike, entropy {np.log(len(table)):.2f} nats'
     axes.axvline(100 / len(table), color='#444444', lw=0.9, ls=':', label=even)
-    colours: Any = ['#1f6f54', '#a3adb8']
-    table.plot.barh(ax=axes, color=colours, width=0.78, fontsize=8, legend=False)
+    colors: Any = ['#1f6f54', '#a3adb8']
+    table.plot.barh(ax=axes, color=colors, width=0.78, fontsize=8, legend=False)
     axes.set_xlabel('share of the land cover in %')
     axes.spines[['top', 'right']].set_visible(False)
     figure.legend(frameon=False, loc='outside lower center', ncols=3, fontsize=9)

@@ -41,10 +41,10 @@ def show(
     split: Split = 'train',
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Draw a page of samples before and after normalisation and augmentation.
+    """Draw a page of samples before and after normalization and augmentation.
 
     The samples are spread over the dataset and the same each time. They are drawn as
-    stored, in physical units, and as the model gets them: normalised, sized and, in
+    stored, in physical units, and as the model gets them: normalized, sized and, in
     training, augmented.
 
     Args:
@@ -100,7 +100,8 @@ def page_of(
         batch = datamodule.collate_fn(samples)
         after = process_batch(datamodule, batch, split)['image']
     facts = data_facts(datamodule)
-    classes = (facts and facts.class_names) or getattr(_base(dataset), 'classes', ())
+    named = facts.class_names if facts else None
+    classes: Any = named or getattr(_base(dataset), 'classes', ())
     cards = []
     for i, sample in enumerate(samples):
         name = str(sample.get('patch_id', f'sample {sample.get("index", i)}'))

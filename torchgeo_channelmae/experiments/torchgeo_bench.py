@@ -48,7 +48,7 @@ class ChannelMAEBench(BenchModel):
         normalization: str = 'bandspec_zscore',
         **kwargs: Any,
     ) -> None:
-        """Initialise the encoder.
+        """Initialize the encoder.
 
         Args:
             bands: The dataset's bands, passed by torchgeo-bench.
@@ -91,7 +91,7 @@ class ChannelMAEBench(BenchModel):
         """Encode images.
 
         Args:
-            images: (B, C, H, W), normalised. Any size is resized to the nearest
+            images: (B, C, H, W), normalized. Any size is resized to the nearest
                 multiple of the patch size.
 
         Returns:
@@ -114,7 +114,7 @@ class ChannelMAEBench(BenchModel):
 def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[str, ...]:
     """Name a dataset's bands as this package does.
 
-    Sentinel-2's own bands are matched first, by wavelength; then the colours of other
+    Sentinel-2's own bands are matched first, by wavelength; then the colors of other
     sensors by name, then their other bands by wavelength (within 2 %), if the name is
     free; radar bands by polarisation. Others keep the dataset's name, and start as
     bands that weights do not know.

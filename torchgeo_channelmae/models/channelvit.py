@@ -109,7 +109,7 @@ class ChannelViT(VisionTransformer):
             no_embed_class=True,  # pos_embed has grid cells only, (1, L, D)
             dynamic_img_size=True,
             # One norm, at the end of the encoder: the decoder in pretraining and the
-            # pooling in fine-tuning read the same normalised tokens.
+            # pooling in fine-tuning read the same normalized tokens.
             fc_norm=False,
             **kwargs,
         )
@@ -270,7 +270,7 @@ class ChannelViT(VisionTransformer):
             warnings.warn(
                 f'The weights have no band {", ".join(fresh)}, which keeps its random '
                 f'embedding. Use LoadWeights of torchgeo_channelmae.callbacks.register '
-                f'to initialise it from the bands that they have.',
+                f'to initialize it from the bands that they have.',
                 stacklevel=2,
             )
         return keys

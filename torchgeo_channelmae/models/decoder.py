@@ -81,7 +81,7 @@ class ChannelMAEDecoder(nn.Module):
         self.grad_checkpointing = enable
 
     def init_weights(self) -> None:
-        """Initialise as MAE does: Xavier for matrices, zero biases, a small mask token.
+        """Initialize as MAE does: Xavier for matrices, zero biases, a small mask token.
 
         The last layer starts small, so that predictions start near each band's mean
         and not as noise that has to be unlearned.

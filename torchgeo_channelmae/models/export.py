@@ -25,7 +25,7 @@ def export(checkpoint: Path, out: Path, decoder: bool = False) -> None:
     """Write the encoder of a run to a .safetensors file, with a model card beside it.
 
     The file's header has the model's name, its bands, patch side and image size, the
-    normalisation, the data that its trainings read, and versions. A head is not
+    normalization, the data that its trainings read, and versions. A head is not
     exported. Existing files are not overwritten.
 
     Args:

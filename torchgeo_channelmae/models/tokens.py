@@ -103,9 +103,7 @@ def spectral_parameters(
 
 
 def separable_positions(
-    positions: Tensor,
-    spectral: nn.ParameterDict,
-    chosen: Sequence[int] | None = None,
+    positions: Tensor, spectral: nn.ParameterDict, chosen: Sequence[int] | None = None
 ) -> Tensor:
     """Add the position of every cell to the embedding of every band.
 

@@ -1,7 +1,7 @@
 """Load pretrained tensors into an encoder or decoder, bands by name.
 
 Nothing is dropped silently: a load returns a report of what was loaded, resampled,
-initialised and left over.
+initialized and left over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from .decoder import ChannelMAEDecoder
 from .tokens import SPECTRAL, resample_positions
 
 FreshBands = Literal['sample', 'index', 'nearest', 'random']
-"""Initialisation of the embedding of a band that the weights lack.
+"""Initialization of the embedding of a band that the weights lack.
 
 * ``sample``: drawn around the mean of the pretrained embeddings with their spread.
 * ``index``: the embedding at the same position, as SpectralGPT's family of code does.
@@ -41,7 +41,7 @@ class LoadReport:
         loaded: Tensors that were loaded unchanged.
         resampled: Tensors that were resampled to another grid.
         kept_bands: Bands that have their embedding from the weights.
-        fresh_bands: Each band that the weights lack, and how it was initialised.
+        fresh_bands: Each band that the weights lack, and how it was initialized.
         fresh: Other tensors of the model that were not loaded, and why.
         left_over: Tensors of the weights that the model does not have.
     """
@@ -81,7 +81,7 @@ def load_encoder(
         model: The encoder.
         state_dict: Tensors by name, as :func:`~.checkpoints.read_checkpoint` returns
             them.
-        policy: Initialisation of bands that the weights lack.
+        policy: Initialization of bands that the weights lack.
         adopt_grid: Where the grids differ, whether the encoder adopts the grid of the
             weights, with its image size, and resamples to each input from there.
             Otherwise positions are resampled once, to the encoder's own grid.

@@ -133,7 +133,7 @@ def place_overlap(
 
     Tiles are compared by name. Data with coordinates list every tile that may cover
     them, so the count is never too small. Data with only image names may have seen a
-    patch at the edge of a neighbouring tile, since tiles overlap by about 10 km.
+    patch at the edge of a neighboring tile, since tiles overlap by about 10 km.
 
     Args:
         trainings: The trainings.

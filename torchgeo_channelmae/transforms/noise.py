@@ -75,5 +75,5 @@ def _standard() -> Tensor:
 def _decibels(looks: float) -> Tensor:
     """Quantiles of gamma noise, (65536,) float32 in dB; their mean power is 1."""
     power = torch.from_numpy(gamma.ppf(_MIDDLES.numpy(), looks, scale=1 / looks))
-    power /= power.mean()  # at the slices' centres it is a little less
+    power /= power.mean()  # at the slices' centers it is a little less
     return (10 * power.log10()).float()

@@ -159,8 +159,7 @@ def test_datamodules_of_torchgeo_use_their_augmentations_of_validation():
 
 
 @pytest.mark.parametrize(
-    ('model', 'pool'),
-    [(nn.Identity(), 'bands'), (encoder(class_token=False), 'token')],
+    ('model', 'pool'), [(nn.Identity(), 'bands'), (encoder(class_token=False), 'token')]
 )
 def test_a_pooling_without_its_tokens_is_an_error(model, pool):
     with pytest.raises(ValueError, match=f'{pool}.*{type(model).__name__}'):

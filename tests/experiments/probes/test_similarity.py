@@ -11,9 +11,9 @@ from torchgeo_channelmae.experiments.probes import similarity
 from torchgeo_channelmae.experiments.probes.similarity import (
     debiased_cka,
     debiased_hsic,
-    neighbour_overlap,
+    neighbor_overlap,
     pair_ranks,
-    standardise,
+    standardize,
 )
 
 
@@ -54,19 +54,19 @@ def test_cka_of_independent_features_is_zero_on_average_however_wide():
     assert abs(np.mean(found)) < 0.005
 
 
-def test_overlap_is_the_share_of_common_nearest_neighbours():
-    x, y = (standardise(part) for part in draw(40, 5, 8))
+def test_overlap_is_the_share_of_common_nearest_neighbors():
+    x, y = (standardize(part) for part in draw(40, 5, 8))
     y[:20, :5] += 2 * x[:20]
     y /= np.linalg.norm(y, axis=1, keepdims=True)
     nearest = [np.argsort(-(part @ part.T))[:, 1:5] for part in (x, y)]
     expected = np.mean([len({*a} & {*b}) / 4 for a, b in zip(*nearest, strict=True)])
-    assert neighbour_overlap(x, y, 4) == pytest.approx(expected)
-    assert neighbour_overlap(x, x, 4) == 1
+    assert neighbor_overlap(x, y, 4) == pytest.approx(expected)
+    assert neighbor_overlap(x, x, 4) == 1
 
 
 def test_ranks_count_what_is_as_similar_as_the_counterpart(monkeypatch):
     monkeypatch.setattr(similarity, '_ROWS', 5)  # several blocks
-    x, y = (standardise(part) for part in draw(12, 6, 6))
+    x, y = (standardize(part) for part in draw(12, 6, 6))
     cosine = x @ y.T
     expected = [
         1 + sum(cosine[i, j] > cosine[i, i] for j in range(12)) for i in range(12)
@@ -77,10 +77,10 @@ def test_ranks_count_what_is_as_similar_as_the_counterpart(monkeypatch):
     assert (pair_ranks(alike, alike) == 12).all()  # the order does not help
 
 
-def test_standardised_features_are_centred_rows_of_length_one():
+def test_standardized_features_are_centred_rows_of_length_one():
     (x,) = draw(30, 4)
     x[:, 2] = 7  # constant
-    found = standardise(x * [1, 100, 1, 0.01] + 50)
-    centred = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), np.inf)
-    expected = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    found = standardize(x * [1, 100, 1, 0.01] + 50)
+    centerd = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), np.inf)
+    expected = centerd / np.linalg.norm(centerd, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -10,12 +10,7 @@ from torchgeo.models import get_model_weights, get_weight
 
 from tests import peers
 from torchgeo_channelmae.models.controls import check_image
-from torchgeo_channelmae.models.peers import (
-    PEERS,
-    Peer,
-    check_published,
-    fit_input,
-)
+from torchgeo_channelmae.models.peers import PEERS, Peer, check_published, fit_input
 from torchgeo_channelmae.models.peers.scaling import picture
 from torchgeo_channelmae.sensors import SENTINEL2_L2A, names
 from torchgeo_channelmae.tasks.optim import layer_decay_groups

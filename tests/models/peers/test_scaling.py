@@ -102,7 +102,7 @@ def test_bands_arrive_as_the_transforms_of_the_entry_make_them(name):
     assert torch.allclose(scaled(backwards, physical.flip(0)).flip(0), got, atol=1e-4)
 
 
-def test_satlas_sees_a_true_colour_image_and_the_other_bands_as_they_are():
+def test_satlas_sees_a_true_color_image_and_the_other_bands_as_they_are():
     weights = get_weight('ResNet50_Weights.SENTINEL2_SI_MS_SATLAS')
     expected = expected_by(weights, input_bands(weights), ('B08', 'B04'))
     got = scaled(expected, torch.tensor([4080.0, 1779.0]))
@@ -118,13 +118,13 @@ def test_an_unknown_scale_is_none(name):
 
 
 @pytest.mark.parametrize('level', WHITE)
-def test_a_picture_is_as_white_as_a_true_colour_image_and_no_whiter(level):
+def test_a_picture_is_as_white_as_a_true_color_image_and_no_whiter(level):
     gassl = get_weight('ResNet50_Weights.FMOW_RGB_GASSL')
     bands = input_bands(gassl)
     expected = picture(bands, level)
     assert expected_by(gassl, bands, bands) == picture(bands, 'L2A')
     imagenet = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    for value, grey in ((-50.0, 0.0), (WHITE[level], 1.0), (99_999.0, 1.0)):
-        wanted = imagenet(torch.full((3, 1, 1), grey)).flatten()
+    for value, gray in ((-50.0, 0.0), (WHITE[level], 1.0), (99_999.0, 1.0)):
+        wanted = imagenet(torch.full((3, 1, 1), gray)).flatten()
         got = scaled(expected, torch.full((3,), value))
         assert torch.allclose(got, wanted, atol=1e-4)

@@ -22,7 +22,7 @@ _LOGGED = ('mAP_micro', 'mAP_macro', 'F1_micro', 'F1_macro')
 class FrozenProbe(Callback):
     """Probe the frozen encoder every few epochs on labelled data.
 
-    After an epoch, a k-nearest-neighbour vote and a logistic regression learn from the
+    After an epoch, a k-nearest-neighbor vote and a logistic regression learn from the
     features of the training samples and predict the validation samples. Test samples
     are not read. Training is not affected: random states and modes are restored,
     nothing gets a gradient, and the final weights are bit for bit those of a training
@@ -46,14 +46,14 @@ class FrozenProbe(Callback):
         fresh_bands: FreshBands = 'sample',
         prefix: str = 'probe',
     ) -> None:
-        """Initialise the callback; no data are read yet.
+        """Initialize the callback; no data are read yet.
 
         Args:
             datamodule: The labelled data. None for the trainer's own, if their samples
                 have labels; training still does not use them.
             every_n_epochs: Number of epochs between probes.
             probes: ``knn``, ``linear`` or both (None).
-            neighbors: Number of neighbours that vote.
+            neighbors: Number of neighbors that vote.
             samples: Maximum number of samples of each split, the same each time. None
                 for all.
             pool: How tokens become a feature: ``mean``, ``bands`` or ``token``.
@@ -87,7 +87,7 @@ class FrozenProbe(Callback):
                     self.datamodule.prepare_data()
                 trainer.strategy.barrier('probe data')
                 self.datamodule.setup('fit')
-        data: Any = self.datamodule or trainer.datamodule
+        data: Any = self.datamodule or getattr(trainer, 'datamodule', None)
         choose_samples(data, 'val')
         _, learn = choose_samples(data, 'train', self.samples)
         check_neighbors(self.neighbors, int((~hold_out(len(learn))).sum()))
@@ -107,7 +107,7 @@ class FrozenProbe(Callback):
         pl_module.log_dict({f'{self.prefix}_{k}': v for k, v in found.items()})
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        data: Any = self.datamodule or trainer.datamodule
+        data: Any = self.datamodule or getattr(trainer, 'datamodule', None)
         model: Any = pl_module.model
         facts = data_facts(data)
         if isinstance(model, ChannelViT) and facts and facts.bands != model.bands:

@@ -50,7 +50,7 @@ def check_labels(labels: Tensor | None, owner: str) -> Tensor:
 
 
 def check_neighbors(neighbors: int, samples: int) -> None:
-    """Check that there are enough training samples for a k-nearest-neighbour vote.
+    """Check that there are enough training samples for a k-nearest-neighbor vote.
 
     Raises:
         ValueError: If there are not.
@@ -76,7 +76,7 @@ def knn(
 ) -> Tensor:
     """Predict from the k nearest training samples by cosine.
 
-    Features are standardised on the training set; votes weigh exp(cosine / 0.07), as
+    Features are standardized on the training set; votes weigh exp(cosine / 0.07), as
     usual for such features (Wu et al., 2018, https://arxiv.org/abs/1805.01978).
 
     Args:
@@ -87,7 +87,7 @@ def knn(
         neighbors: k.
 
     Returns:
-        (m, K) probabilities, the weighted mean of the neighbours' labels.
+        (m, K) probabilities, the weighted mean of the neighbors' labels.
     """
     votes = KNeighborsRegressor(
         neighbors,
@@ -108,7 +108,7 @@ def linear(
     num_classes: int,
     grid: Sequence[float] = GRID,
 ) -> tuple[list[Tensor], float]:
-    """Predict with logistic regressions on standardised features.
+    """Predict with logistic regressions on standardized features.
 
     One against the rest per class for (n, K) labels, else multinomial. All classes
     share the C with the best micro mAP on the tuning samples.
@@ -208,7 +208,7 @@ class Protocol:
             labels: Labels by split.
             scored: The split to score.
             owner: Name of the data, for errors.
-            neighbors: k of the k-nearest-neighbour vote.
+            neighbors: k of the k-nearest-neighbor vote.
             groups: Number of random groups and their seeds; ignored if there are fewer
                 samples than groups.
 

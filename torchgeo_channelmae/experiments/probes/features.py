@@ -111,7 +111,7 @@ def pooled_depths(
 
     Args:
         model: A timm model in evaluation mode.
-        image: (B, C, H, W), normalised.
+        image: (B, C, H, W), normalized.
         depths: Names from :func:`depths_of`.
         pool: How tokens become a feature.
 

@@ -17,20 +17,20 @@ _SCORES = {
 }
 _READING = (
     'Probes: linear, mAP micro. CKA (debiased): 1 if both sensors arrange the places '
-    "alike, 0 if not at all. Neighbours: share of a place's nearest that both agree "
+    "alike, 0 if not at all. Neighbors: share of a place's nearest that both agree "
     "on. Retrieval: how often a place's other image is among the 10 most similar."
 )
 _SHARES = {  # title and chance level of each column
     'first_linear_mAP_micro': ('probe {0}, mAP micro', 'mAP_micro_chance'),
     'second_linear_mAP_micro': ('probe {1}, mAP micro', 'mAP_micro_chance'),
-    'overlap': ('shared neighbours', 'overlap_chance'),
+    'overlap': ('shared neighbors', 'overlap_chance'),
     'recall10_first_to_second': ('{0} finds {1} in 10', 'recall10_chance'),
     'recall10_second_to_first': ('{1} finds {0} in 10', 'recall10_chance'),
 }
 _PANELS = {
     'linear probe, mAP micro, %': list(_SHARES)[:2],
     'debiased linear CKA between the sensors': ['cka'],
-    'shared nearest neighbours, %': ['overlap'],
+    'shared nearest neighbors, %': ['overlap'],
     'place found among 10 nearest, %': list(_SHARES)[3:],
 }
 
@@ -43,7 +43,7 @@ def probe_page(table: pd.DataFrame, note: str | None, about: str) -> str:
         note: A warning about scores on these data.
         about: What the data and the features are.
     """
-    titles = {'knn': 'neighbours', 'chance': 'chance: class frequencies'}
+    titles = {'knn': 'neighbors', 'chance': 'chance: class frequencies'}
     shown = table[['encoder', 'depth', 'probe']].replace(titles)
     scores = {name: title for name, title in _SCORES.items() if name in table}
     for name, title in scores.items():
@@ -107,7 +107,7 @@ def _page(title: str, note: str | None, *parts: str) -> str:
 def why_figure(
     table: pd.DataFrame, sensors: tuple[str, str], about: str, note: str | None = None
 ) -> Figure:
-    """Draw four panels over depth, one colour per encoder; arguments as the page's."""
+    """Draw four panels over depth, one color per encoder; arguments as the page's."""
     figure = Figure(figsize=(10.5, 9), layout='constrained')
     title = f'What {" and ".join(sensors)} share in an encoder'
     foot = [line for text in (about, _READING) for line in wrap(text, 10, 8)]

@@ -37,7 +37,7 @@ def probe(
     precision: Literal['32', 'bf16'] = '32',
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Score k nearest neighbours and logistic regressions on frozen features.
+    """Score k nearest neighbors and logistic regressions on frozen features.
 
     Each encoder is compared with the same encoder untrained, and with the chance level:
     predicting the training set's class frequencies.
@@ -52,7 +52,7 @@ def probe(
             several with commas, or all.
         pool: How tokens become a feature: mean, bands (the mean of each band's tokens,
             side by side) or token (the class token).
-        neighbors: Number of neighbours that vote.
+        neighbors: Number of neighbors that vote.
         samples: Maximum number of samples of each split, drawn with the seed.
         split: Split to score: test, or val. For val, C is chosen on a fifth of train.
         fresh_bands: How bands start that the weights do not know: sample, index,
@@ -89,7 +89,7 @@ def probe(
     listed = ', '.join(f'{count:,} {part}' for part, count in counts.items())
     about = (
         f'{owner}: {listed} samples; {protocol.num_classes} classes occur among the '
-        f'{split} samples, which are scored. {neighbors} neighbours vote. Features: '
+        f'{split} samples, which are scored. {neighbors} neighbors vote. Features: '
         f'{pool} of {type(untrained).__name__}, depth {depth}; seed {seed}; '
         f'bands that weights do not know: {policy}.'
     )

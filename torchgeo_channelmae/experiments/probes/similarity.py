@@ -47,7 +47,7 @@ def debiased_hsic(x: Floats, y: Floats) -> float:
 
 
 def debiased_cka(x: Floats, y: Floats) -> float:
-    """Estimate linear centred kernel alignment without its small-sample bias.
+    """Estimate linear centerd kernel alignment without its small-sample bias.
 
     The ratio of :func:`debiased_hsic` (Nguyen et al., 2021,
     https://arxiv.org/abs/2010.15327, equation 3, for one batch). Invariant to
@@ -65,7 +65,7 @@ def debiased_cka(x: Floats, y: Floats) -> float:
     return debiased_hsic(x, y) / math.sqrt(scale) if scale > 0 else math.nan
 
 
-def standardise(x: Floats) -> npt.NDArray[np.float32]:
+def standardize(x: Floats) -> npt.NDArray[np.float32]:
     """Give each feature mean 0 and variance 1, then each row length 1.
 
     So that two sensors can be compared by cosine: what all samples of one sensor have
@@ -84,15 +84,15 @@ def standardise(x: Floats) -> npt.NDArray[np.float32]:
     return (x / np.maximum(length, 1e-12)).astype(np.float32)
 
 
-def neighbour_overlap(x: Floats, y: Floats, neighbors: int) -> float:
-    """Return the mean share of nearest neighbours that two sets have in common.
+def neighbor_overlap(x: Floats, y: Floats, neighbors: int) -> float:
+    """Return the mean share of nearest neighbors that two sets have in common.
 
     Mutual k-NN alignment (Huh et al., 2024, https://arxiv.org/abs/2405.07987) by
-    cosine; a sample is not its own neighbour. Independent features share k / (n - 1)
+    cosine; a sample is not its own neighbor. Independent features share k / (n - 1)
     on average.
 
     Args:
-        x: (n, Dx), from :func:`standardise`.
+        x: (n, Dx), from :func:`standardize`.
         y: (n, Dy), likewise.
         neighbors: k, less than n.
     """
@@ -104,7 +104,7 @@ def pair_ranks(x: Floats, y: Floats) -> npt.NDArray[np.int64]:
     """Rank each sample's counterpart among all samples of the other set, by cosine.
 
     Args:
-        x: (n, D) queries, from :func:`standardise`.
+        x: (n, D) queries, from :func:`standardize`.
         y: (n, D) search set, likewise; row i is the counterpart of query i.
 
     Returns:
@@ -122,5 +122,5 @@ def pair_ranks(x: Floats, y: Floats) -> npt.NDArray[np.int64]:
 
 def _centred(x: Floats) -> npt.NDArray[np.float64]:
     values = np.asarray(x, np.float64)
-    centred: npt.NDArray[np.float64] = values - values.mean(0)
-    return centred
+    centerd: npt.NDArray[np.float64] = values - values.mean(0)
+    return centerd

@@ -57,7 +57,7 @@ def why(
 
     For the untrained encoder and each of the weights, before each block and after the
     last: linear probes of each sensor, debiased linear CKA between the sensors, the
-    share of common nearest neighbours, and how often a place's other image is found.
+    share of common nearest neighbors, and how often a place's other image is found.
 
     Args:
         config: Configuration of `torchgeo fit` with the encoder and paired data; repeat
@@ -71,7 +71,7 @@ def why(
         depth: Depths to compare: all, or numbers of blocks and out (after the last
             norm), with commas.
         pool: How tokens become a feature: mean, or token (the class token).
-        neighbors: Number of neighbours that are compared, and that vote in probes.
+        neighbors: Number of neighbors that are compared, and that vote in probes.
         samples: Maximum number of samples of each split, drawn with the seed.
         split: Split to compare: test or val.
         probes: Whether to probe labels as well, which also reads training samples.
@@ -107,7 +107,7 @@ def why(
     titles = first.upper(), second.upper()
     about = (
         f'{table["places"].iloc[0]:,} {split} places of {owner}, each seen by '
-        f'{" and ".join(titles)}; {neighbors} neighbours; seed {seed}; bands that no '
+        f'{" and ".join(titles)}; {neighbors} neighbors; seed {seed}; bands that no '
         f'weights know: {policy}.'
     )
     page = table, titles, about, getattr(data_facts(datamodule), 'note', None)
@@ -168,7 +168,7 @@ def compare(
     Args:
         found: Features by split and (name, sensor); with ``train`` to probe.
         split: The split to compare and score.
-        neighbors: Number of neighbours that are compared and that vote.
+        neighbors: Number of neighbors that are compared and that vote.
         seed: Seed of the shuffle of pairs.
         owner: Name of the data.
 
@@ -183,7 +183,7 @@ def compare(
     if n <= max(neighbors, similarity.LEAST - 1):
         raise ValueError(
             f'neighbors is {neighbors}, but there are {n} {split} places. Compare at '
-            f'least {similarity.LEAST} places, and more than neighbours.'
+            f'least {similarity.LEAST} places, and more than neighbors.'
         )
     shuffle = np.random.default_rng(derive_seed(seed, 'shuffled pairs')).permutation(n)
     protocol = None
@@ -216,7 +216,7 @@ def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, f
         x: (n, D) features of the first sensor.
         y: (n, D) features of the second.
         shuffle: (n,) permutation of the places, for the CKA of wrong pairs.
-        neighbors: Number of neighbours that are compared.
+        neighbors: Number of neighbors that are compared.
 
     Returns:
         The measures, and the chance level of each.
@@ -226,8 +226,8 @@ def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, f
         'cka': similarity.debiased_cka(x, y),
         'cka_shuffled': similarity.debiased_cka(x, y[shuffle]),
     }
-    x, y = similarity.standardise(x), similarity.standardise(y)
-    row['overlap'] = similarity.neighbour_overlap(x, y, neighbors)
+    x, y = similarity.standardize(x), similarity.standardize(y)
+    row['overlap'] = similarity.neighbor_overlap(x, y, neighbors)
     row['overlap_chance'] = neighbors / (n - 1)
     forth, back = similarity.pair_ranks(x, y), similarity.pair_ranks(y, x)
     for k in RECALLS:

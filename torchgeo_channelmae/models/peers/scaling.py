@@ -14,7 +14,7 @@ SCALING = 'input_scaling'
 """Name of the module that scales a model's input."""
 
 WHITE = {'L2A': 2000.0, 'L1C': 3558.0}
-"""Digital numbers that are 255 in the true-colour image of a Sentinel-2 product.
+"""Digital numbers that are 255 in the true-color image of a Sentinel-2 product.
 
 Source: ESA, *Sentinel-2 Products Specification Document*."""
 
@@ -171,7 +171,7 @@ def expected_by(
         mean = mean + torch.tensor(step.mean).double() * std
         std = std * torch.tensor(step.std).double()
     limits = ((-torch.inf,), (torch.inf,))
-    if dataset == 'SatlasPretrain':  # red, green and blue as in a true-colour image
+    if dataset == 'SatlasPretrain':  # red, green and blue as in a true-color image
         std[[band in IMAGENET for band in inputs]] = WHITE['L1C']
         limits = ((0.0,), (1.0,))
     chosen = [inputs.index(band) for band in bands]
