@@ -66,11 +66,7 @@ def composites(
 def stretch(groups: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch each of G groups of pixels to [0, 1] between its 2nd and 98th percentile.
 
-    Args:
-        groups: (G, ...), NaN where there are no data.
-
-    Returns:
-        The same shape, NaN where the input is, 0.5 for a constant group.
+    Groups are (G, ...); NaN stays NaN, and a constant group becomes 0.5.
     """
     result = np.full_like(groups, np.nan)
     for row, group in zip(result, groups, strict=True):

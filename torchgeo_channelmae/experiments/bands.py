@@ -1,7 +1,4 @@
-"""``channelmae bands``: how strongly the bands of two sensors depend on each other.
-
-The paper's figure 4, Sentinel-2 against Sentinel-1.
-"""
+"""``channelmae bands``: how two sensors' bands depend on each other (paper, fig. 4)."""
 
 import itertools
 from collections.abc import Sequence
@@ -111,14 +108,7 @@ def _cells(table: pd.DataFrame, name: str, digits: int) -> list[str]:
 
 
 def band_names(text: str) -> tuple[str, ...]:
-    """Parse names of bands.
-
-    Args:
-        text: Names separated by commas, or s2, s1 or rgb.
-
-    Raises:
-        ValueError: If one is not a band.
-    """
+    """Parse names of bands, separated by commas, or s2, s1 or rgb."""
     if text.lower() in _SENSORS:
         return sensors.names(_SENSORS[text.lower()])
     names = tuple(name.strip() for name in text.split(','))
@@ -137,23 +127,14 @@ def measure(
     neighbors: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure all pairs of bands, as they are and shuffled.
+    """Measure all pairs of bands, as they are and shuffled with the seed.
 
     Mutual information is estimated from nearest neighbors (Kraskov et al., 2004,
-    https://doi.org/10.1103/PhysRevE.69.066138). Correlations of a constant band are
-    NaN.
+    https://doi.org/10.1103/PhysRevE.69.066138); more of them reduce its variance and
+    increase its bias. Correlations of a constant band are NaN.
 
-    Args:
-        values: One row per pixel, one column per band.
-        first: Bands of the first sensor.
-        second: Bands of the second.
-        neighbors: Number of neighbors of the estimate; more reduce its variance and
-            increase its bias.
-        seed: Seed of the shuffle.
-
-    Returns:
-        One row per pair: ``first``, ``second``, the measures, and each again with
-        ``_shuffled``.
+    The values have one row per pixel and one column per band; the result has one row
+    per pair: ``first``, ``second``, the measures, and each again with ``_shuffled``.
     """
     draw = np.random.default_rng(derive_seed(seed, 'shuffled pairs'))
     values = values.reset_index(drop=True)
@@ -182,12 +163,7 @@ def dependence(
 
 
 def heat_maps(table: pd.DataFrame, note: str) -> Figure:
-    """Draw one panel per measure, with the values of shuffled pairs in brackets.
-
-    Args:
-        table: From :func:`measure`.
-        note: Text below.
-    """
+    """Draw one panel per measure, with the values of shuffled pairs in brackets."""
     first, second = table['first'].unique(), table['second'].unique()
     width = 1.0 + 3 * (0.75 * len(second) + 0.4)
     figure = Figure(figsize=(width, 1.6 + 0.36 * len(first)), layout='constrained')
@@ -250,16 +226,11 @@ def _pixels(
 def one_grid(
     sample: dict[str, Any], wanted: Sequence[str], meters: float | None
 ) -> Tensor:
-    """Bring the bands of a sample to one grid.
+    """Bring the C wanted bands of a sample to one grid, (C, h, w) float32.
 
-    Args:
-        sample: ``native`` pixels by names of bands, each at its own resolution, or an
-            ``image`` (C, H, W) of the wanted bands at 10 m.
-        wanted: C names, the order of the result.
-        meters: Pixel size, to which finer bands are averaged. None for one pixel.
-
-    Returns:
-        (C, h, w) float32.
+    A sample has ``native`` pixels by names of bands, each at its own resolution, or an
+    ``image`` (C, H, W) of the wanted bands at 10 m. Finer bands are averaged to pixels
+    of this size in meters, or to one pixel if it is None.
     """
     native = sample.get('native') or {tuple(wanted): sample['image']}
     groups = {

@@ -24,13 +24,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval.
-
-    Attributes:
-        estimate: On the whole test set, the mean over training runs.
-        low: Lower end; NaN where there is none.
-        high: Upper end.
-    """
+    """An estimate, the mean over training runs, with its 95 % interval (may be NaN)."""
 
     estimate: float
     low: float

@@ -24,20 +24,13 @@ _LAYERS = ('init_args', 'dict_kwargs', 'class_path')
 def read_datamodule(
     configs: Sequence[str | Path], changes: Mapping[str, Any] | None = None
 ) -> tuple[BaseDataModule, int]:
-    """Build the datamodule of one or several configurations.
+    """Build the datamodule of one or several configurations; return it and the seed.
 
     Args:
         configs: Configurations of ``torchgeo fit``; later ones override earlier ones.
             Only ``data`` and ``seed_everything`` are read.
         changes: Arguments of the datamodule to override, nested ones with dots:
             ``{'dataset.init_args.root': FOLDER}``.
-
-    Returns:
-        The datamodule, not set up, and the seed.
-
-    Raises:
-        FileNotFoundError: If a configuration is missing.
-        ValueError: If it is not YAML or does not describe a datamodule.
     """
     return _build(configs, changes or {}, 'data', BaseDataModule)
 
@@ -45,20 +38,15 @@ def read_datamodule(
 def read_task(
     configs: Sequence[str | Path], changes: Mapping[str, Any] | None = None
 ) -> tuple[LightningModule, int]:
-    """Build the task of one or several configurations, untrained, from their seed.
+    """Build the untrained task of configurations from their seed; return task and seed.
+
+    The global random states stay as they are.
 
     Args:
         configs: As for :func:`read_datamodule`; only ``model`` and ``seed_everything``
             are read.
         changes: Arguments of the task to override. Its ``weights`` are null unless
             they are given here.
-
-    Returns:
-        The task and the seed. The global random states stay as they are.
-
-    Raises:
-        FileNotFoundError: If a configuration is missing.
-        ValueError: If it is not YAML or does not describe a task.
     """
     if configured(configs, 'model', 'weights') is not None:
         changes = {'weights': None, **(changes or {})}
@@ -82,11 +70,7 @@ def process_batch(
 ) -> dict[str, Any]:
     """Move a batch to a device and process it as a trainer does for this split.
 
-    Args:
-        datamodule: Its own trainer, if any, is left as it is.
-        batch: A collated batch.
-        split: 'train', 'val' or 'test'; only 'train' augments.
-        device: The device.
+    Only 'train' augments. A trainer of the datamodule is left as it is.
     """
     stage = {'train': 'training', 'val': 'validating', 'test': 'testing'}[split]
     flags = ('training', 'validating', 'testing', 'sanity_checking', 'predicting')

@@ -149,14 +149,7 @@ def _settle(values: Values, rows: Any, uncovered: str, dataset: str) -> Values:
 
 
 def plot_balance(shares: ClassShares) -> Figure:
-    """Plot the shares of the classes as they are and in a balanced epoch.
-
-    Args:
-        shares: The shares of a dataset.
-
-    Returns:
-        The figure: two bars per class, the most common on top.
-    """
+    """Plot the shares of the classes as they are and in a balanced epoch."""
     used = int((shares.values.sum(axis=1) != 0).sum())  # NaN is not
     sampler = LandCoverBalancedSampler(
         range(len(shares)), shares, samples_per_epoch=used, absent='ignore'

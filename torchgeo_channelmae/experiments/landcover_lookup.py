@@ -59,19 +59,10 @@ def _label(dataset: Any, row: int) -> npt.NDArray[Any]:
 def read_labels(
     dataset: Any, rows: Sequence[int], workers: int
 ) -> tuple[Values, tuple[str, ...]]:
-    """Return class shares from a dataset's labels.
+    """Return (rows, K) class shares from a dataset's labels, and the names of classes.
 
-    Args:
-        dataset: A dataset with a ``table`` of patches, the ``targets`` of a folder of
-            images, or samples with a ``label``.
-        rows: Samples.
-        workers: Number of data loading processes.
-
-    Returns:
-        (rows, K) shares and the names of the classes.
-
-    Raises:
-        ValueError: If samples have no such label.
+    The dataset has a ``table`` of patches, the ``targets`` of a folder of images, or
+    samples with a ``label``.
     """
     names = tuple(getattr(dataset, 'classes', ()))
     table: Any = getattr(dataset, 'table', None)
@@ -85,12 +76,7 @@ def read_labels(
 
 
 def map_lookup(dataset: MMEarth, modality: str) -> Callable[[int], tuple[Counts, int]]:
-    """Return what counts the pixels of a sample in a map of MMEarth, and reads no more.
-
-    Args:
-        dataset: The dataset.
-        modality: Name of the map there.
-    """
+    """Return a function that counts the pixels of a sample in a map of MMEarth."""
     dataset = copy.copy(dataset)
     dataset.modality_bands = {modality: dataset.all_modality_bands[modality]}
     return partial(_count_map, dataset, f'mask_{modality}')
@@ -109,13 +95,8 @@ class RasterLookup:
     is transformed to the raster's CRS, and the pixels of the upright rectangle around
     it are counted.
 
-    Attributes:
-        raster: The raster.
-        samples: The dataset, or a mapping from row to sample. A sample has ``lon`` and
-            ``lat`` in degrees, ``x`` and ``y``, or ``bounds``.
-        size: Side of the square in meters.
-        crs: CRS of ``x``, ``y`` and ``bounds``.
-        ignored: Values that are no class.
+    A sample of the dataset, or of a mapping from row to sample, has ``lon`` and ``lat``
+    in degrees, or ``x`` and ``y`` or ``bounds`` in ``crs``. The size is in meters.
     """
 
     raster: RasterDataset
@@ -207,20 +188,10 @@ def count_shares(
     names: Mapping[int, str] | None,
     workers: int,
 ) -> tuple[Values, tuple[str, ...]]:
-    """Return class shares from the pixels of samples.
+    """Return (rows, K) class shares from the pixels of samples, and names of classes.
 
-    Args:
-        look: Counts the pixels of one sample.
-        rows: Samples.
-        names: Names of classes by value. None makes each value a class.
-        workers: Number of data loading processes.
-
-    Returns:
-        (rows, K) shares, NaN for samples of which less than half has a class, and the
-        names of the classes.
-
-    Raises:
-        ValueError: If a value is no class.
+    Shares are NaN for samples of which less than half has a class. Without names by
+    value each value is a class; otherwise a value without a name is an error.
     """
     counted: list[Counts] = []
     for row, (counts, pixels) in zip(rows, look_up(look, rows, workers), strict=True):
@@ -240,18 +211,10 @@ def count_shares(
 def raster_values(
     raster: Any, classes: dict[int, str] | None, ignore: Sequence[int]
 ) -> tuple[dict[int, str] | None, tuple[int, ...]]:
-    """Return what the values of a land-cover raster mean, and read it as classes.
+    """Return names by value of a land-cover raster, and the values that are no class.
 
-    Args:
-        raster: The raster.
-        classes: Names by value, if given by the user.
-        ignore: Values that are no class, if given by the user.
-
-    Returns:
-        Names by value (None if every value is a class), and the values that are none.
-
-    Raises:
-        ValueError: If it is not a raster of integers.
+    The user's classes replace known ones, and ignored values are added to known ones.
+    Names are None if every value is a class. Sets the raster to be read as classes.
     """
     if not isinstance(raster, RasterDataset):
         raise ValueError(

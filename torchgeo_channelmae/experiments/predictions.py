@@ -35,15 +35,7 @@ class Predictions:
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """Read what ``torchgeo test`` wrote.
-
-    Args:
-        folder: The ``test`` folder of a run.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If files do not belong together.
-    """
+    """Read what ``torchgeo test`` wrote in the ``test`` folder of a run."""
     predictions = pd.read_csv(folder / 'predictions.csv', dtype={'patch_id': str})
     patches = pd.read_csv(folder / 'patches.csv', dtype=str, keep_default_na=False)
     classes = pd.read_csv(folder / 'per_class.csv', dtype={'class': str})

@@ -74,17 +74,8 @@ def page_of(
 ) -> tuple[Figure, str]:
     """Draw samples of a datamodule before and after what it does to a batch.
 
-    Args:
-        datamodule: TorchGeo's or one of ours, not set up.
-        n: Number of samples.
-        split: 'train', 'val' or 'test'.
-        seed: Seed of the choice and of the augmentation.
-
-    Returns:
-        The page, and how many of which samples it shows.
-
-    Raises:
-        ValueError: If there are too few samples, or they have no image.
+    The datamodule is not set up. The seed is that of the choice and the augmentation.
+    Returns the page, and how many of which samples it shows.
     """
     with isolate_rng():
         seed_everything(seed, verbose=False)
@@ -122,17 +113,7 @@ def page_of(
 def choose(length: int, n: int, split: str, seed: int) -> list[int]:
     """Choose n samples that are spread over a dataset: one from each n-th part of it.
 
-    Args:
-        length: Number of samples of the dataset.
-        n: Number of samples to choose.
-        split: Name of the split, part of the address of the draw.
-        seed: Seed of the draw.
-
-    Returns:
-        n increasing indices.
-
-    Raises:
-        ValueError: If there are fewer than n samples.
+    The split is part of the address of the draw. Returns n increasing indices.
     """
     if n > length:
         raise ValueError(
@@ -166,14 +147,7 @@ class Card:
 def draw_page(
     cards: Sequence[Card], bands: Sequence[str], title: str, notes: Sequence[str] = ()
 ) -> Figure:
-    """Draw samples in a grid, each with its pictures before above those after.
-
-    Args:
-        cards: The samples.
-        bands: Names of their channels.
-        title: Title of the page.
-        notes: Notes below the title.
-    """
+    """Draw samples in a grid, each with its pictures before above those after."""
     kinds = len(composites(cards[0].before, bands))
     width = max(_PANEL * kinds, 2.2)  # of a card
     rows = math.ceil(len(cards) / max(1, int(_WIDTH / (width + _SIDE))))

@@ -88,14 +88,9 @@ class ChannelMAEBench(BenchModel):
 
     @override
     def _forward_patch_features(self, images: Tensor) -> Tensor:
-        """Encode images.
+        """Encode normalized images (B, C, H, W) as (B, F) features.
 
-        Args:
-            images: (B, C, H, W), normalized. Any size is resized to the nearest
-                multiple of the patch size.
-
-        Returns:
-            (B, F) features.
+        Any size is resized to the nearest multiple of the patch size.
         """
         side = self.encoder.patch_embed.patch_size[0]
         size = [max(side, round(length / side) * side) for length in images.shape[-2:]]
@@ -119,15 +114,7 @@ def band_names(bands: Sequence[BandSpec], rename: Mapping[str, str]) -> tuple[st
     free; radar bands by polarisation. Others keep the dataset's name, and start as
     bands that weights do not know.
 
-    Args:
-        bands: The dataset's bands.
-        rename: Names by the dataset's, which take precedence.
-
-    Returns:
-        One name per band.
-
-    Raises:
-        ValueError: If `rename` names a band that the dataset does not have.
+    Names in `rename`, by the dataset's, take precedence.
     """
     own = [band.name for band in bands]
     if unknown := set(rename) - set(own):

@@ -59,9 +59,6 @@ class FrozenProbe(Callback):
             pool: How tokens become a feature: ``mean``, ``bands`` or ``token``.
             fresh_bands: How bands start that the encoder does not know.
             prefix: Prefix of the logged names.
-
-        Raises:
-            ValueError: If there is no such probe.
         """
         super().__init__()
         self.datamodule = datamodule

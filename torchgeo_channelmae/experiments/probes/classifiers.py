@@ -30,15 +30,7 @@ ONE_GROUP = (1, (0,))
 
 
 def check_labels(labels: Tensor | None, owner: str) -> Tensor:
-    """Return labels as int64 class numbers (n,), or 0 or 1 per class (n, K).
-
-    Args:
-        labels: The labels of the samples, None if they have none.
-        owner: Name of the data, for the error.
-
-    Raises:
-        ValueError: If they are missing or something else.
-    """
+    """Return labels as int64 class numbers (n,), or 0 or 1 per class (n, K)."""
     if labels is not None and labels.ndim in (1, 2):
         whole = labels.long()
         top = 1 if labels.ndim == 2 else torch.inf
@@ -50,11 +42,7 @@ def check_labels(labels: Tensor | None, owner: str) -> Tensor:
 
 
 def check_neighbors(neighbors: int, samples: int) -> None:
-    """Check that there are enough training samples for a k-nearest-neighbor vote.
-
-    Raises:
-        ValueError: If there are not.
-    """
+    """Check that there are enough training samples for a k-nearest-neighbor vote."""
     if not 1 <= neighbors <= samples:
         raise ValueError(f'neighbors is {neighbors}. Use 1 to {samples} (of training).')
 
@@ -74,20 +62,12 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 def knn(
     train: Floats, labels: Tensor, test: Floats, num_classes: int, neighbors: int = 10
 ) -> Tensor:
-    """Predict from the k nearest training samples by cosine.
+    """Predict (m, K) probabilities from the k nearest training samples by cosine.
 
-    Features are standardized on the training set; votes weigh exp(cosine / 0.07), as
-    usual for such features (Wu et al., 2018, https://arxiv.org/abs/1805.01978).
-
-    Args:
-        train: (n, F) features of the training set.
-        labels: Their labels.
-        test: (m, F) features to predict.
-        num_classes: K.
-        neighbors: k.
-
-    Returns:
-        (m, K) probabilities, the weighted mean of the neighbors' labels.
+    Features, (n, F) for training and (m, F) to predict, are standardized on the
+    training set. The result is the mean of the neighbors' labels with the weights
+    exp(cosine / 0.07), as usual for such features (Wu et al., 2018,
+    https://arxiv.org/abs/1805.01978).
     """
     votes = KNeighborsRegressor(
         neighbors,
@@ -111,19 +91,11 @@ def linear(
     """Predict with logistic regressions on standardized features.
 
     One against the rest per class for (n, K) labels, else multinomial. All classes
-    share the C with the best micro mAP on the tuning samples.
-
-    Args:
-        train: (n, F) features of the training set.
-        labels: Their labels.
-        tune: Features and labels of the samples that choose C.
-        tests: Sets of (m, F) features to predict.
-        num_classes: K.
-        grid: Values of C to try.
+    share the C of the grid with the best micro mAP on the tuning samples.
 
     Returns:
-        (m, K) probabilities of each set, and C. A class that no or every training
-        sample has is predicted with its frequency.
+        (m, K) probabilities of each set of (m, F) features, and C. A class that no or
+        every training sample has is predicted with its frequency.
     """
     scale = StandardScaler().fit(train)
     x, held, *wanted = (scale.transform(part) for part in (train, tune[0], *tests))
@@ -167,13 +139,8 @@ def scores(
     """Score predictions with :func:`torchgeo_channelmae.evaluation.metrics.evaluate`.
 
     F1 of (n,) labels is of the most probable class, so its micro mean is the accuracy;
-    F1 of (n, K) labels is of each class at 0.5, and at tuned thresholds.
-
-    Args:
-        probabilities: (n, K).
-        labels: The true labels.
-        tune: Probabilities and labels of the samples that tune thresholds.
-        groups: Number of random groups and their seeds, for a mean and std over them.
+    F1 of (n, K) labels is of each class at 0.5, and at thresholds tuned on ``tune``.
+    With random groups (their number and seeds) there are a mean and std over them.
     """
     truth = one_hot(labels, probabilities.shape[1])
     if labels.ndim == 2:
@@ -189,9 +156,7 @@ class Protocol:
 
     They learn on ``train``, are tuned on ``val`` and scored on ``test``. If ``val`` is
     scored, or there is none, every fifth sample of ``train`` tunes and does not learn.
-
-    Attributes:
-        num_classes: Number of classes among the scored samples.
+    ``num_classes`` is the number of classes among the scored samples.
     """
 
     def __init__(
@@ -204,16 +169,8 @@ class Protocol:
     ) -> None:
         """Split the samples into the three roles.
 
-        Args:
-            labels: Labels by split.
-            scored: The split to score.
-            owner: Name of the data, for errors.
-            neighbors: k of the k-nearest-neighbor vote.
-            groups: Number of random groups and their seeds; ignored if there are fewer
-                samples than groups.
-
-        Raises:
-            ValueError: If labels are not classes, or there are too few samples.
+        Random groups (their number and seeds) are ignored if there are fewer samples
+        than groups.
         """
         known = {part: check_labels(value, owner) for part, value in labels.items()}
         self._scored, self._neighbors = scored, neighbors
@@ -245,15 +202,7 @@ class Protocol:
     def scores(
         self, features: Mapping[str, Floats], probes: Sequence[str] = PROBES
     ) -> dict[str, dict[str, float]]:
-        """Score features.
-
-        Args:
-            features: (n, F) by split.
-            probes: ``knn``, ``linear`` or both.
-
-        Returns:
-            Scores by probe, see :func:`scores`; ``linear`` also has ``C``.
-        """
+        """Score (n, F) features by split with each probe; ``linear`` also has ``C``."""
         x, tune, test = self._roles(features)
         learn = x, self._train
         found: dict[str, dict[str, float]] = {}

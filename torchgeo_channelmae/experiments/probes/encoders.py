@@ -22,19 +22,10 @@ UNTRAINED = 'untrained'
 def build_encoder(
     config: Sequence[str | Path], bands: Sequence[str] | None = None
 ) -> tuple[nn.Module, int]:
-    """Build the untrained encoder of a configuration from its seed.
+    """Build the untrained, frozen encoder of configurations; return it and the seed.
 
-    Args:
-        config: Configurations of ``torchgeo fit`` of a task with its encoder at
-            ``model``.
-        bands: Names of the bands. None for those of the configuration.
-
-    Returns:
-        The frozen encoder and the seed.
-
-    Raises:
-        FileNotFoundError: If a configuration is missing.
-        ValueError: If it describes no such task.
+    They are for ``torchgeo fit`` of a task with its encoder at ``model``. Without names
+    of bands, those of the configuration are used.
     """
     changes = {'bands': list(bands), 'in_channels': len(bands)} if bands else {}
     task, seed = read_task(config, changes)
@@ -48,11 +39,7 @@ def build_encoder(
 
 
 def check_bands(model: nn.Module, datamodule: BaseDataModule) -> None:
-    """Check that an encoder and the data name the same bands, if both name any.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Check that an encoder and the data name the same bands, if both name any."""
     own: Any = getattr(model, 'bands', None)
     facts = data_facts(datamodule)
     if own and facts and tuple(own) != facts.bands:
@@ -79,13 +66,8 @@ def with_known_bands(
 
     Fine-tuning on other bands does not change the embeddings of the pretraining's bands
     and leaves them out. So with weights in the order of training, each knows all bands
-    that it ever trained on.
-
-    Args:
-        paths: Weights, the pretrained first.
-
-    Returns:
-        For each, tensors by name, and by added band the weights that it is from.
+    that it ever trained on. Returns, for each, tensors by name, and by added band the
+    weights that it is from.
     """
     known: dict[str, tuple[Tensor, str]] = {}
     results = []
@@ -104,19 +86,10 @@ def with_bands(
     tensors: Mapping[str, Tensor] | None = None,
     policy: FreshBands = 'sample',
 ) -> tuple[ChannelViT, LoadReport]:
-    """Copy an encoder for other bands.
+    """Copy an encoder for other bands, frozen and in evaluation mode.
 
-    Args:
-        model: The encoder, which stays as it is.
-        bands: Names of the bands of the copy.
-        tensors: Weights of the copy. None for those of the encoder.
-        policy: How bands start that the weights do not know.
-
-    Returns:
-        The frozen copy in evaluation mode, and the report of loading the weights.
-
-    Raises:
-        ValueError: If the weights are of another model.
+    The copy has these weights (None for those of the encoder); the policy says how
+    bands start that they do not know. The report of loading them is returned as well.
     """
     clone = copy.deepcopy(model)
     with isolate_rng():

@@ -41,16 +41,7 @@ FULL = Precision()
 
 @dataclass(frozen=True)
 class Extraction:
-    """Options that ``channelmae probe`` and ``channelmae why`` share.
-
-    Attributes:
-        depth: ``all``, or names from :func:`depths_of` separated by commas.
-        pool: How tokens become a feature.
-        samples: Maximum number of samples of each split, drawn with the seed.
-        seed: Seed of that draw.
-        device: Accelerator of Lightning, such as cpu or cuda.
-        precision: 32 or bf16.
-    """
+    """Options that ``channelmae probe`` and ``channelmae why`` share."""
 
     depth: str
     pool: Pool
@@ -62,12 +53,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the n samples of a split.
-
-    Attributes:
-        depths: (n, F) float32 by depth.
-        labels: (n,) class numbers or (n, K) 0 or 1; None if the samples have none.
-    """
+    """(n, F) float32 features by depth of a split, and its labels, None without any."""
 
     depths: dict[str, npt.NDArray[np.float32]]
     labels: Tensor | None
@@ -89,11 +75,7 @@ def depths_of(model: nn.Module) -> list[str]:
 
 
 def check_pool(model: nn.Module, pool: Pool) -> None:
-    """Check that a model's tokens can be pooled this way.
-
-    Raises:
-        ValueError: If they cannot.
-    """
+    """Check that a model's tokens can be pooled this way."""
     known = ['mean']
     if isinstance(model, ChannelViT):
         known.append('bands')
@@ -107,16 +89,9 @@ def check_pool(model: nn.Module, pool: Pool) -> None:
 def pooled_depths(
     model: nn.Module, image: Tensor, depths: Sequence[str], pool: Pool = 'mean'
 ) -> dict[str, Tensor]:
-    """Compute pooled features; no block's tokens are kept.
+    """Compute pooled (B, F) float32 features by depth; no block's tokens are kept.
 
-    Args:
-        model: A timm model in evaluation mode.
-        image: (B, C, H, W), normalized.
-        depths: Names from :func:`depths_of`.
-        pool: How tokens become a feature.
-
-    Returns:
-        (B, F) float32 by depth.
+    The image (B, C, H, W) is normalized, and the timm model in evaluation mode.
     """
     found: dict[str, Tensor] = {}
     prefix = int(getattr(model, 'num_prefix_tokens', 0))
@@ -148,20 +123,7 @@ def pooled_depths(
 def extract_splits(
     models: Encoders, datamodule: BaseDataModule, splits: Sequence[str], how: Extraction
 ) -> dict[str, dict[Any, Features]]:
-    """Compute the features of several splits as the options of a command ask for.
-
-    Args:
-        models: Encoders by name.
-        datamodule: Set up.
-        splits: Names of the splits.
-        how: Options of the command.
-
-    Returns:
-        Features by split and encoder.
-
-    Raises:
-        ValueError: If an option does not fit the encoders or the machine.
-    """
+    """Compute features by split and encoder as the options of a command ask for."""
     base = next(iter(models.values()))
     check_pool(base, how.pool)
     known = depths_of(base)
@@ -192,27 +154,13 @@ def extract(
 ) -> dict[Any, Features]:
     """Compute the features of a split with several encoders, reading each sample once.
 
-    Distributed processes share the work, and all get the result.
+    Distributed processes share the work, and all get the result. Samples are in the
+    order of the dataset; those that could not be read are left out.
 
-    Args:
-        models: Encoders by name, in evaluation mode on the device. One of fewer bands
-            than the data's gets its own.
-        datamodule: Set up; its batches are processed as in validation.
-        split: 'train', 'val' or 'test'.
-        depths: Names from :func:`depths_of`.
-        pool: How tokens become a feature.
-        samples: Maximum number of samples, drawn with the seed. None for all.
-        seed: Seed of that draw.
-        device: Device to compute on.
-        precision: Lightning's precision plugin.
-        quiet: Whether to hide the progress bar.
-
-    Returns:
-        Features by encoder, samples in the order of the dataset. Samples that could
-        not be read are left out.
-
-    Raises:
-        ValueError: If the datamodule has no such split or no sample can be read.
+    Encoders are in evaluation mode on the device; one of fewer bands than the data's
+    gets its own. The datamodule is set up; its batches are processed as in validation.
+    Depths are from :func:`depths_of`. At most ``samples`` are drawn with the seed, all
+    if None. The precision is Lightning's plugin.
     """
     store = PredictionStore()
     dataset, chosen = choose_samples(datamodule, split, samples, seed)
@@ -258,17 +206,7 @@ def extract(
 def choose_samples(
     datamodule: BaseDataModule, split: str, samples: int | None = None, seed: int = 0
 ) -> tuple[Any, list[int]]:
-    """Return a split's dataset and the sorted indices of the samples to use.
-
-    Args:
-        datamodule: Set up.
-        split: 'train', 'val' or 'test'.
-        samples: Maximum number of samples, drawn with the seed. None for all.
-        seed: Seed of the draw.
-
-    Raises:
-        ValueError: If the split has no samples.
-    """
+    """Return a split's dataset and the sorted indices of the samples drawn from it."""
     dataset = getattr(datamodule, f'{split}_dataset', None)
     if not dataset:
         name = type(datamodule).__name__

@@ -36,13 +36,7 @@ _PANELS = {
 
 
 def probe_page(table: pd.DataFrame, note: str | None, about: str) -> str:
-    """Return the Markdown page of ``channelmae probe``.
-
-    Args:
-        table: One row for chance and one per encoder, depth and probe.
-        note: A warning about scores on these data.
-        about: What the data and the features are.
-    """
+    """Return the Markdown page of ``channelmae probe``."""
     titles = {'knn': 'neighbors', 'chance': 'chance: class frequencies'}
     shown = table[['encoder', 'depth', 'probe']].replace(titles)
     scores = {name: title for name, title in _SCORES.items() if name in table}
@@ -68,12 +62,6 @@ def why_page(
 
     It has a row for chance, and for each encoder the depth where the sensors agree best
     and the last.
-
-    Args:
-        table: One row per encoder and depth.
-        sensors: Titles of the two sensors.
-        about: What the data and the encoder are.
-        note: A warning about scores on these data.
     """
     known = table.fillna({'cka': -2}).groupby('encoder')
     shown = table.loc[sorted({*known['cka'].idxmax(), *known.tail(1).index})]

@@ -103,12 +103,7 @@ def measure(
 ) -> pd.DataFrame:
     """Score all probes of all encoders at all depths, and chance.
 
-    Args:
-        found: Features by split and encoder.
-        protocol: Which samples learn, tune and are scored.
-
-    Returns:
-        One row for chance and one per encoder, depth and probe.
+    The table has one row for chance and one per encoder, depth and probe.
     """
     rows: list[dict[str, Any]] = [
         {'encoder': 'chance', 'depth': '', 'probe': '', **protocol.chance()}

@@ -32,9 +32,6 @@ def debiased_hsic(x: Floats, y: Floats) -> float:
     Args:
         x: (n, Dx) features, n at least 4.
         y: (n, Dy) features.
-
-    Returns:
-        The estimate, which may be negative.
     """
     n = len(x)
     x, y = _centred(x), _centred(y)
@@ -71,11 +68,7 @@ def standardize(x: Floats) -> npt.NDArray[np.float32]:
     So that two sensors can be compared by cosine: what all samples of one sensor have
     in common is removed. A constant feature becomes 0.
 
-    Args:
-        x: (n, D) features.
-
-    Returns:
-        (n, D) float32.
+    Takes (n, D) features and returns float32.
     """
     x = _centred(x)
     spread = x.std(0)

@@ -122,19 +122,10 @@ def sensor_encoders(
     sensors: Mapping[str, Sequence[str]],
     policy: FreshBands,
 ) -> tuple[dict[Hashable, ChannelViT], int]:
-    """Build the encoder of a configuration for each sensor, untrained and trained.
+    """Build encoders by (name, sensor), untrained and trained, and return the seed too.
 
-    Args:
-        config: Configurations of ``torchgeo fit``.
-        paths: Weights in the order of training.
-        sensors: Band names by sensor.
-        policy: How bands start that no weights know.
-
-    Returns:
-        Encoders by (name, sensor), and the seed.
-
-    Raises:
-        ValueError: If the encoder has no tokens per band, or weights do not fit.
+    Paths of weights are in the order of training; the policy says how bands start that
+    no weights know.
     """
     union = list(dict.fromkeys(band for bands in sensors.values() for band in bands))
     base, seed = build_encoder(config, union)
@@ -165,18 +156,9 @@ def compare(
 ) -> pd.DataFrame:
     """Measure how alike the sensors' features are, and how well they predict labels.
 
-    Args:
-        found: Features by split and (name, sensor); with ``train`` to probe.
-        split: The split to compare and score.
-        neighbors: Number of neighbors that are compared and that vote.
-        seed: Seed of the shuffle of pairs.
-        owner: Name of the data.
-
-    Returns:
-        One row per encoder and depth, with the chance level of each measure.
-
-    Raises:
-        ValueError: If there are too few samples.
+    Features are by split and (name, sensor); only with the split ``train`` are labels
+    probed. The seed shuffles pairs. The table has one row per encoder and depth, with
+    the chance level of each measure.
     """
     base = {part: next(iter(rows.values())) for part, rows in found.items()}
     n = len(base[split])
@@ -210,16 +192,9 @@ def compare(
 
 
 def alikeness(x: Floats, y: Floats, shuffle: Any, neighbors: int) -> dict[str, float]:
-    """Measure how alike two sensors' features of the same places are.
+    """Measure how alike two sensors' (n, D) features are, with the chance levels.
 
-    Args:
-        x: (n, D) features of the first sensor.
-        y: (n, D) features of the second.
-        shuffle: (n,) permutation of the places, for the CKA of wrong pairs.
-        neighbors: Number of neighbors that are compared.
-
-    Returns:
-        The measures, and the chance level of each.
+    ``shuffle`` is an (n,) permutation of the places, for the CKA of wrong pairs.
     """
     n = len(x)
     row = {

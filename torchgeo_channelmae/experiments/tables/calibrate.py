@@ -93,8 +93,7 @@ class Meter(pl.Callback):
 def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
     """Estimate the cost of trainings, measuring those that cost the same only once.
 
-    Returns:
-        For each run its cost, or a string with the reason why it is unknown.
+    A cost that is unknown is a string with the reason.
     """
     measured: dict[str, Cost | str] = {}
     found: dict[str, Cost | str] = {}

@@ -129,16 +129,8 @@ def make_plan(
 ) -> Plan:
     """Plan the runs of a table.
 
-    Args:
-        table: The table.
-        preset: How large it is run.
-        seeds: Training seeds.
-        data: Folders of the data.
-        train_fraction: Share of the training labels for cells without their own.
-        only: Names of cells or rows to run; all if empty.
-
-    Raises:
-        ValueError: If a name is neither a cell nor a row.
+    A fraction is of the training labels, for cells without their own. ``only`` has
+    names of cells or rows, all if empty; another name is a ValueError.
     """
     if unknown := [name for name in only if name not in {*table.cells, *table.rows}]:
         raise ValueError(

@@ -107,21 +107,10 @@ def read_results(
     resamples: int,
     tests: Sequence[ZeroShotTest] = (),
 ) -> Results:
-    """Read the predictions of finished runs and compare the cells.
+    """Read the predictions of finished runs and compare the cells by a bootstrap.
 
-    Args:
-        table: The table.
-        preset: How large it was run.
-        plan: Its runs.
-        outcome: Why each run failed, None for those that are done.
-        folder: Folder of all runs.
-        seeds: Training seeds.
-        resamples: Resamples of the bootstrap.
-        tests: Zero-shot tests.
-
-    Raises:
-        FileNotFoundError: If a file of a run is missing.
-        ValueError: If files do not belong together.
+    The outcome says why each run failed, None for those that are done. The folder is
+    that of all runs.
     """
     missing = dict(plan.left_out)
     found: dict[str, Runs] = {}

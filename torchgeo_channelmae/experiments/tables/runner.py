@@ -32,11 +32,7 @@ _CHOSEN = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
 
 
 def check_settings(plan: Plan, folder: Path) -> None:
-    """Check that earlier runs of a plan, in the folder of runs, had the same settings.
-
-    Raises:
-        ValueError: If settings differ.
-    """
+    """Check that earlier runs of a plan in the folder had the same settings."""
     for run in plan.runs.values():
         path = folder / f'{run.name}.yaml'
         if not (path.exists() and (folder / run.name).exists()):
@@ -60,12 +56,7 @@ def check_settings(plan: Plan, folder: Path) -> None:
 def run_all(
     plan: Plan, folder: Path, jobs: int = 1
 ) -> Iterator[tuple[Run, str | None, float]]:
-    """Run what is not done yet, each run after the runs it needs.
-
-    Args:
-        plan: The runs.
-        folder: Folder of all runs.
-        jobs: Runs at a time.
+    """Run what is not done yet, each run after the runs it needs, ``jobs`` at a time.
 
     Yields:
         Each run when it ends, with why it failed (None if it succeeded), and its
@@ -113,10 +104,7 @@ def _run(run: Run, folder: Path, outcome: Outcome, jobs: int) -> float:
 def torchgeo(command: list[str], log: Path, jobs: int = 1) -> int:
     """Run ``torchgeo`` in a process that ends with this one, and return its exit code.
 
-    Args:
-        command: Its arguments.
-        log: File to append its output to.
-        jobs: Number of processes that share the CPU.
+    Its output is appended to the log; ``jobs`` processes share the CPU.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with log.open('a') as file:
@@ -152,11 +140,7 @@ def best_run(names: Iterable[str], folder: Path) -> str:
 
 
 def validation_score(run: Path) -> float:
-    """Return micro mAP of the last validation of a run, NaN if training diverged.
-
-    Raises:
-        FileNotFoundError: If the run has no ``fit/metrics.csv``.
-    """
+    """Return micro mAP of the last validation of a run, NaN if training diverged."""
     table = pd.read_csv(run / 'fit' / 'metrics.csv')
     rows = table.loc[table['epoch'] == table['epoch'].max(), 'val_mAP_micro'].dropna()
     return float(rows.iloc[-1]) if len(rows) else math.nan

@@ -159,11 +159,7 @@ def title_of(sensor: str) -> str:
 
 
 def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
-    """Return the names of a sensor's bands, from ``overlays/bands/SENSOR.yaml``.
-
-    Raises:
-        ValueError: If there is no such overlay, or it names no bands.
-    """
+    """Return the names of a sensor's bands, from ``overlays/bands/SENSOR.yaml``."""
     path = overlays / 'bands' / f'{sensor}.yaml'
     known = sorted(each.stem for each in path.parent.glob('*.yaml'))
     if sensor not in known or sensor != sensor.lower():  # targets are in upper case
@@ -231,11 +227,7 @@ class Preset:
 
 
 def read_preset(name: str, conf: Path) -> Preset:
-    """Read ``tables/NAME.yaml`` in the folder of the configurations.
-
-    Raises:
-        ValueError: If there is no such preset, or keys are missing or unknown.
-    """
+    """Read ``tables/NAME.yaml`` in the folder of the configurations."""
     path = conf / 'tables' / f'{name}.yaml'
     if not path.is_file():
         known = ', '.join(sorted(each.stem for each in path.parent.glob('*.yaml')))

@@ -46,14 +46,8 @@ def zero_shot_tests(
 ) -> Iterator[ZeroShotTest]:
     """Yield the tests of all pretrained cells on sensors with additional bands.
 
-    Args:
-        table: The table of the sensors.
-        sensors: Names of overlays.
-        overlays: The folder that contains the folder ``bands``.
-
-    Yields:
-        For each cell and sensor the test on both, preceded by the test on the sensor
-        alone if the two have no band in common.
+    For each cell and sensor this is the test on both, preceded by the test on the
+    sensor alone if the two have no band in common. ``overlays`` contains ``bands``.
     """
     bands = {sensor: bands_of(sensor, overlays) for sensor in sensors}
     for cell in table.cells.values():
