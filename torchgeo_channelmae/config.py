@@ -120,11 +120,7 @@ def build(spec: Any, role: str, kind: type | None = None, **defaults: Any) -> An
 def check_arguments(
     kind: Callable[..., Any], given: Mapping[str, Any], role: str
 ) -> None:
-    """Check that a class takes arguments of these names.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Raise ValueError unless a class takes arguments of these names."""
     signature = inspect.signature(kind)
     try:
         signature.bind(**given)
@@ -154,12 +150,6 @@ def deferred_errors(owner: Any) -> Iterator[None]:
     LightningCLI builds ``owner``, a ValueError of the block is kept in
     ``owner.argument_error``, and :func:`raise_deferred` raises it in ``setup``: the
     last line on the terminal is then the error's own sentence.
-
-    Args:
-        owner: The task or datamodule whose constructor this is.
-
-    Raises:
-        ValueError: That of the block, unless LightningCLI is building the owner.
     """
     owner.argument_error = None
     try:
@@ -182,9 +172,6 @@ def requested_checkpoint(trainer: Trainer) -> str | None:
     It is ``--ckpt_path``, or what an ``OnExceptionCheckpoint`` of an earlier run left.
     Lightning sets ``trainer.ckpt_path`` only after all ``setup`` hooks, where it is
     still that of the trainer's last command, so this reads the parsed command line.
-
-    Args:
-        trainer: The trainer.
 
     Returns:
         The path as it was given. None if there is none, and in plain Python.

@@ -42,11 +42,7 @@ class CompileStep(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile the step; nothing is done before its first call.
-
-        Raises:
-            ValueError: If the task is not of this package.
-        """
+        """Compile the step at its first call; refuse tasks of other packages."""
         step = getattr(pl_module, STEP, None)
         if step is None:
             raise ValueError(

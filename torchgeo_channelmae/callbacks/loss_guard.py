@@ -51,9 +51,6 @@ class LossGuard(Callback):
             window: Number of losses behind the median; before there are as many,
                 nothing explodes.
             every_n_batches: How often losses are read.
-
-        Raises:
-            ValueError: If ``factor`` is not above 1 or another argument below 1.
         """
         super().__init__()
         if (factor or math.inf) <= 1 or min(patience, window, every_n_batches) < 1:
@@ -85,11 +82,7 @@ class LossGuard(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Keep the loss and, now and then, read all that were kept.
-
-        Raises:
-            RuntimeError: If one is bad.
-        """
+        """Keep the loss and, now and then, read all that were kept; stop if bad."""
         loss = outputs.get('loss') if isinstance(outputs, Mapping) else outputs
         if not torch.is_tensor(loss):
             return
@@ -111,11 +104,7 @@ class LossGuard(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse a bad checkpoint.
-
-        Raises:
-            RuntimeError: If a loss was bad, or weights are not finite.
-        """
+        """Refuse to save after a bad loss, or weights that are not finite."""
         if trainer.state.fn != 'fit':
             return
         self._read(trainer, pl_module)

@@ -38,10 +38,6 @@ class RegisterModels(Callback):
         Args:
             variants: Names, each with the arguments of
                 :func:`~torchgeo_channelmae.models.registry.register_variant`.
-
-        Raises:
-            ValueError: If a variant names no model or an unknown one, or its name is
-                in use.
         """
         super().__init__()
         for name, arguments in (variants or {}).items():
@@ -96,13 +92,7 @@ class LoadWeights(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the weights.
-
-        Raises:
-            ValueError: If the task has no such encoder, or the weights are of another
-                model.
-            FileNotFoundError: If `weights` is neither a file nor a name.
-        """
+        """Load the weights; a task without such an encoder is an error."""
         self._missing = None
         if stage != 'fit' or requested_checkpoint(trainer) is not None:
             return

@@ -56,12 +56,7 @@ class RunFolder(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what is asked for and say where checkpoints go; write nothing.
-
-        Raises:
-            ValueError: If the checkpoint is another task's or missing, or the run has
-                no folder.
-        """
+        """Check what is asked for and say where checkpoints go; write nothing."""
         self._folder = None
         self._check(trainer, pl_module)
         self._use(trainer, [DummyLogger()])
@@ -78,11 +73,7 @@ class RunFolder(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Create the command's folder, its loggers and its ``config.yaml``.
-
-        Raises:
-            ValueError: If the folder cannot be written to.
-        """
+        """Create the command's folder, its loggers and its ``config.yaml``."""
         if self._folder or trainer.sanity_checking or _is_dev_run(trainer):
             return
         assert trainer.state.fn is not None
@@ -165,10 +156,7 @@ class RunFolder(Callback):
 
 
 def _move_run(run: Path, loggers: list[Logger]) -> None:
-    """Move an earlier run aside, but for the logs of this one.
-
-    Lightning opens the trainer's own loggers before this callback opens the run.
-    """
+    """Move an earlier run aside, but for the logs that this one has already opened."""
     found = (getattr(log, 'log_dir', None) or log.save_dir for log in loggers)
     paths = [Path(each).resolve() for each in found if each]
     logs = [path for path in paths if run in path.parents and path.exists()]

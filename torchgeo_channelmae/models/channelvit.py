@@ -143,11 +143,7 @@ class ChannelViT(VisionTransformer):
         """Set which bands the images have from now on.
 
         Args:
-            bands: Names of some of the model's bands, in the order of the channels;
-                None for all, in the model's order.
-
-        Raises:
-            ValueError: If the model lacks a band.
+            bands: Some of the model's bands, in channel order; None for all of them.
         """
         self.chosen: tuple[int, ...] | None = (
             None if bands is None else tuple(map(self.bands.index, bands))
@@ -164,10 +160,6 @@ class ChannelViT(VisionTransformer):
 
         Returns:
             (B, prefix + V, D): the class token, where there is one, then the tokens.
-
-        Raises:
-            ValueError: If the number of channels is not the number of bands, or the
-                patch side does not divide the image.
         """
         self._check_channels(x.shape[1])
         side = self.patch_embed.patch_size[0]
@@ -260,10 +252,7 @@ class ChannelViT(VisionTransformer):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load tensors as torch does, and warn about bands that are missing.
-
-        TorchGeo's own tasks load without looking at missing keys.
-        """
+        """Load as torch does; warn of missing bands, which TorchGeo's tasks ignore."""
         keys = super().load_state_dict(state_dict, strict, assign)
         fresh = [band for band in self.bands if SPECTRAL + band in keys.missing_keys]
         if fresh:
@@ -279,11 +268,7 @@ class ChannelViT(VisionTransformer):
 def _adopt_stored_grid(
     model: ChannelViT, state_dict: Mapping[str, Any], prefix: str, *args: Any
 ) -> None:
-    """Adopt the square grid of positions that are being loaded, without resampling.
-
-    Positions are then resampled to each input from there. Positions of any other shape
-    are left to torch to refuse.
-    """
+    """Adopt the square grid of positions being loaded; torch refuses other shapes."""
     stored = state_dict.get(f'{prefix}pos_embed', model.pos_embed)
     side = square_side(stored, model.embed_dim)
     if side is not None and stored.shape != model.pos_embed.shape:

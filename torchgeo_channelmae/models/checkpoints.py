@@ -128,16 +128,13 @@ def save_export(
     tensors: Mapping[str, Tensor],
     provenance: Provenance,
 ) -> dict[str, Any]:
-    """Write a ``.safetensors`` export.
+    """Write a ``.safetensors`` export and return its whole header.
 
     Args:
         path: The file.
         header: Description of the model, without ``version`` and ``provenance``.
         tensors: Tensors by name.
         provenance: What the trainings behind them read.
-
-    Returns:
-        The whole header.
     """
     stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
     state = provenance.state()  # in which equal tensors are one

@@ -1,8 +1,4 @@
-"""Create models other than channel-token encoders, and load weights into any model.
-
-A residual network or a plain vision transformer has one input layer for all bands, so
-it cannot keep that layer from weights for other bands.
-"""
+"""Create models other than channel-token encoders, and load weights into any model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -74,11 +70,7 @@ def named_layers(model: nn.Module, entry: str) -> tuple[str, ...]:
 
 
 def check_image(model: nn.Module, size: int) -> None:
-    """Check that a model takes square images of `size` px.
-
-    Raises:
-        ValueError: If it was made for another size, or its patches do not fit.
-    """
+    """Check that a model takes square images of `size` px."""
     embed: Any = getattr(model, 'patch_embed', None)
     made = model.size if isinstance(model, Peer) else size
     if isinstance(getattr(embed, 'patch_size', None), tuple):

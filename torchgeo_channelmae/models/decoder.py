@@ -51,9 +51,6 @@ class ChannelMAEDecoder(nn.Module):
             depth: Number of blocks.
             num_heads: Attention heads per block.
             embed_std: Standard deviation of the initial positions and band embeddings.
-
-        Raises:
-            ValueError: If the heads do not divide the width, or a size is not positive.
         """
         super().__init__()
         if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
@@ -83,8 +80,7 @@ class ChannelMAEDecoder(nn.Module):
     def init_weights(self) -> None:
         """Initialize as MAE does: Xavier for matrices, zero biases, a small mask token.
 
-        The last layer starts small, so that predictions start near each band's mean
-        and not as noise that has to be unlearned.
+        The last layer starts small: first predictions are near each band's mean.
         """
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for module in self.modules():
@@ -113,8 +109,7 @@ class ChannelMAEDecoder(nn.Module):
             visible: (B, V) int64, their numbers, band-major.
             hidden: (B, M) int64, the numbers of the tokens to fill in.
             grid_size: Cells down and across of this image.
-            produce: (B, T) int64, visible or hidden tokens to produce; None for
-                `hidden`.
+            produce: (B, T) int64, the tokens to produce; None for `hidden`.
 
         Returns:
             (B, T, P^2), in the order of `produce`, or of `hidden`.

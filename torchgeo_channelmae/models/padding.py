@@ -1,8 +1,4 @@
-"""Images of any size in models of segmentation-models-pytorch.
-
-The decoder needs maps that fit each other, so the image is padded before the encoder,
-and the model's output is cropped.
-"""
+"""Pad images for models of segmentation-models-pytorch, and crop their output."""
 
 from typing import Any
 

@@ -29,8 +29,7 @@ class ChannelPatchEmbed(nn.Module):
         """Initialize a new ChannelPatchEmbed instance.
 
         Args:
-            img_size: Side, or height and width, of the image that positions are
-                learned for, in pixels.
+            img_size: Side, or height and width, of the image in pixels.
             patch_size: P, patch side in pixels.
             in_chans: C, number of bands; no parameter depends on it.
             embed_dim: D, width of a token.
@@ -38,9 +37,6 @@ class ChannelPatchEmbed(nn.Module):
             device: Device of the parameters.
             dtype: Type of the parameters.
             **kwargs: Further arguments of timm's embeddings, ignored.
-
-        Raises:
-            ValueError: If the patch side does not divide the image.
         """
         super().__init__()
         self.in_chans = in_chans
@@ -63,9 +59,6 @@ class ChannelPatchEmbed(nn.Module):
         Args:
             img_size: Side, or height and width, in pixels; None keeps it.
             patch_size: Must be None or the present one.
-
-        Raises:
-            ValueError: If the patch side does not divide the image, or would change.
         """
         side = self.patch_size[0]
         if patch_size not in (None, side, self.patch_size):

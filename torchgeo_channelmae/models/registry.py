@@ -67,10 +67,7 @@ def register_variant(name: str, model: str, dates: int = 1, **arguments: Any) ->
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'" for the nearest known name; '' if none is near.
-
-    A name that `name` is the beginning of is nearer than one with similar spelling.
-    """
+    """Return ", did you mean 'x'" for the nearest known name; '' if none is near."""
     listed = list(known)
     near = [each for each in listed if name and each.startswith(f'{name}_')]
     near = near or difflib.get_close_matches(name, listed, 1)

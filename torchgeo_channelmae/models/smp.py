@@ -81,20 +81,13 @@ class PyramidEncoder(ChannelViT):
 
     @property
     def layers(self) -> list[int]:
-        """Index of the block whose output each map is from, the finest map first.
-
-        The blocks are spread evenly; the two finest maps share one.
-        """
+        """Index of the block of each map, finest first; the two finest share one."""
         steps = max(1, self._depth - 1)
         last = [math.ceil(max(1, n) * len(self.blocks) / steps) for n in range(steps)]
         return [n - 1 for n in (*last, len(self.blocks))][-self._depth :]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Set the number of channels, T * C, and the bands where none were named.
-
-        Raises:
-            ValueError: If the number contradicts the names, or has no default names.
-        """
+        """Set the number of channels, T * C, and the bands where none were named."""
         count, rest = divmod(in_channels, self.dates)
         if rest or (self._names_bands and count != len(self.bands)):
             names = f' of {", ".join(self.bands)}' if self._names_bands else ''
@@ -124,9 +117,6 @@ class PyramidEncoder(ChannelViT):
 
         Returns:
             The image, and a map (B, channels, H / stride, W / stride) per stride.
-
-        Raises:
-            ValueError: If the size or the number of channels does not fit.
         """
         if x.shape[-2] % STRIDE or x.shape[-1] % STRIDE:
             raise ValueError(
@@ -157,9 +147,6 @@ class PyramidEncoder(ChannelViT):
 
         A checkpoint has no pyramid. Its bands are loaded by name
         (:func:`~.weights.load_encoder`), and the report is logged.
-
-        Raises:
-            ValueError: If the tensors are of another model.
         """
         if strict and not any(name.startswith('pyramid.') for name in state_dict):
             from lightning.pytorch.utilities import rank_zero_info  # slow to import

@@ -14,11 +14,7 @@ SPECTRAL = 'spectral_embed.'
 
 
 def check_size(height: int, width: int, patch_size: int) -> None:
-    """Check that patches tile an image.
-
-    Raises:
-        ValueError: If the patch side does not divide both sides of the image.
-    """
+    """Raise ValueError unless the patch side divides both sides of an image."""
     for side in (height, width):
         if side % patch_size or side < patch_size:
             below = max(0, side // patch_size * patch_size)
@@ -38,9 +34,6 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
 
     Returns:
         (B, N, P^2), N = C * L, band-major, cells row by row.
-
-    Raises:
-        ValueError: If the patch side does not divide the image.
     """
     check_size(image.shape[-2], image.shape[-1], patch_size)
     patches = image.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
@@ -69,11 +62,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def init_embedding(embedding: Tensor, std: float) -> Tensor:
-    """Fill an embedding from a normal distribution truncated at -2 and 2, in place.
-
-    Raises:
-        ValueError: If the standard deviation is not positive.
-    """
+    """Fill an embedding from a normal distribution truncated at -2 and 2, in place."""
     if not std > 0:
         raise ValueError(f'embed_std is {std}. Give a standard deviation above 0.')
     return nn.init.trunc_normal_(embedding, std=std)
@@ -82,15 +71,12 @@ def init_embedding(embedding: Tensor, std: float) -> Tensor:
 def spectral_parameters(
     bands: Sequence[str], dim: int, std: float = 0.02
 ) -> nn.ParameterDict:
-    """Create one spectral embedding per band, keyed by the band's name.
+    """Create a spectral embedding (D,) per band, keyed by name, in the bands' order.
 
     Args:
         bands: Band names.
         dim: D, width of an embedding.
         std: Standard deviation of the initial values.
-
-    Returns:
-        A (D,) parameter per band, in the order of the bands.
 
     Raises:
         ValueError: If a name is repeated, empty or contains a dot.

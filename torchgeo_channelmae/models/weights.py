@@ -1,8 +1,4 @@
-"""Load pretrained tensors into an encoder or decoder, bands by name.
-
-Nothing is dropped silently: a load returns a report of what was loaded, resampled,
-initialized and left over.
-"""
+"""Load pretrained tensors into an encoder or decoder, bands by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,21 +69,17 @@ def load_encoder(
     *,
     adopt_grid: bool = False,
 ) -> LoadReport:
-    """Load pretrained tensors into an encoder, bands by name, in place.
+    """Load pretrained tensors into an encoder, bands by name; report what was done.
 
     The head is never loaded.
 
     Args:
         model: The encoder.
-        state_dict: Tensors by name, as :func:`~.checkpoints.read_checkpoint` returns
-            them.
+        state_dict: Tensors by name, see :func:`~.checkpoints.read_checkpoint`.
         policy: Initialization of bands that the weights lack.
         adopt_grid: Where the grids differ, whether the encoder adopts the grid of the
             weights, with its image size, and resamples to each input from there.
             Otherwise positions are resampled once, to the encoder's own grid.
-
-    Returns:
-        What was done.
 
     Raises:
         ValueError: If fewer than half of the encoder's tensors have a counterpart, or
@@ -144,14 +136,7 @@ def load_decoder(decoder: ChannelMAEDecoder, state_dict: Tensors) -> LoadReport 
 def _init_band(
     band: str, rows: Tensors, model: ChannelViT, policy: FreshBands
 ) -> tuple[Tensor, str]:
-    """Return the embedding of a band that the weights lack, and its origin.
-
-    Args:
-        band: Its name.
-        rows: Embeddings (D,) in the weights, by band.
-        model: The encoder.
-        policy: The policy.
-    """
+    """Return the embedding of a band that the weights lack, and its origin."""
     noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
     if policy == 'random' or not rows:
         return model.embed_std * noise, 'random'

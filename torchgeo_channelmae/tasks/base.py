@@ -52,20 +52,13 @@ class ChannelTaskMixin(LightningModule):
 
     @abstractmethod
     def build_models(self) -> None:
-        """Create ``self.model`` and other trained modules from the hyperparameters.
-
-        Raises:
-            ValueError: If an argument is wrong.
-        """
+        """Create ``self.model`` and other trained modules from the hyperparameters."""
 
     def create_encoder(self, **kwargs: Any) -> ChannelViT:
         """Create the channel-token encoder that the hyperparameters describe.
 
         Args:
             **kwargs: Further arguments of the model.
-
-        Raises:
-            ValueError: If there is no such model, or its bands or size are wrong.
         """
         name, known = self.hparams['model'], timm.list_models('channelmae_*')
         if name not in known:
@@ -103,11 +96,7 @@ class ChannelTaskMixin(LightningModule):
         return facts.record if facts else None
 
     def setup(self, stage: str) -> None:
-        """Check the model against the data; for a new fit, load weights.
-
-        Raises:
-            ValueError: If an argument is wrong, or the weights are of another model.
-        """
+        """Check the model against the data; for a new fit, load weights."""
         raise_deferred(self)
         if facts := data_facts(self.datamodule):
             self._check_data(facts)
@@ -206,13 +195,10 @@ class ChannelTaskMixin(LightningModule):
 
 
 def sample_keys(index: Tensor, *address: int | str) -> Tensor:
-    """Derive one random key per sample from its index.
+    """Derive one random int64 key per sample, (B,), from its index.
 
     Args:
         index: (B,) int64, index of each sample in its dataset.
         address: What the draw is for, e.g. ``(seed, 'mask', epoch)``.
-
-    Returns:
-        (B,) int64 keys.
     """
     return index + derive_seed(*address)

@@ -17,10 +17,6 @@ def decay_groups(modules: Sequence[Any], weight_decay: float) -> list[dict[str, 
 
     It does not apply to biases, norms and the embeddings that a module's
     ``no_weight_decay`` names.
-
-    Args:
-        modules: Modules to train, each with timm's ``no_weight_decay``.
-        weight_decay: Weight decay of the other parameters.
     """
     by_decay: dict[float, list[Any]] = {}
     for module in modules:
@@ -59,11 +55,7 @@ def layer_decay_groups(
 
 
 def scaled_lr(base_lr: float, trainer: Trainer) -> float:
-    """Scale a base learning rate to the global batch: base_lr * batch / 256.
-
-    Raises:
-        ValueError: If the training loader does not have a batch size.
-    """
+    """Scale a base learning rate to the global batch: base_lr * batch / 256."""
     trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
     loader = trainer.train_dataloader
     found = (loader, getattr(loader, 'batch_sampler', None))
@@ -119,9 +111,6 @@ def schedule(
         task: The task, attached to its trainer.
         optimizer: The optimizer; each group keeps its own learning rate as the peak.
         warmup_epochs: Length of the warm-up in epochs.
-
-    Raises:
-        ValueError: If the trainer has no last step.
     """
     total = task.trainer.estimated_stepping_batches
     if not math.isfinite(total) or total <= 0:

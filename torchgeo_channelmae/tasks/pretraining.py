@@ -89,19 +89,16 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
                 the encoder and, if it has the same size, the decoder; None to start
                 from scratch.
             in_channels: Number of bands.
-            bands: Names of the bands, in the order of the channels; None for the
-                default of `in_channels`, see
-                :func:`~torchgeo_channelmae.sensors.default_names`.
+            bands: Names of the bands, in the order of the channels. Defaults to
+                :func:`~torchgeo_channelmae.sensors.default_names` of `in_channels`.
             size: Height and width of the images in pixels.
             embed_std: Standard deviation of initial positions and band embeddings;
                 larger values learn faster at first.
             masking: Strategy: ``random``, ``same_band``, ``cross_band``, ``columns`` or
                 ``channels_and_patches``, see :mod:`~torchgeo_channelmae.masking`.
-            mask_ratio: Fraction of tokens hidden from the encoder, in (0, 1), for
-                strategies that use it.
+            mask_ratio: Fraction of tokens to hide, in (0, 1), if the strategy uses it.
             masking_options: Further options of the strategy, such as ``{bands: 3}``.
-            norm_target: Standardize every target token by its own pixels, in both
-                losses.
+            norm_target: Standardize target tokens by their own pixels, in both losses.
             spectral_loss: Combine bands by their mean or by their sum.
             spectral_weight: Weight of the spectral loss; 0 disables it.
             decode_share: Fraction of grid cells that the decoder produces in training,
@@ -199,10 +196,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         return Reconstruction(prediction, produced, weight, target, scale, mask, grid)
 
     def losses(self, result: Reconstruction) -> tuple[Tensor, Tensor]:
-        """Return the token and the spectral loss of each sample, both (B,).
-
-        The spectral loss is zero where only the targets were produced.
-        """
+        """Return the token and the spectral loss (0 if not produced), both (B,)."""
         target = result.target
         if result.produced.shape != target.shape[:2]:  # else all, in order
             target = gather_tokens(target, result.produced)

@@ -36,11 +36,7 @@ def parts_in(model: nn.Module) -> list[str]:
 def find_parts(
     chosen: str | Iterable[str], model: nn.Module, argument: str
 ) -> list[str]:
-    """Return the parts that an argument chooses: ``all``, joined by ``+``, or a list.
-
-    Raises:
-        ValueError: If the model lacks a part.
-    """
+    """Return the parts that an argument names: ``all``, joined by ``+``, or a list."""
     known = parts_in(model)
     if chosen == 'all':
         return known
@@ -71,16 +67,13 @@ def set_frozen_eval(model: nn.Module, parts: Sequence[str]) -> None:
 def reinitialize(
     model: nn.Module, build: Callable[[], nn.Module], parts: Sequence[str], seed: int
 ) -> list[str]:
-    """Replace parts of a model by newly initialized ones, in place.
+    """Replace parts of a model by new ones, in place; return the names of the tensors.
 
     Args:
         model: The model.
         build: Creates a model of the same shape.
         parts: Names of the parts.
         seed: Seed of the initialization; other random draws are unaffected.
-
-    Returns:
-        Names of the replaced tensors.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

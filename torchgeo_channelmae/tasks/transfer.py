@@ -95,11 +95,9 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
                 file, or TorchGeo weights; None to train from scratch. Loaded when
                 fitting starts, so evaluating a checkpoint does not need them.
             in_channels: Number of bands.
-            bands: Names of the bands, in the order of the channels; None for the
-                default of `in_channels`, see
-                :func:`~torchgeo_channelmae.sensors.default_names`.
-            size: Height and width of the images in pixels; pretrained positions are
-                resampled to it.
+            bands: Names of the bands, in the order of the channels. Defaults to
+                :func:`~torchgeo_channelmae.sensors.default_names` of `in_channels`.
+            size: Side of images in pixels; pretrained positions are resampled to it.
             embed_std: Standard deviation of initial positions and band embeddings.
             num_labels: Number of classes.
             labels: Names of the classes. Defaults to BigEarthNet's if there are 19.
@@ -117,8 +115,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             layer_decay: Factor of the learning rate from one layer to the next below.
                 Used only if all parts are trained; otherwise every trained part uses
                 the head's rate.
-            base_lr: Learning rate of the head at a global batch of 256; scaled with the
-                batch.
+            base_lr: Learning rate of the head at a global batch of 256; scales with it.
             betas: AdamW's betas.
             weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.

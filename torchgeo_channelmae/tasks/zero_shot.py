@@ -43,9 +43,8 @@ class ZeroShotBands(CrossModalClassification):
         Args:
             weights: A checkpoint that fine-tuning wrote.
             in_channels: Number of bands to test on.
-            bands: Names of the bands, in the order of the channels; None for the
-                default of `in_channels`, see
-                :func:`~torchgeo_channelmae.sensors.default_names`.
+            bands: Names of the bands, in the order of the channels. Defaults to
+                :func:`~torchgeo_channelmae.sensors.default_names` of `in_channels`.
             embeddings: Weights with bands that the checkpoint lacks: its pretraining,
                 as a checkpoint or an export.
             fresh_bands: Initialization of bands that neither has, see

@@ -22,8 +22,6 @@ class Peer(nn.Module):
     """A foundation model that classifies images of named bands.
 
     Attributes:
-        bands: Names of the bands.
-        size: Side of the images in pixels.
         level: Product level of Sentinel-2.
         fitted: Whether the input was fitted to data.
         pretrained_cfg: Names of the first layer, positions, band embeddings and head.
@@ -100,14 +98,11 @@ class Peer(nn.Module):
 def check_published(
     name: str, weights: WeightsEnum | str | os.PathLike[str]
 ) -> WeightsEnum | None:
-    """Check that published weights belong to a model, before they are downloaded.
+    """Check and return a model's published weights, before they are downloaded.
 
     Args:
         name: Name of the model.
-        weights: Weights of TorchGeo, their name, or a path, which is not checked.
-
-    Returns:
-        The published weights; None for a path.
+        weights: Weights of TorchGeo, their name, or a path (not checked, returns None).
 
     Raises:
         ValueError: If they belong to another model.

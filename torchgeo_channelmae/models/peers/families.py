@@ -1,8 +1,5 @@
 """The families of TorchGeo's foundation models; ``families.yaml`` has their data.
 
-A family has a function that builds the encoder for named bands, with what the encoder
-needs to know about its channels, and one that encodes images.
-
 Sources: DOFA https://arxiv.org/abs/2403.15356; CROMA https://arxiv.org/abs/2311.00566;
 Copernicus-FM https://arxiv.org/abs/2503.11849; Panopticon
 https://arxiv.org/abs/2503.10845; Scale-MAE https://arxiv.org/abs/2212.14532.
@@ -194,10 +191,7 @@ def _fix(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _fix_positions(encoder: Any) -> None:
-    """Set positions to the sines and cosines of https://arxiv.org/abs/2111.06377.
-
-    TorchGeo initializes them with 0.
-    """
+    """Set positions, else 0, to the sines of https://arxiv.org/abs/2111.06377."""
     width, side = encoder.cls_token.shape[-1], math.isqrt(encoder.num_patches)
     one = torch.ones(1)
     positions = get_2d_sincos_pos_embed_with_resolution(width, side, one, True)

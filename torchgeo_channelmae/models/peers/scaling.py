@@ -45,10 +45,7 @@ class Expected:
 
 
 class InputScaling(nn.Module):
-    """Change the scale of normalized bands; at first, the identity.
-
-    Buffers are (C,) each.
-    """
+    """Change the scale of normalized bands, buffers (C,); at first, the identity."""
 
     factor: Tensor
     offset: Tensor
@@ -109,11 +106,7 @@ def scale_input(scaling: InputScaling, datamodule: Any, expected: Expected) -> N
 
 
 def attach_scaling(model: nn.Module, num_bands: int) -> InputScaling:
-    """Scale the input of a model of timm before its forward pass, in place.
-
-    Returns:
-        The model's scaling, a new one unless it has one.
-    """
+    """Scale the input of a timm model from now on; return its scaling, new or old."""
     found = getattr(model, SCALING, None)
     if isinstance(found, InputScaling):
         return found
