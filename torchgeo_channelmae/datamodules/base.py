@@ -31,8 +31,8 @@ class ChannelDataModule(NonGeoDataModule):
     the global seed, the epoch and the samples of the batch.
 
     A subclass sets ``bands``, ``mean`` and ``std``, calls :meth:`check_arguments` in
-    its constructor, makes ``train_dataset`` and the others in ``setup``, and calls
-    :meth:`check_batch_size` there.
+    its constructor, and makes the datasets and calls :meth:`check_batch_size` in
+    ``setup``.
 
     Attributes:
         bands: Names of the bands, in order.
@@ -41,8 +41,7 @@ class ChannelDataModule(NonGeoDataModule):
         record: What training reads; None where unknown.
         note: A warning to print above every score; None for none.
         class_names: Names of the classes; None without labels.
-        side: Height and width in pixels of native samples on the finest grid of their
-            dataset; None where unknown.
+        side: Height and width of native samples on the finest grid; None if unknown.
         skipped: The reason per name of a patch that could not be read.
     """
 
@@ -113,11 +112,7 @@ class ChannelDataModule(NonGeoDataModule):
     def on_after_batch_transfer(
         self, batch: dict[str, Any], dataloader_idx: int
     ) -> dict[str, Any]:
-        """Normalize, size and, in training, augment a batch on its device.
-
-        Raises:
-            ValueError: If all samples of a training batch were skipped.
-        """
+        """Normalize, size and, in training, augment a batch on its device."""
         skipped = batch.pop('skipped', ())
         for name, reason in skipped:
             if name not in self.skipped:
@@ -171,14 +166,10 @@ class ChannelDataModule(NonGeoDataModule):
         return batch
 
     def physical(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a sample in physical units, to plot it.
+        """Return a sample in physical units, to plot it, after ``setup``.
 
         Args:
-            sample: A sample of a dataset, or a row of a batch of :meth:`finish` (with
-                ``visit``), whose normalization is undone.
-
-        Raises:
-            RuntimeError: Before ``setup``.
+            sample: A sample of a dataset, or a row of a batch of :meth:`finish`.
         """
         if not self.datasets():
             raise RuntimeError(f"{type(self).__name__} has no data. Call setup('fit').")
@@ -272,21 +263,13 @@ class ChannelDataModule(NonGeoDataModule):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the rest of the epoch has the samples that it would have had.
-
-        Raises:
-            ValueError: If it does not.
-        """
+        """Check that the rest of the epoch has the samples that it would have had."""
         assert self.trainer is not None
         if self.trainer.state.fn == 'fit' and state_dict.get('order'):
             check_order(state_dict['order'], self._order())
 
     def check_arguments(self) -> None:
-        """Check the arguments of the constructor.
-
-        Raises:
-            ValueError: If one is wrong.
-        """
+        """Raise ValueError if an argument of the constructor is wrong."""
         if self.size_by not in _SIZE_BY:
             raise ValueError(
                 f'Unknown size_by {self.size_by!r}. Use one of {", ".join(_SIZE_BY)}.'
@@ -311,13 +294,10 @@ class ChannelDataModule(NonGeoDataModule):
             )
 
     def check_batch_size(self, drawn: int | None = None) -> None:
-        """Check that every process has at least one batch to train on.
+        """Raise ValueError if a process has no batch to train on.
 
         Args:
             drawn: Samples per epoch. None is ``samples_per_epoch``, or each once.
-
-        Raises:
-            ValueError: If it has none.
         """
         world_size = self.rank()[1]
         total = drawn or self.samples_per_epoch or len(self.train_dataset)

@@ -33,9 +33,8 @@ _SAMPLE_NOTE = (
 class BigEarthNetS1S2DataModule(ChannelDataModule):
     """Named bands of BigEarthNet's Sentinel-1 and Sentinel-2 patches, v1 or v2.
 
-    Once set up, it has ``facts`` and ``test_facts``; ``table``, the patches of all
-    splits; and ``train_class_frequencies``, (19,), the share of training patches with
-    each class.
+    Once set up, it has ``facts`` and ``test_facts``; ``table``, all patches; and
+    ``train_class_frequencies``, (19,), the share of training patches with each class.
     """
 
     side = BigEarthNetLMDB.side
@@ -78,8 +77,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 'crop' cuts the center, or anywhere in training with ``augment``.
             batch_size: Patches per batch and device.
             num_workers: Number of data loading processes.
-            samples_per_epoch: Training patches per epoch over all devices. None is
-                each patch once.
+            samples_per_epoch: Training patches per epoch on all devices; None is all.
             augment: Whether training patches are flipped, and cropped anywhere.
             test_groups: Number of random groups that a test splits its patches into.
             test_group_seeds: Seeds of the random groups.
@@ -97,15 +95,11 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 other countries' patches, by acquisition.
             train_fraction: Share of the training patches to use. A smaller share is a
                 subset of a larger one, and the same in every run.
-            split_seed: Seed of ``split_by`` acquisition or tile, and of
-                ``train_fraction``.
+            split_seed: Seed of ``split_by`` (acquisition, tile) and ``train_fraction``.
             max_nonfinite: Largest share of NaN or infinite pixels of a band that is
                 filled with the band's mean; more is an error.
             on_error: What happens to a patch that cannot be read: 'raise' ends the run,
                 'skip' leaves it out and lists it in ``skipped.csv``.
-
-        Raises:
-            ValueError: If an argument is wrong.
         """
         super().__init__(
             BigEarthNetLMDB,
@@ -264,14 +258,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
 
 
 def describe_patches(table: PatchTable) -> pd.DataFrame:
-    """Return ``acquisition`` (Sentinel-2 scene) and ``country`` by patch id.
-
-    Args:
-        table: The patches.
-
-    Returns:
-        One row per patch; ``country`` is '' where unknown.
-    """
+    """Return ``acquisition`` and ``country`` ('' if unknown) by patch id."""
     names = [name.decode() for name in table.s2_names]
     countries = [''] * len(names) if table.countries is None else table.countries
     columns = {'acquisition': [*map(acquisition, names)], 'country': list(countries)}

@@ -13,8 +13,7 @@ from torch.utils.data import default_collate
 class HostList(list[Any]):
     """A list with one value per sample, kept on the host, that ``torch.unbind`` takes.
 
-    TorchGeo's ``unbind_samples`` unbinds every value of a batch, and its tasks call it
-    on every batch that they plot.
+    TorchGeo's tasks unbind every value of a batch that they plot.
     """
 
     @classmethod
@@ -68,15 +67,12 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def list_skipped(folder: str, stage: str, skipped: Mapping[str, str]) -> Path:
-    """Add skipped patches to ``skipped.csv`` of a folder.
+    """Add skipped patches to ``skipped.csv`` of a folder, and return its path.
 
     Args:
         folder: The folder, created if missing.
         stage: What was run, such as ``fit``.
         skipped: The reason per name of a patch.
-
-    Returns:
-        The path of the file: one row per stage and patch.
     """
     path = Path(folder) / 'skipped.csv'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -62,14 +62,9 @@ class GeoPretrainingDataModule(SourceDataModule):
             val_samples: Number of places to validate at. None is about as many as fit.
             block: Side of a block in units of the dataset's coordinate reference
                 system. None is 20 places.
-            gap: Distance of training from blocks that validate, in the same units. None
-                is one place.
-            max_nodata: Largest share of a band's pixels without data; places with more
-                are passed over.
+            gap: Distance of training from these, in the same units. None is one place.
+            max_nodata: Largest share of a band's pixels without data at a place.
             **kwargs: See :class:`.SourceDataModule`.
-
-        Raises:
-            ValueError: If an argument is wrong.
         """
         super().__init__(dataset, max_nodata=max_nodata, **kwargs)
         self.val_samples = val_samples
@@ -162,9 +157,6 @@ class GeoSource(Source):
             level: Product level of its Sentinel-2 bands. None is that in file names.
             bands: Names of its channels, in order. None is its own ``bands``.
             **reading: ``key`` and ``nodata``, see :class:`.Source`; Sentinel-2's is 0.
-
-        Raises:
-            ValueError: If its bands are unknown.
         """
         sentinel2 = isinstance(dataset, tg.Sentinel2)
         paths = list(map(str, dataset.index.get('filepath', [])))
@@ -206,9 +198,6 @@ class GeoSource(Source):
         Args:
             area: In the dataset's coordinate reference system.
             count: Number of places. None is about as many as fit without overlap.
-
-        Raises:
-            ValueError: If no place fits.
         """
         new = copy.copy(self)
         new._set_area(area, count)
@@ -268,8 +257,7 @@ class GeoSource(Source):
     def area_tiles(self) -> Names:
         """Return the Sentinel-2 tiles that may cover a part of the area.
 
-        No point of the area is further than the margin from a point of the grid, which
-        reaches beyond it, so that a tile with a sliver of the area is not missed.
+        Each point of the area is within the margin of a grid point: no tile is missed.
         """
         xmin, ymin, xmax, ymax = self.area.bounds
         step = max(self.side / 2, max(xmax - xmin, ymax - ymin) / 300)
@@ -303,12 +291,6 @@ def split_area(
         fraction: Share of the blocks to validate on, in (0, 1).
         gap: Distance of training from blocks that validate.
         seed: Seed of the choice.
-
-    Returns:
-        The area to train on and the area to validate on.
-
-    Raises:
-        ValueError: If there are too few blocks.
     """
     left, bottom, right, top = np.floor(np.array(area.bounds) / block).astype(int)
     x, y = np.meshgrid(np.arange(left, right + 1), np.arange(bottom, top + 1))

@@ -26,11 +26,7 @@ _LETTERS = 'ABCDEFGHJKLMNPQRSTUVWXYZ'  # of columns and rows of squares
 
 
 def centers(paths: Iterable[str | Path]) -> Coordinates:
-    """Read the centers of georeferenced files, (files, 2) in degrees.
-
-    Raises:
-        OSError: If a file cannot be opened.
-    """
+    """Read the centers of georeferenced files, (files, 2) in degrees."""
     found = thread_map(_center, list(paths), max_workers=16, desc='Reading places')
     return np.array(found).reshape(-1, 2)
 
@@ -46,11 +42,10 @@ def _center(path: str | Path) -> tuple[float, float]:
 def mgrs_squares(places: Coordinates) -> Names:
     """Return the MGRS 100 km square of each place, such as '33UUP'.
 
+    It is '' for NaN and outside of UTM (84° N to 80° S).
+
     Args:
         places: (places, 2) longitude and latitude in degrees.
-
-    Returns:
-        (places,) names; '' for NaN and outside of UTM (84° N to 80° S).
     """
     lon, lat, known = _checked(places)
     names = [
@@ -66,8 +61,7 @@ def sentinel2_tiles(places: Coordinates, margin: float = 100.0) -> Names:
     A tile is an MGRS square, extended to 109.8 km east- and southwards in the
     projection of its UTM zone. Up to four tiles of a zone cover a place, and near the
     edge of a zone those of its neighbor do, too. A tile across two bands of latitude
-    has one name, but both candidates are returned. So some names may be of no tile, but
-    no tile that covers a place is missing.
+    has one name, but both candidates are returned: none that covers a place is missing.
 
     Args:
         places: (places, 2) longitude and latitude in degrees.

@@ -27,7 +27,7 @@ _KM = 111.195  # per degree along a meridian
 def hold_out(
     groups: Sequence[Any] | npt.NDArray[Any], fraction: float, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Choose whole groups for validation.
+    """Choose whole groups for validation; none or all is a ValueError.
 
     Args:
         groups: The group of each sample.
@@ -36,9 +36,6 @@ def hold_out(
 
     Returns:
         (samples,), True for validation.
-
-    Raises:
-        ValueError: If that is no group, or all.
     """
     ids = np.unique(np.asarray(groups), return_inverse=True)[1].tolist()
     state = derive_seed(seed, 'validation') % 2**32
@@ -73,19 +70,15 @@ def near(places: Coordinates, others: Coordinates, km: float) -> npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Holdout:
-    """How samples are split into training and validation.
+    """How samples are split; see the arguments of :class:`.PretrainingDataModule`.
 
     Attributes:
-        val_by: What is held out whole: 'scene', 'tile', 'block', 'key', or 'random' for
-            single samples. 'auto' is the first of scene (where scenes lie apart), tile
-            and block that is known without opening every file.
-        key: For 'key': name of a sequence of the dataset, or of an entry of its samples
-            (all are then read once).
+        val_by: 'auto', 'scene', 'tile', 'block', 'key' or 'random'.
+        key: Name of a sequence of the dataset, or of an entry of its samples.
         fraction: Share of the groups held out.
         seed: Seed of the choice.
         block_km: Side of a block.
-        gap_km: With tiles and blocks, training samples within this distance of one that
-            is held out are left out, where coordinates are known.
+        gap_km: Distance of training from validation, with tiles and blocks.
     """
 
     val_by: str = 'auto'
@@ -96,14 +89,7 @@ class Holdout:
     gap_km: float = 5.0
 
     def split(self, source: Source, rows: Rows) -> tuple[Rows, Rows, str]:
-        """Split samples into training and validation.
-
-        Returns:
-            Rows to train on, rows to validate on, and a sentence about the split.
-
-        Raises:
-            ValueError: If what ``val_by`` needs is unknown.
-        """
+        """Return rows to train on, rows to validate on, and a sentence about it."""
         by = self._kind(source)
         held = hold_out(self._groups(by, source, rows), self.fraction, self.seed)
         kept = ~held
@@ -166,10 +152,6 @@ def transfer_tiles(root: str | Path) -> Names:
 
     Args:
         root: Its folder, or its ``metadata.parquet``.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If its table is damaged or names no tile.
     """
     path = Path(root)
     table = read_table(path.parent if path.name == 'metadata.parquet' else path)
@@ -186,7 +168,7 @@ def transfer_tiles(root: str | Path) -> Names:
 def exclude_test_tiles(
     rows: Rows, tiles: Names | None, test: Names, overlap: str, name: str
 ) -> Rows:
-    """Keep samples off the tiles of a transfer's test split.
+    """Return the samples (rows) off the tiles of a transfer's test split.
 
     Args:
         rows: The samples.
@@ -194,12 +176,6 @@ def exclude_test_tiles(
         test: The tiles of the test split.
         overlap: 'raise', 'drop' or 'allow'.
         name: Name of the dataset.
-
-    Returns:
-        The samples to use.
-
-    Raises:
-        ValueError: If some are on such tiles and may not be.
     """
     if tiles is None:
         rank_zero_warn(

@@ -31,10 +31,9 @@ class NamedBands(Dataset[dict[str, Any]]):
         bands: Names of the bands, in order.
         rows: Index of each sample in the whole dataset.
         address: Seed, with the number of the draw, of a dataset that draws.
-        max_nodata: Largest share of a band's pixels without data that is filled with
-            the mean of its other pixels; more is an error.
+        max_nodata: Largest share of a band's pixels without data that may be filled.
         on_error: 'raise' or, to return the reason as a sample, 'skip'.
-        fill: Whether to fill pixels without data; otherwise they are NaN.
+        fill: Whether to fill pixels without data (band's mean); otherwise they are NaN.
         names: Name of each sample; None if they have none.
         sensors: Names of the sensors of the bands, sorted.
     """
@@ -65,9 +64,6 @@ class NamedBands(Dataset[dict[str, Any]]):
 
         With ``on_error='skip'``, an unreadable sample has ``patch_id``, ``index`` and
         ``skipped``, the reason.
-
-        Raises:
-            ValueError: If the sample cannot be read or has too few pixels with data.
         """
         draw, position = divmod(index, len(self))
         row = int(self.rows[position])
@@ -113,9 +109,7 @@ class EpochNumbers(DistributedSampler[Any]):
     """Number n of a sampler, made different per epoch: n + epoch * 2**20 * size.
 
     Workers do not know the epoch, so this is how a dataset draws differently in each.
-
-    Attributes:
-        start: Number of samples that an iteration skips.
+    An iteration skips the first ``start`` samples.
     """
 
     start: int = 0

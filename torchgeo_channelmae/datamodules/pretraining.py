@@ -57,9 +57,6 @@ class PretrainingDataModule(SourceDataModule):
                 :mod:`torchgeo_channelmae.samplers`.
             on_error: What to do with a sample that cannot be read: raise or skip.
             **kwargs: See :class:`.SourceDataModule`.
-
-        Raises:
-            ValueError: If an argument is wrong.
         """
         super().__init__(dataset, **kwargs)
         self.val_by = val_by

@@ -23,8 +23,7 @@ class SourceDataModule(ChannelDataModule):
     """Named bands of any dataset of TorchGeo.
 
     Attributes:
-        needs_statistics: Whether mean and standard deviation of each band must be
-            known; not while they are computed.
+        needs_statistics: Whether mean and standard deviation of bands must be known.
         root_argument: Argument of the datasets that gets ``root``.
         sampler: Specification of a sampler. None is :class:`.EpochSampler`.
     """
@@ -63,10 +62,8 @@ class SourceDataModule(ChannelDataModule):
                 known dataset read only the wanted bands are added, unless given.
             bands: Names of the bands, in order. None is all, of a GeoDataset of
                 Sentinel-2 all but B10.
-            root: Folder of the data (``paths`` of a GeoDataset), if not in
-                ``init_args``.
-            size: Height and width of the images in pixels; of a GeoDataset, in pixels
-                of the dataset.
+            root: Folder of data (``paths`` of a GeoDataset) if not in ``init_args``.
+            size: Height and width of images in pixels (of a GeoDataset, its pixels).
             size_by: How an image gets that size: 'resize' (bilinear), 'pad' (zeros on
                 the right and below) or 'crop' (anywhere in training with ``augment``).
             batch_size: Samples per batch and device.
@@ -79,11 +76,9 @@ class SourceDataModule(ChannelDataModule):
             level: Product level of the Sentinel-2 bands, L1C or L2A, where the dataset
                 has both (MMEarth, default L2A) or is unknown. A GeoDataset of
                 Sentinel-2 has it in its file names.
-            statistics: YAML file of `channelmae stats` with the mean and standard
-                deviation of each band. None is those of
-                :mod:`torchgeo_channelmae.sensors`.
-            val_fraction: Share of the groups or blocks that validate; 0 for no
-                validation.
+            statistics: YAML file of `channelmae stats` with each band's mean and
+                deviation. None is those of :mod:`torchgeo_channelmae.sensors`.
+            val_fraction: Share of the groups or blocks that validate; 0 for none.
             split_seed: Seed of the choice of groups or blocks.
             transfer_test: Folder of a BigEarthNet on whose test split a transfer will
                 be tested, to check that pretraining uses none of its tiles. Samples
@@ -91,9 +86,8 @@ class SourceDataModule(ChannelDataModule):
             overlap: What to do with samples on such tiles: raise, drop or allow.
             nodata: Pixel value that means no data where all bands of a sensor have it.
                 None is that of the known dataset (0 for Sentinel-2).
-            max_nodata: Largest share of a band's pixels without data that is filled
-                with the mean of its others. More is an error; a GeoDataset is sampled
-                elsewhere.
+            max_nodata: Largest share of a band's pixels without data, to fill with the
+                mean of its others. More is an error, or a new place in a GeoDataset.
         """
         loading = (batch_size, num_workers, samples_per_epoch)
         super().__init__(None, size, size_by, *loading, augment)
@@ -113,13 +107,10 @@ class SourceDataModule(ChannelDataModule):
         self._sampler: Any = None
 
     def check_choices(self, **choices: Sequence[str]) -> None:
-        """Check the arguments of the constructor.
+        """Raise ValueError if an argument of the constructor is wrong.
 
         Args:
             **choices: Values that further arguments may have.
-
-        Raises:
-            ValueError: If one is wrong.
         """
         self.check_arguments()
         choices |= {'level': tuple(LEVELS), 'overlap': ('raise', 'drop', 'allow')}

@@ -35,8 +35,7 @@ class SourceFacts:
         arguments: Returns the arguments with which the dataset reads only the wanted
             bands (None for all).
         level: Product level of Sentinel-2 to use where the dataset has both.
-        nodata: Pixel value that means no data where all bands of a sensor and
-            resolution have it.
+        nodata: Pixel value without data, if in all bands of a sensor and resolution.
         scale: Factor from Sentinel-2 pixels to reflectance x 10,000.
         image: Returns the channels of a sample. None is its entry ``image``.
         rows: Returns the indices of the usable samples. None is all.
@@ -65,8 +64,7 @@ class SourceFacts:
 class Source:
     """A dataset with its facts.
 
-    Names, scenes, tiles and places are looked up on demand, once for all samples; None
-    if unknown.
+    Names, scenes, tiles and places are looked up once on demand; None if unknown.
     """
 
     def __init__(
@@ -124,11 +122,7 @@ class Source:
             return self.dataset[row]  # type: ignore[no-any-return]
 
     def image(self, sample: Mapping[str, Any]) -> Tensor:
-        """Return the channels of a sample, (C, height, width), in physical units.
-
-        Raises:
-            ValueError: If the sample has no such image.
-        """
+        """Return the channels of a sample, (C, height, width), in physical units."""
         if self.facts.image is not None:
             image = self.facts.image(self, sample)
         elif self.key in sample:
@@ -151,15 +145,11 @@ class Source:
         return image
 
     def missing(self, image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return which pixels have no data.
+        """Return which pixels of an image, (C, height, width), have no data.
 
-        Args:
-            image: All channels, (C, height, width).
-
-        Returns:
-            (C, height, width), True where a pixel is NaN or infinite, or where all
-            bands of a sensor and resolution are ``nodata``: a single band may be 0, and
-            bands of coarser pixels end elsewhere at the edge of the data.
+        These are NaN or infinite, or ``nodata`` in all bands of a sensor and
+        resolution: a single band may be 0, and bands of coarser pixels end elsewhere at
+        the edge of the data.
         """
         found = np.zeros(image.shape, dtype=bool)
         kinds = np.array([f'{band.sensor} {band.resolution}' for band in self.bands])
@@ -200,8 +190,7 @@ class Source:
             read: Whether to open files for coordinates.
 
         Returns:
-            (rows, K) tiles in names and those that cover the coordinates, padded with
-            ''; None if neither is known.
+            (rows, K) names, padded with ''; None if neither names nor places are known.
         """
         named = self.column('tiles', rows)
         places = self.places(rows) if read else self.column('places', rows)
@@ -212,15 +201,7 @@ class Source:
 
 
 def described_bands(names: Sequence[str], level: str | None) -> tuple[Band, ...]:
-    """Look up bands that a user names; unknown names are bands without statistics.
-
-    Args:
-        names: Names of the bands.
-        level: Product level of the Sentinel-2 bands among them.
-
-    Raises:
-        ValueError: If a Sentinel-2 band is named without a level.
-    """
+    """Look up bands that a user names; unknown names are bands without statistics."""
     optical = [name for name in names if name in sensors.names(LEVELS['L1C'])]
     if level is None and optical:
         raise ValueError(
@@ -249,8 +230,7 @@ def lookup(names: Sequence[str], *known: Sequence[Band]) -> tuple[Band, ...]:
 def tiles_in(texts: Iterable[str]) -> Names | None:
     """Return the MGRS tiles in names of Sentinel-2 images, such as ``_T33UUP``.
 
-    Returns:
-        (texts, K) tiles, sorted and padded with ''; None if no text has one.
+    They are (texts, K), sorted and padded with ''; None if no text has one.
     """
     found = [sorted(set(_TILE.findall(text))) for text in texts]
     most = max(map(len, found), default=0)

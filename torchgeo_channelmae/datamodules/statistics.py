@@ -42,14 +42,10 @@ class BandStatistics:
     maximum: float = -math.inf
 
     def update(self, pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_]) -> None:
-        """Add the pixels of one image.
+        """Add the pixels of one image, (height, width), with their mask.
 
         Moments are merged as by Chan, Golub and LeVeque
         (https://doi.org/10.2307/2683386).
-
-        Args:
-            pixels: (height, width) of any type.
-            missing: (height, width), True where there is no data.
         """
         values = pixels[~missing].astype(np.float64)
         self.nodata += int(missing.sum())
@@ -98,15 +94,12 @@ class BandStatistics:
 def missing_pixels(
     image: npt.NDArray[Any], nodata: float | None
 ) -> npt.NDArray[np.bool_]:
-    """Return which pixels have no data.
+    """Return which pixels are NaN, infinite or without data, (C, height, width).
 
     Args:
         image: (C, height, width) of any type.
         nodata: Value that means no data if all bands have it (0 in one of several is a
             valid reflectance); None for none.
-
-    Returns:
-        (C, height, width), True where a pixel is NaN or infinite, or no data.
     """
     missing: npt.NDArray[np.bool_] = ~np.isfinite(image)
     if nodata is not None:
@@ -121,11 +114,8 @@ def write_statistics(
 
     Args:
         path: The file.
-        statistics: Statistics by band name.
+        statistics: Statistics by band name, each with data.
         about: Other facts to note, such as the dataset.
-
-    Raises:
-        ValueError: If a band has no pixel with data.
     """
     empty = [name for name, band in statistics.items() if not band.count]
     if empty:
@@ -146,18 +136,14 @@ def write_statistics(
 def read_statistics(
     path: str | Path, bands: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Read the mean and standard deviation of bands.
+    """Return the (mean, std) of bands by name.
 
     Args:
         path: A file of :func:`write_statistics`, or with the same ``bands: {NAME:
             {mean: ..., std: ...}}``.
         bands: Names of the bands.
 
-    Returns:
-        (mean, std) by band name.
-
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If a band is missing or its values cannot be used.
     """
     path = Path(path)

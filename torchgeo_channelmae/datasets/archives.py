@@ -67,11 +67,7 @@ class Archive(ABC):
 
     @abstractmethod
     def read(self, name: str) -> dict[str, Pixels]:
-        """Read the bands of a Sentinel-1 or Sentinel-2 patch, (height, width) each.
-
-        Raises:
-            ValueError: If a file is missing, damaged or of an unexpected format.
-        """
+        """Read the bands of a Sentinel-1 or Sentinel-2 patch, (height, width) each."""
 
     def labelled(self, rows: npt.NDArray[Any]) -> PatchTable:
         """Return some rows of the table with their labels."""
@@ -215,8 +211,7 @@ def read_geotiff(path: Path, bands: Sequence[str], side: int) -> dict[str, Pixel
         uint16 or int16.
 
     Raises:
-        ValueError: If the file is missing, damaged or of another format, or if pixels
-            of Sentinel-2 have a no-data value other than 0.
+        ValueError: If the file is damaged, or not like BigEarthNet's.
     """
     try:
         with rasterio.Env(**_GDAL), rasterio.open(path) as file:

@@ -79,14 +79,12 @@ class BigEarthNetLMDB(NonGeoDataset):
         """Initialize the dataset and check that its patches are in the LMDB.
 
         Args:
-            root: Folder with ``metadata.parquet`` and the folder of the LMDB. None is
-                the bundled sample.
+            root: Folder of ``metadata.parquet`` and LMDB. None is the bundled sample.
             split: 'train', 'val' or 'test'.
             bands: Names of Sentinel-2 and Sentinel-1 bands, in the order of the
                 channels. None is the 12 of Sentinel-2.
             transforms: Function applied to each sample.
-            lmdb: Folder of the LMDB, in ``root`` or anywhere; required if ``root`` has
-                several.
+            lmdb: Folder of the LMDB, anywhere; required if ``root`` has several.
             max_nonfinite: Largest share of a band's pixels without data (NaN or
                 infinite, or 0 in all Sentinel-2 bands of its size) that is filled with
                 the mean of its other pixels. More is an error.
@@ -98,8 +96,7 @@ class BigEarthNetLMDB(NonGeoDataset):
 
         Raises:
             FileNotFoundError: If a file or folder is missing.
-            ValueError: If a split, band or label is unknown, or if the table does not
-                fit the LMDB.
+            ValueError: If a name is unknown, or the table does not fit the LMDB.
         """
         if on_error not in ('raise', 'skip'):
             raise ValueError(f'on_error is {on_error!r}. Use raise or skip.')
@@ -139,11 +136,7 @@ class BigEarthNetLMDB(NonGeoDataset):
 
     @override
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the sample of a row of the table.
-
-        Raises:
-            ValueError: If the patch is damaged or has too many pixels without data.
-        """
+        """Return the sample of a row of the table."""
         name = self.table.s2_names[index].decode()
         index = int(index) % len(self)
         sample: dict[str, Any] = {'patch_id': name, 'index': index}
@@ -164,8 +157,7 @@ class BigEarthNetLMDB(NonGeoDataset):
         """Read each of ``bands`` of a row, (height, width), exactly as stored.
 
         Raises:
-            ValueError: If a record is missing or damaged, or if a band has another size
-                or type than BigEarthNet's.
+            ValueError: If a record is missing, damaged or not like BigEarthNet's.
         """
         pixels: dict[str, Pixels] = {}
         for names, wanted in self._records:

@@ -54,10 +54,6 @@ def encode(
             skipped.csv.
         verify: Compare every record with the pixels of the archive, bit by bit; also
             those of an output that is finished.
-
-    Raises:
-        ValueError: If a file of the archive or the output is wrong.
-        OSError: If a file is missing or cannot be written.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     archive = open_archive(root, sensors)
@@ -116,10 +112,9 @@ class _Results(Dataset[Any]):
 
 
 def _packed(archive: Archive, name: str) -> Tensor:
-    """Return a record as uint8.
+    """Return a record as uint8, a tensor to go through shared memory.
 
-    Tensors go through shared memory. Bytes would fill the pipe to the main process, in
-    which a worker hangs for ever if that is killed.
+    Bytes would fill the pipe to the main process; a worker hangs there if that dies.
     """
     return torch.frombuffer(bytearray(pack(archive.read(name))), dtype=torch.uint8)
 

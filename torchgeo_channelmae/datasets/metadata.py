@@ -39,8 +39,7 @@ class PatchTable:
         split: 'train', 'val' or 'test'.
         labels: (rows, 19) int64, 1 where a patch has the class.
         countries: Names of countries, '' where unknown.
-        v1_names: Names of the Sentinel-2 patches in BigEarthNet v1 (UTF-8), b'' where
-            unknown.
+        v1_names: Names in BigEarthNet v1 (UTF-8), b'' where unknown.
         snow: Whether a patch has seasonal snow.
         cloud: Whether a patch has clouds or cloud shadows.
     """
@@ -73,12 +72,7 @@ class PatchTable:
 
 
 def find_lmdb(root: str | Path, lmdb: str | Path | None = None) -> Path:
-    """Return the folder of an LMDB: ``lmdb``, or ``root`` itself or its only one.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If there are several and none is chosen.
-    """
+    """Return the folder of an LMDB: ``lmdb``, or ``root`` itself or its only one."""
     root = Path(root)
     chosen = root if lmdb is None else root / lmdb
     if (chosen / 'data.mdb').is_file():
@@ -102,8 +96,7 @@ def read_table(root: str | Path) -> PatchTable:
 
     Raises:
         FileNotFoundError: If the table is missing.
-        ValueError: If it lacks a column, lists a patch twice, has an unknown split or
-            label, or pairs patches of two places.
+        ValueError: If a column, patch, split, label or pair in it is wrong.
     """
     path = (Path(root) / 'metadata.parquet').resolve()
     if not path.is_file():

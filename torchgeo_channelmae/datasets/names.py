@@ -22,25 +22,21 @@ Names = npt.NDArray[np.bytes_]
 def version_of(name: str) -> str:
     """Return the version of BigEarthNet that a Sentinel-2 patch name belongs to.
 
-    Returns:
-        'v1' (``S2A_MSIL2A_20170613T101031_26_57``), 'v2'
-        (``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57``) or 'other'.
+    'v1' is ``S2A_MSIL2A_20170613T101031_26_57``, 'v2'
+    ``S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57``, any other name 'other'.
     """
     match = _S2.fullmatch(name)
     return 'other' if match is None else 'v2' if match['v2'] else 'v1'
 
 
 def name_spaces(*columns: Iterable[bytes]) -> tuple[str, ...]:
-    """Return the versions in which every patch has a name.
-
-    Patches of two tables can be compared if both have names of one version.
+    """Return the versions in which every patch has a name, to compare two tables by.
 
     Args:
         columns: Names of the same patches, each column in one version.
 
     Returns:
-        The versions (see :func:`version_of`) of the columns that have a single one;
-        'mixed' if no column has.
+        The single versions (see :func:`version_of`) of columns, or 'mixed' for none.
     """
     found: set[str] = set()
     for names in columns:
@@ -57,8 +53,7 @@ def acquisition(name: str) -> str:
 def overpass(name: str) -> str:
     """Return the satellite and day of a Sentinel-2 patch, such as ``S2A_20170613``.
 
-    The versions differ in the seconds of a datatake, but agree in the day. Of a name
-    that is not BigEarthNet's, return the acquisition.
+    The versions differ in the seconds of a datatake. Of other names, return its date.
     """
     match = _OVERPASS.match(name)
     return f'{match["satellite"]}_{match["day"]}' if match else acquisition(name)
@@ -80,10 +75,7 @@ def tile(s1_name: str) -> str | None:
 
 
 def check_pairs(s1_names: Names, s2_names: Names, where: str | Path) -> None:
-    """Raise ValueError if the two patches of a row in ``where`` are of two places.
-
-    Tile, row and column are compared as far as both names have them.
-    """
+    """Raise ValueError if names of a row's patches differ in tile, row or column."""
     s1, s2 = _places(s1_names), _places(s2_names)
     tiles = [pc.equal(place['tile'], '') for place in (s1, s2)]
     differs = pc.or_(

@@ -33,10 +33,7 @@ def environment(path: str | Path) -> lmdb.Environment:
 
     LMDB refuses to open a path twice in a process, and an environment must not be used
     after a fork: a forked process closes what it inherited and opens its own. No lock
-    file is written, so the folder may be read-only.
-
-    Raises:
-        ValueError: If the file is not an LMDB, or is truncated.
+    file is written, so the folder may be read-only. A damaged LMDB is a ValueError.
     """
     global _owner
     if _owner != os.getpid():
@@ -59,11 +56,7 @@ def close(path: str | Path) -> None:
 
 
 def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
-    """Return the keys that an LMDB lacks, sorted; values are not read.
-
-    Raises:
-        ValueError: If the LMDB is damaged.
-    """
+    """Return the keys that an LMDB lacks, sorted; values are not read."""
     with _reading(path) as transaction:
         cursor = transaction.cursor()
         # LMDB raises at an empty key
@@ -71,11 +64,7 @@ def missing_keys(path: str | Path, keys: Iterable[bytes]) -> list[bytes]:
 
 
 def read_bands(path: str | Path, key: bytes, bands: Sequence[str]) -> dict[str, Pixels]:
-    """Read some bands of a record, (height, width) each, and no bytes of others.
-
-    Raises:
-        ValueError: If the record is missing, damaged or lacks a band.
-    """
+    """Read some bands of a record, (height, width) each, and no bytes of others."""
     name = f'Record {key.decode()} of the LMDB {path}'
     with _reading(path) as transaction:
         found = transaction.get(key) if key else None  # LMDB raises at an empty key

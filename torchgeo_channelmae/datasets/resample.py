@@ -21,16 +21,13 @@ def resample(
     """Resample bands as stored to one size, and normalize them.
 
     Bilinear with pixel edges aligned, antialiased when shrinking. Pixels are normalized
-    before they are resampled, when there are fewer; the result is the same, as each
-    output pixel is a weighted mean of input pixels.
+    before they are resampled, when there are fewer; the result is the same.
 
     Args:
-        groups: Names of bands that share a size and type: their pixels (B, bands, h, w)
-            of any type.
+        groups: Pixels (B, bands, h, w) by the names of bands of one size and type.
         bands: C names, the order of the output's channels.
         size: Height and width of the output.
-        mean: (C,) to subtract, in the order of ``bands``; None leaves pixels as they
-            are.
+        mean: (C,) to subtract, in the order of ``bands``; None leaves pixels unchanged.
         std: (C,) to divide by.
 
     Returns:

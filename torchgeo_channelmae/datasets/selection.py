@@ -21,23 +21,10 @@ _SHARES = {'train': 1 / 2, 'val': 1 / 4, 'test': 1 / 4}
 
 @dataclass(frozen=True)
 class Selection:
-    """Filters and splits.
+    """Filters and splits; see the arguments of :class:`.BigEarthNetS1S2DataModule`.
 
-    Attributes:
-        countries: Keep patches of these countries; None is all.
-        exclude_snow: Leave out patches with seasonal snow.
-        exclude_cloud: Leave out patches with clouds or cloud shadows.
-        split_by: 'official', the table's own splits; 'acquisition', no overpass of
-            Sentinel-2 and no scene of Sentinel-1 in two splits; 'tile', no MGRS tile in
-            two splits (both about 50 / 25 / 25 %); 'country', ``test_countries`` test
-            and ``val_countries`` validate, the others train.
-        test_countries: Countries that test.
-        val_countries: Countries that validate. None is about a quarter of the others'
-            patches, by acquisition.
-        train_fraction: Share of the training patches to keep. A smaller share is a
-            subset of a larger one and depends only on the patches' names and
-            ``split_seed``, so that all models train on the same patches.
-        split_seed: Seed of the splits by acquisition or tile and of the fraction.
+    Splits by acquisition and tile are about 50 / 25 / 25 %. The fraction depends only
+    on names and ``split_seed``, so that all models train on the same patches.
     """
 
     countries: Sequence[str] | None = None
@@ -78,11 +65,7 @@ class Selection:
             )
 
     def apply(self, table: PatchTable) -> PatchTable:
-        """Return the chosen rows in the table's order, with their splits.
-
-        Raises:
-            ValueError: If an option is wrong, or the table lacks what it needs.
-        """
+        """Return the chosen rows in the table's order, with their splits."""
         self.check()
         table = table.rows(self._kept(table))
         if not len(table):
@@ -155,10 +138,9 @@ def acquisitions(table: PatchTable) -> npt.NDArray[np.str_]:
     """Return a group for each patch, the same for all that share acquisitions.
 
     Patches of one overpass of Sentinel-2 (satellite and day), or of one Sentinel-1
-    scene, belong together, and so do those that a chain of such patches connects. On
-    all of v2 that makes 76 groups, the largest of them 8.3 % of the patches. Names in
-    v1 and v2 give the same groups. Patches without the name of a Sentinel-1 patch are
-    grouped by Sentinel-2 only.
+    scene (if named), belong together, and so do those that a chain of such patches
+    connects. On all of v2 that makes 76 groups, the largest of them 8.3 % of the
+    patches. Names in v1 and v2 give the same groups.
     """
     passes = [overpass(name.decode()) for name in table.s2_names.tolist()]
     scenes = [radar_scene(name.decode()) for name in table.s1_names.tolist()]
@@ -173,11 +155,7 @@ def acquisitions(table: PatchTable) -> npt.NDArray[np.str_]:
 
 
 def tiles(table: PatchTable) -> npt.NDArray[np.str_]:
-    """Return the MGRS tile of each patch.
-
-    Raises:
-        ValueError: If the tile of a patch is unknown.
-    """
+    """Return the MGRS tile of each patch; each must be known."""
     found = [tile(name.decode()) for name in table.s1_names.tolist()]
     if None in found:
         patch = table.s2_names[found.index(None)].decode()

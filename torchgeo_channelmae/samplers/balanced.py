@@ -26,7 +26,7 @@ class LandCoverBalancedSampler(EpochSampler):
     epoch only, and ranks take turns along it, as with :class:`EpochSampler`.
 
     A sample of unknown land cover (NaN shares) is drawn as often as the average one; a
-    sample whose shares are all 0 is never drawn.
+    sample of zero shares is never drawn.
 
     Attributes:
         classes: Names of the classes that are balanced.
@@ -55,8 +55,7 @@ class LandCoverBalancedSampler(EpochSampler):
             dataset: What is sampled from.
             shares: File of `channelmae landcover`, its content, or an array (N, K) of
                 class shares.
-            samples_per_epoch: Draws per epoch over all ranks. None is as many as the
-                dataset has samples.
+            samples_per_epoch: Draws per epoch over all ranks. None is ``len(dataset)``.
             temperature: 0 draws all samples alike; 1 makes classes as even as weights
                 can within the two limits below. If each sample has one class, a class
                 is drawn in proportion to its share to the power 1 - temperature. Below
@@ -74,9 +73,7 @@ class LandCoverBalancedSampler(EpochSampler):
                 repeat the first ones.
 
         Raises:
-            FileNotFoundError: If there is no such file of shares.
-            ValueError: If an argument is wrong, the shares are those of another
-                dataset, or a class is absent.
+            ValueError: If the shares are of another dataset, or a class is absent.
         """
         super().__init__(
             dataset, samples_per_epoch, seed, num_replicas, rank, drop_last
@@ -140,14 +137,10 @@ class LandCoverBalancedSampler(EpochSampler):
         return numbers
 
     def class_shares(self, numbers: Sequence[int] | None = None) -> Array:
-        """Return the shares of the classes in what is drawn.
+        """Return the (K,) mean class shares of draws with known land cover.
 
         Args:
-            numbers: Numbers of draws, such as :meth:`order` returns. None is each
-                sample once.
-
-        Returns:
-            (K,) mean of the class shares over all draws whose land cover is known.
+            numbers: Draws, such as :meth:`order` returns. None is each sample once.
         """
         drawn = np.arange(self.dataset_size) if numbers is None else np.array(numbers)
         counts = np.bincount(drawn % self.dataset_size, minlength=self.dataset_size)

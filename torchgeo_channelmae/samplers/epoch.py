@@ -18,13 +18,11 @@ class EpochSampler(DistributedSampler[Any]):
     independent ones as ``samples_per_epoch`` needs, cut to that length. In pass p,
     sample i has the number ``p * len(dataset) + i`` (see :class:`RepeatedDataset`).
     Ranks take turns along the order, so that the samples of a step are the same for any
-    number of processes with the same global batch size.
+    number of processes with the same global batch size. An iteration skips the first
+    ``start`` samples of its rank.
 
     It is a :class:`~torch.utils.data.DistributedSampler`, so that Lightning leaves it
     in place and sets its epoch.
-
-    Attributes:
-        start: Number of this rank's samples that an iteration skips.
     """
 
     start: int = 0
@@ -45,15 +43,13 @@ class EpochSampler(DistributedSampler[Any]):
             samples_per_epoch: Samples per epoch over all ranks, more or fewer than the
                 dataset has. None for each sample once.
             seed: Seed that all ranks share.
-            num_replicas: Number of ranks. Defaults to that of ``torch.distributed``, or
-                1 without it.
-            rank: Rank of this process. Defaults to that of ``torch.distributed``, or 0.
+            num_replicas: Number of ranks. None is that of ``torch.distributed``, or 1.
+            rank: Rank of this process. None is that of ``torch.distributed``, or 0.
             drop_last: If the ranks cannot share evenly, drop the last samples of the
                 order; otherwise repeat its first samples at the end.
 
         Raises:
-            ValueError: If the dataset is empty, ``samples_per_epoch`` is not positive
-                or the rank does not exist.
+            ValueError: If the dataset is empty or an argument is wrong.
         """
         distributed = dist.is_available() and dist.is_initialized()
         if num_replicas is None:
@@ -112,11 +108,7 @@ class RepeatedDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, dataset: Any) -> None:
-        """Initialize a new RepeatedDataset instance.
-
-        Args:
-            dataset: A dataset with a length, whose samples have an ``index``.
-        """
+        """Initialize from a dataset with a length, whose samples have an ``index``."""
         self.dataset = dataset
 
     def __len__(self) -> int:

@@ -53,29 +53,14 @@ class ClassShares:
 
 
 def label_shares(labels: npt.NDArray[Any]) -> Values:
-    """Return class shares from labels: each label of a sample counts equally.
-
-    Args:
-        labels: (N, K), 1 where a sample has a class and 0 elsewhere.
-
-    Returns:
-        (N, K) shares, NaN for a sample without a label.
-    """
+    """Return class shares (N, K) of labels (N, K), 0 or 1; NaN for a row of zeros."""
     counts = labels.sum(axis=1, keepdims=True, dtype=np.float32)
     counts[counts == 0] = np.nan
     return (labels / counts).astype(np.float32)
 
 
 def check_shares(values: npt.NDArray[Any], what: str) -> Values:
-    """Return shares as float32, after checking them.
-
-    Args:
-        values: (N, K).
-        what: Name to use in errors.
-
-    Raises:
-        ValueError: If they are not shares.
-    """
+    """Return shares (N, K) as float32; raise ValueError, naming ``what``, if wrong."""
     if values.ndim != 2:
         raise ValueError(
             f'{what} has the shape {values.shape}. Use (samples, classes).'
@@ -97,9 +82,7 @@ def check_shares(values: npt.NDArray[Any], what: str) -> Values:
 def write_shares(path: Path, shares: ClassShares) -> None:
     """Write shares as Parquet: ``index``, ``patch_id`` and a column per class.
 
-    Args:
-        path: The file.
-        shares: The shares; NaN is written as null.
+    NaN is written as null.
     """
     columns: dict[str, Any] = {'index': np.arange(len(shares))}
     if shares.patch_ids is not None:
@@ -119,9 +102,6 @@ def write_shares(path: Path, shares: ClassShares) -> None:
 
 def read_shares(path: str | Path | None) -> ClassShares:
     """Read a file of :func:`write_shares`.
-
-    Args:
-        path: The file.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -150,7 +130,7 @@ def read_shares(path: str | Path | None) -> ClassShares:
 
 
 def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
-    """Return the row of each sample of a dataset.
+    """Return the row of each sample of a dataset, (len(dataset),).
 
     Samples are found by name if both have names, so that the shares of a whole archive
     serve for any part of it; otherwise by position.
@@ -160,9 +140,6 @@ def rows_of(dataset: Sized, shares: ClassShares) -> Rows:
             A part of another has the positions ``indices`` (a ``Subset``) or ``rows``
             there.
         shares: The shares.
-
-    Returns:
-        (len(dataset),) numbers of rows.
 
     Raises:
         ValueError: If the shares are those of another dataset.
