@@ -34,11 +34,7 @@ class SampledCells(NamedTuple):
 
 
 def count_cells(num_cells: int, share: float) -> int:
-    """Return the number of cells of a share: S, at least 1.
-
-    Raises:
-        ValueError: If the share is outside (0, 1].
-    """
+    """Return the number of cells of a share in (0, 1]: S, at least 1."""
     if not 0 < share <= 1:
         raise ValueError(
             f'decode_share {share} is outside (0, 1]. It is the share of the grid '
@@ -62,12 +58,6 @@ def sample_cells(
         share: Share of the cells, in (0, 1].
         num_bands: C.
         num_cells: L.
-
-    Returns:
-        What to fill in and produce, with weights.
-
-    Raises:
-        ValueError: If the share is outside (0, 1].
     """
     count = count_cells(num_cells, share)
     cells, filled = None, mask.hidden

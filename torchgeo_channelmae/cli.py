@@ -24,13 +24,9 @@ LISTS = ('--sensors', '--only', '--seeds')
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command and return its exit code; `args` defaults to ``sys.argv``.
 
-    Args:
-        args: The command and its options. None is ``sys.argv``.
-
-    Returns:
-        The exit code: 0, 1 if the command failed, 2 if there is no such command.
+    The code is 0, 1 if the command failed, 2 if there is no such command.
     """
     name, *options = list(sys.argv[1:] if args is None else args) or ['--help']
     if name in ('-h', '--help'):

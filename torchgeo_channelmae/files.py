@@ -13,12 +13,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
 
     Readers see the old file or the new one, never a part, even if the run is killed.
-
-    Args:
-        path: The file or folder to write; its parent folder is created if missing.
-
-    Yields:
-        The path to write to. It is deleted if the block raises.
+    A missing parent folder is created. If the block raises, its output is deleted.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,14 +36,10 @@ def refuse_existing(path: str | Path) -> Path:
 
 
 def move_aside(path: str | Path) -> Path | None:
-    """Rename an existing file or folder to the next free number.
+    """Rename an existing file or folder to the next free number; None if there is none.
 
-    Args:
-        path: ``scores.md`` becomes ``scores.1.md``, a folder ``test`` becomes
-            ``test.1``; the newest keeps the plain name, the oldest is number 1.
-
-    Returns:
-        The new path, or None if there was nothing to move.
+    ``scores.md`` becomes ``scores.1.md``, a folder ``test`` becomes ``test.1``; the
+    newest keeps the plain name, the oldest is number 1.
     """
     path = Path(path)
     if not path.exists():

@@ -43,7 +43,7 @@ def normalize_tokens(tokens: Tensor, eps: float = 1e-6) -> NormalizedTokens:
 def token_to_token(
     prediction: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    r"""Return the error of the target tokens, per sample.
+    r"""Return the error of the target tokens, per sample (B,).
 
     .. math::
         \frac{1}{T} \sum_{i \in \text{target}} \frac{1}{P^2} \|\hat Y_i - Y_i\|^2
@@ -53,9 +53,6 @@ def token_to_token(
         target: (B, S, P^2).
         weight: (B, S), weight of each token: 1 / T, or 0 if it is not a target. None
             if all S tokens are targets.
-
-    Returns:
-        (B,) losses; their mean is the loss of the batch.
     """
     error = (prediction - target).square().mean(-1)
     return error.mean(1) if weight is None else (error * weight).sum(1)
@@ -73,7 +70,7 @@ def spectral_to_spectral(
     num_bands: int,
     reduction: Literal['mean', 'sum'] = 'mean',
 ) -> Tensor:
-    r"""Return the error of the bands reduced at each grid cell, per sample.
+    r"""Return the error of the bands reduced at each grid cell, per sample (B,).
 
     With :math:`Y_l = \sum_c Y_{c,l}` (``sum``, as SpectralGPT) or
     :math:`\frac{1}{K} \sum_c Y_{c,l}` (``mean``) over the K bands that the masking
@@ -94,12 +91,6 @@ def spectral_to_spectral(
         target: (B, K * L, P^2).
         num_bands: K.
         reduction: Reduction over the bands.
-
-    Returns:
-        (B,) losses; their mean is the loss of the batch.
-
-    Raises:
-        ValueError: If the reduction is neither ``mean`` nor ``sum``.
     """
     check_reduction(reduction)
     difference = (prediction - target).unflatten(1, (num_bands, -1))  # (B, C, L, P^2)

@@ -55,34 +55,23 @@ class Masking(Protocol):
     """A masking strategy."""
 
     def check(self, num_bands: int, num_cells: int) -> None:
-        """Check that the strategy can mask images of C bands and L cells.
-
-        Raises:
-            ValueError: If it cannot.
-        """
+        """Raise a ValueError if it cannot mask images of C bands and L cells."""
 
     def __call__(
         self, keys: Tensor, shared_key: int | Tensor, num_bands: int, num_cells: int
     ) -> TokenMask:
-        """Mask the tokens of a batch.
+        """Mask the tokens of a batch, equally many in all samples.
 
         Args:
             keys: (B,) int64, the key of each sample's draw: equal keys, equal masks.
             shared_key: Key of what is drawn for the whole batch, a number or () int64.
             num_bands: C.
             num_cells: L.
-
-        Returns:
-            The mask of each sample; all have equally many tokens.
         """
 
 
 def count_visible(num_tokens: int, mask_ratio: float) -> int:
-    """Return the number of tokens that a mask ratio leaves visible.
-
-    Raises:
-        ValueError: If the ratio is outside (0, 1), or hides none or all of the tokens.
-    """
+    """Return how many tokens a ratio in (0, 1) leaves visible: some, but not all."""
     if not 0 < mask_ratio < 1:
         raise ValueError(
             f'mask_ratio {mask_ratio} is outside (0, 1). It is the share of tokens '
@@ -291,9 +280,6 @@ def make_masking(
         name: One of :data:`STRATEGIES`.
         mask_ratio: Share of tokens to hide, for the strategies that have it.
         options: Further attributes of the strategy.
-
-    Returns:
-        The strategy; its ``check`` says whether it fits images.
 
     Raises:
         ValueError: If there is no such strategy, or it has no such option.

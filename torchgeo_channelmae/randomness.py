@@ -13,13 +13,9 @@ from torch import Tensor
 
 
 def derive_seed(*address: int | str) -> int:
-    """Hash an address to a seed.
+    """Hash an address to a seed in [0, 2^63), the same on every machine.
 
-    Args:
-        address: What the draw is for, e.g. ``(seed, 'mask', epoch, index)``.
-
-    Returns:
-        An integer in [0, 2^63), the same on every machine.
+    The address says what a draw is for, e.g. ``(seed, 'mask', epoch, index)``.
     """
     text = '\x1f'.join(f'{type(part).__name__}:{part}' for part in address)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
@@ -42,17 +38,11 @@ def shared_key(purpose: str, step: int) -> int:
 
 
 def random_keys(keys: Tensor, count: int) -> Tensor:
-    """Draw `count` random integers for every key, by hashing (key, position).
+    """Draw `count` integers for every key (B,), by hashing (key, position).
 
     Counter-based (SplitMix64, https://doi.org/10.1145/2660193.2660195), so row b
-    depends only on ``keys[b]``: not on the batch around it or the device.
-
-    Args:
-        keys: (B,) int64, one per sample.
-        count: Number of integers per sample.
-
-    Returns:
-        (B, count) int64 in [0, 2^62), on the device of the keys.
+    depends only on ``keys[b]``: not on the batch around it or the device. The result is
+    (B, count) int64 in [0, 2^62).
     """
     golden = -7046029254386353131  # 0x9E3779B97F4A7C15, two's complement
     counter = torch.arange(1, count + 1, device=keys.device)

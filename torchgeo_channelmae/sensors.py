@@ -136,10 +136,7 @@ def default_names(in_chans: int) -> tuple[str, ...]:
     """Return the default band names for a number of channels.
 
     12 is Sentinel-2 L2A, 13 Sentinel-2 L1C, 3 RGB (B04, B03, B02) and 2 Sentinel-1
-    (VV, VH).
-
-    Raises:
-        ValueError: If no sensor here has that many bands.
+    (VV, VH). Other numbers raise a ValueError.
     """
     for sensor in SENSORS.values():
         if len(sensor) == in_chans:
@@ -155,15 +152,7 @@ def default_names(in_chans: int) -> tuple[str, ...]:
 def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
     """Select bands by name, in the requested order.
 
-    Args:
-        requested: Band names.
-        available: The bands to select from.
-
-    Returns:
-        One band per requested name.
-
-    Raises:
-        ValueError: If a name is unknown or repeated, or none is given.
+    Raises a ValueError if a name is unknown or repeated, or none is given.
     """
     by_name = {band.name: band for band in available}
     check_names(requested)
@@ -178,11 +167,9 @@ def select(requested: Sequence[str], available: Sequence[Band]) -> Sensor:
 
 
 def check_names(requested: Sequence[str]) -> None:
-    """Check that band names can be names of parameters.
+    """Raise a ValueError if band names cannot be names of parameters.
 
-    Raises:
-        ValueError: If they are not a list with at least one name, or a name is
-            repeated, empty or contains a dot.
+    They must be a list of at least one; none repeated, empty or with a dot.
     """
     if not requested:
         raise ValueError('bands is empty. Name at least one band.')

@@ -26,15 +26,15 @@ def multilabel_scores(
     labels: Tensor,
     thresholds: float | Tensor = DEFAULT_THRESHOLD,
 ) -> dict[str, float]:
-    """Score multi-label predictions, micro and macro.
+    """Score multi-label predictions (S, K), micro and macro.
 
     Micro pools all S x K decisions. Macro is the mean over classes with a positive.
 
     Args:
         probabilities: (S, K).
         labels: (S, K).
-        thresholds: One threshold for F1, or one per class (K,). With one per class,
-            the plain F1 is at 0.5 and the ``_tuned`` F1 at these.
+        thresholds: One threshold for F1, or one per class (K,): then the plain F1 is at
+            0.5 and the ``_tuned`` F1 at these.
 
     Returns:
         ``mAP_micro``, ``mAP_macro``, ``F1_micro`` and ``F1_macro`` in [0, 1], and with
@@ -62,17 +62,11 @@ def per_class(
     thresholds: Tensor | None = None,
     names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Score every class.
+    """Score every class: K rows, indexed by `names` (the class numbers if None).
 
-    Args:
-        probabilities: (S, K).
-        labels: (S, K).
-        thresholds: Tuned thresholds (K,); 0.5 if None.
-        names: K class names; the class numbers if None.
-
-    Returns:
-        K rows indexed by class: ``support`` (positive samples), ``AP``, ``F1`` (at
-        0.5), ``threshold`` and ``F1_tuned`` (at it). Scores without positives are NaN.
+    The columns are ``support`` (positive samples), ``AP``, ``F1`` (at 0.5),
+    ``threshold`` (of `thresholds` (K,), 0.5 if None) and ``F1_tuned`` (at it). Scores
+    without positives are NaN.
     """
     probabilities, labels = _checked(probabilities, labels)
     half = torch.full((labels.shape[1],), DEFAULT_THRESHOLD)
@@ -98,12 +92,8 @@ def tune_thresholds(probabilities: Tensor, labels: Tensor) -> Tensor:
 def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the threshold with the highest F1, exactly; 0.5 without a positive.
 
-    Tries the midpoint between every two neighboring scores. Ties go to the threshold
-    nearest to 0.5, then to the lower one.
-
-    Args:
-        scores: Finite floats in [0, 1], (S,).
-        labels: 0 or 1, int64, (S,).
+    Tries the midpoint between every two neighboring scores (S,) in [0, 1]. Ties go to
+    the threshold nearest to 0.5, then to the lower one.
     """
     positives = labels.sum()
     if not positives:
@@ -127,18 +117,9 @@ def best_threshold(scores: Tensor, labels: Tensor) -> Tensor:
 def subsets(num_samples: int, groups: int, seeds: Sequence[int]) -> list[Tensor]:
     """Split a set into random groups, once per seed.
 
-    A split depends only on its seed and the two counts.
-
-    Args:
-        num_samples: S.
-        groups: Number of groups; their sizes differ by one at most.
-        seeds: Distinct seeds, one per split.
-
-    Returns:
-        ``groups * len(seeds)`` sorted int64 index tensors, split by split.
-
-    Raises:
-        ValueError: If a group would be empty.
+    A split depends only on its seed and the two counts. Group sizes differ by one at
+    most; an empty group raises a ValueError. Returns ``groups * len(seeds)`` sorted
+    int64 index tensors, split by split.
     """
     if not 1 <= groups <= num_samples:
         raise ValueError(

@@ -34,11 +34,9 @@ class PredictionStore:
         self._batches: list[dict[str, Any]] = []
 
     def update(self, index: Tensor, **columns: Tensor | list[str]) -> None:
-        """Store a batch.
+        """Store a batch: tensors (B, ...) or lists of B strings, always the same ones.
 
-        Args:
-            index: Number of each sample, int64 (B,); the same on every rank.
-            columns: Tensors (B, ...) or lists of B strings, the same in every batch.
+        `index` is the number of each sample, int64 (B,); the same on every rank.
         """
         rows = {'index': index, **columns}
         for name, values in rows.items():
@@ -49,10 +47,7 @@ class PredictionStore:
     def gather(self) -> dict[str, Any]:
         """Return the rows of all ranks, sorted by number, each number once, and forget.
 
-        All ranks must call it, and get the same rows.
-
-        Raises:
-            ValueError: If nothing was stored.
+        All ranks must call it, and get the same rows. No rows raise a ValueError.
         """
         batches, self._batches = self._batches, []
         if dist.is_available() and dist.is_initialized():
@@ -77,20 +72,12 @@ class PredictionStore:
 def sample_numbers(
     trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int = 0
 ) -> Tensor:
-    """Number the samples of a batch by loader and position in it.
+    """Number the samples of a batch by loader and position in it, (B,) int64.
 
-    A distributed sampler repeats the first samples so that all ranks have the same
-    number of samples; a repeat gets the number of its sample.
-
-    Args:
-        trainer: The trainer, in an evaluation or prediction step.
-        batch: The batch, with ``image`` (B, ...). If unreadable samples were skipped,
-            it needs ``index`` (B,), the position of each sample in its dataset.
-        batch_idx: Number of the batch on this rank.
-        dataloader_idx: Number of the loader.
-
-    Returns:
-        (B,) int64; in the first loader the positions themselves.
+    In the first loader the numbers are the positions themselves. A distributed sampler
+    repeats the first samples so that all ranks have the same number of samples; a
+    repeat gets the number of its sample. If unreadable samples were skipped, the batch
+    needs ``index`` (B,), the position of each sample in its dataset.
     """
     stage: Any = trainer.state.stage
     loaders = getattr(trainer, f'{stage.dataloader_prefix}_dataloaders')

@@ -34,17 +34,11 @@ def per_country(
     thresholds: Tensor | None,
     countries: Sequence[str],
 ) -> pd.DataFrame:
-    """Score each country.
+    """Score each known country, in alphabetical order.
 
-    Args:
-        probabilities: (S, K).
-        labels: (S, K), 0 or 1.
-        thresholds: Tuned thresholds (K,); no ``_tuned`` F1 if None.
-        countries: S names, '' where unknown.
-
-    Returns:
-        One row per known country, in alphabetical order: ``patches`` and the scores of
-        :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`.
+    The columns are ``patches`` and the scores of
+    :func:`~torchgeo_channelmae.evaluation.metrics.multilabel_scores`. `countries` has S
+    names, '' where unknown. Without thresholds there is no ``_tuned`` F1.
     """
     cuts = DEFAULT_THRESHOLD if thresholds is None else thresholds
     rows = {}
@@ -61,17 +55,10 @@ def patch_table(
     names: Sequence[str],
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """List the origin and labels of every test patch.
+    """List the origin and labels of every test patch, S rows.
 
-    Args:
-        patch_ids: S names.
-        labels: (S, K), 0 or 1.
-        names: K class names.
-        known: ``acquisition`` and ``country`` by patch id; None if unknown.
-
-    Returns:
-        S rows: ``patch_id``, ``acquisition`` and ``country`` ('' where unknown), then
-        one column per class.
+    The columns are ``patch_id``, ``acquisition`` and ``country`` (of `known`, by patch
+    id; '' where unknown), then one per class.
     """
     index = pd.Index(list(patch_ids), name='patch_id')
     origin = pd.DataFrame(known, index, ['acquisition', 'country']).fillna('')
@@ -90,14 +77,9 @@ def score_report(
 ) -> str:
     """Summarize the scores of a test in Markdown.
 
-    Args:
-        scores: Result of :func:`~torchgeo_channelmae.evaluation.metrics.evaluate`.
-        classes: Result of :func:`~torchgeo_channelmae.evaluation.metrics.per_class`.
-        groups: Number of random groups of the test set.
-        seeds: Seeds of the groups.
-        note: A warning to print above the scores.
-        verdict: What the test shares with pretraining.
-        countries: Result of :func:`per_country`.
+    Takes the results of :func:`~torchgeo_channelmae.evaluation.metrics.evaluate`,
+    :func:`~torchgeo_channelmae.evaluation.metrics.per_class` and :func:`per_country`,
+    and a `note` to print above the scores.
     """
     rows = [
         [title, *(scores.get(pattern.format(name), '') for name in _COLUMNS)]

@@ -8,14 +8,10 @@ KEY = 'channelmae_normalization'
 
 
 def normalization_of(facts: Any) -> dict[str, list[Any]] | None:
-    """Return how images are normalized.
+    """Return how images are normalized; None if unknown.
 
-    Args:
-        facts: The :class:`~torchgeo_channelmae.facts.DataFacts`; None if unknown.
-
-    Returns:
-        ``bands``, ``mean`` and ``std``, lists with one entry per band, in physical
-        units; None if unknown.
+    The :class:`~torchgeo_channelmae.facts.DataFacts` give ``bands``, ``mean`` and
+    ``std``, lists with one entry per band, in physical units.
     """
     if facts is None:
         return None
@@ -29,17 +25,11 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
-    """Describe the bands that are normalized notably differently.
+    """Describe the bands that are normalized notably differently; '' if there are none.
 
-    A difference is notable if the means are more than half a standard deviation apart,
-    or one standard deviation is more than 1.5 times the other.
-
-    Args:
-        one: As :func:`normalization_of` returns it.
-        other: Another.
-
-    Returns:
-        Band names with both means and standard deviations; '' without a difference.
+    Compares two results of :func:`normalization_of`. A difference is notable if the
+    means are more than half a standard deviation apart, or one standard deviation is
+    more than 1.5 times the other.
     """
     if one is None or other is None:
         return ''

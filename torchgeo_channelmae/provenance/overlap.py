@@ -89,12 +89,8 @@ def judge(
 ) -> Verdict:
     """Compare a task, or its test, with the pretraining that it started from.
 
-    Args:
-        provenance: Past trainings of the task's weights.
-        present: What the task's data read; None if unknown.
-        test_tiles: See :func:`place_overlap`.
-        test_patches: See :func:`patch_overlap`.
-        name_spaces: See :func:`patch_overlap`.
+    `present` is what the task's data read; None if unknown. The arguments after it are
+    those of :func:`place_overlap` and :func:`patch_overlap`.
     """
     task = (Training(present, None), *provenance.own)
     targets = tuple(sorted({name for one in task for name in one.data.sensors}))
@@ -134,11 +130,8 @@ def place_overlap(
     Tiles are compared by name. Data with coordinates list every tile that may cover
     them, so the count is never too small. Data with only image names may have seen a
     patch at the edge of a neighboring tile, since tiles overlap by about 10 km.
-
-    Args:
-        trainings: The trainings.
-        test_tiles: (patches,) tile of each test patch, '' where unknown; None if no
-            tile is known, and then so is the result.
+    `test_tiles` (patches,) has the tile of each test patch, '' where unknown; it is
+    None if no tile is known, and then so is the result.
     """
     if test_tiles is None or not trainings:
         return None if trainings else Overlap(0, 0, 0)
@@ -154,14 +147,11 @@ def patch_overlap(
     test_patches: Tensor | None,
     name_spaces: Sequence[str] = (),
 ) -> Overlap | None:
-    """Count the test patches that trainings read.
+    """Count the test patches that trainings read; None if `test_patches` is unknown.
 
-    Args:
-        trainings: The trainings.
-        test_patches: (patches,) or (patches, names) int64 hashes of the names of each
-            test patch, see :func:`~torchgeo_channelmae.provenance.record.patch_hashes`;
-            None if unknown, and then so is the result.
-        name_spaces: Kinds of these names, see :class:`DataRecord`.
+    These are (patches,) or (patches, names) int64 hashes of the names of each patch,
+    see :func:`~torchgeo_channelmae.provenance.record.patch_hashes`; `name_spaces` are
+    the kinds of these names, see :class:`DataRecord`.
     """
     if test_patches is None or not trainings:
         return None if trainings else Overlap(0, 0, 0)
@@ -176,18 +166,10 @@ def check_not_trained_on(
     names: Sequence[Any] | npt.NDArray[Any] | None = None,
     name_spaces: Sequence[str] = (),
 ) -> None:
-    """Check that no label of a test patch was learned.
+    """Raise a ValueError if the label of a test patch was learned.
 
     Warns if that cannot be checked because the training's patches have other names.
-
-    Args:
-        provenance: Past trainings of the task's weights.
-        test_patches: See :func:`patch_overlap`.
-        names: Names of the test patches, for the message.
-        name_spaces: See :func:`patch_overlap`.
-
-    Raises:
-        ValueError: If a label was learned.
+    `names` are those to print; see :func:`patch_overlap` for the other arguments.
     """
     if test_patches is None:
         return

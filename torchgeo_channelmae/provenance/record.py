@@ -183,16 +183,9 @@ def _distinct(*trainings: Training) -> tuple[Training, ...]:
 
 
 def patch_hashes(names: npt.NDArray[np.bytes_]) -> Tensor:
-    """Hash names of patches, the same on every machine.
+    """Hash names in UTF-8, the same on every machine: 64 bits of BLAKE2b, int64.
 
-    Args:
-        names: Names in UTF-8.
-
-    Returns:
-        (names,) int64, 64 bits of BLAKE2b each.
-
-    Raises:
-        ValueError: If a name is empty: all patches without a name would be one.
+    An empty name raises a ValueError: all patches without a name would be one.
     """
     listed = np.asarray(names, dtype=np.bytes_).tolist()
     if b'' in listed:

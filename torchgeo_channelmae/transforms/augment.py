@@ -97,9 +97,8 @@ class AugmentBatches(Callback):
 def spectral_augmentations() -> list[nn.Module]:
     """Return the default set: mild, for optical and radar bands.
 
-    Returns:
-        Haze, gain and speckle for half of the samples, noise for a quarter, and at most
-        one band dropped.
+    Haze, gain and speckle for half of the samples, noise for a quarter, and at most one
+    band dropped.
     """
     return [
         RandomHaze(p=0.5),

@@ -39,11 +39,10 @@ class SampleBands(Callback):
         self.protect = tuple(protect)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the model, the protected bands and the order of the callbacks.
+        """Check the task, the protected bands and the order of the callbacks.
 
-        Raises:
-            ValueError: If the task is not a fine-tuning of a ChannelViT, a protected
-                band does not exist, or AugmentBatches comes later.
+        Raises a ValueError if the task is not a fine-tuning of a ChannelViT, a
+        protected band does not exist, or AugmentBatches comes later.
         """
         model = getattr(pl_module, 'model', None)
         if not isinstance(model, ChannelViT) or hasattr(pl_module, 'decoder'):
@@ -90,19 +89,10 @@ class SampleBands(Callback):
 def sample_bands(
     bands: Sequence[str], min_bands: int, protect: Sequence[str], step: int
 ) -> Tensor:
-    """Draw the bands of a step.
+    """Draw the bands of a step: (k,) int64 positions in `bands`, in order.
 
-    Args:
-        bands: Names of all C bands.
-        min_bands: Smallest number of bands.
-        protect: Names of bands that are always kept.
-        step: Number of the step.
-
-    Returns:
-        (k,) int64 positions of the bands, in order.
-
-    Raises:
-        ValueError: If `min_bands` does not fit, or a protected band does not exist.
+    At least `min_bands` of them, and always those in `protect`. Raises a ValueError if
+    `min_bands` does not fit, or a protected band does not exist.
     """
     if not 1 <= min_bands <= len(bands):
         raise ValueError(

@@ -38,10 +38,6 @@ class RandomBandDropout(BandAugmentation):
             count: Smallest and largest number of bands that are dropped.
             protect: Names of bands that are never dropped.
             **kwargs: Arguments of :class:`~.base.BandAugmentation`.
-
-        Raises:
-            ValueError: If `count` does not fit the bands, or a protected band does not
-                exist.
         """
         low, high = check_span('count of RandomBandDropout', count, 0)
         if low != int(low) or high != int(high):

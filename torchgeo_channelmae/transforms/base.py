@@ -23,11 +23,6 @@ class BandAugmentation(IntensityAugmentationBase2D):
     A subclass draws in :meth:`draw` and computes in :meth:`apply`. Parameters are drawn
     from torch's global CPU generator and suffice to replay an augmentation
     (``augmentation(images, params=...)``).
-
-    Attributes:
-        bands: Names of the bands; None if unknown.
-        mean: (C,) mean of each band in physical units; None if unknown.
-        std: (C,) standard deviation of each band; None if unknown.
     """
 
     def __init__(
@@ -51,9 +46,6 @@ class BandAugmentation(IntensityAugmentationBase2D):
             p: Probability that a sample is augmented.
             same_on_batch: Whether all samples of a batch get the same draw.
             keepdim: Whether (C, H, W) stays that instead of becoming (1, C, H, W).
-
-        Raises:
-            ValueError: If an argument is wrong.
         """
         if not 0 <= p <= 1:
             raise ValueError(f'p is {p}. Use a probability from 0 to 1.')
@@ -69,16 +61,10 @@ class BandAugmentation(IntensityAugmentationBase2D):
         mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,
     ) -> Self:
-        """Set names and statistics of the bands that are still unknown.
+        """Set names and statistics (physical units) of bands that are still unknown.
 
-        Args:
-            bands: Names of the bands.
-            mean: Mean of each band in physical units.
-            std: Standard deviation of each band.
-
-        Raises:
-            ValueError: If names and statistics differ in number, or the arguments of
-                the augmentation do not fit these bands.
+        Raises a ValueError if names and statistics differ in number, or the arguments
+        of the augmentation do not fit these bands.
         """
         if bands is not None:
             check_names(bands)
@@ -146,11 +132,7 @@ class BandAugmentation(IntensityAugmentationBase2D):
         return names
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of each band, (C,) each, on the CPU.
-
-        Raises:
-            ValueError: If they are unknown.
-        """
+        """Return mean and standard deviation of each band, (C,) each, on the CPU."""
         if self.mean is None or self.std is None or len(self.std) != channels:
             raise ValueError(
                 f'{self._name} needs the mean and std of the {channels} bands. Pass '
@@ -198,16 +180,7 @@ def uniform(span: tuple[float, float], *shape: int) -> Tensor:
 def check_span(
     name: str, span: Sequence[float], least: float = -math.inf
 ) -> tuple[float, float]:
-    """Return the two ends of a span to draw from.
-
-    Args:
-        name: Name to use in errors.
-        span: The two ends.
-        least: Smallest allowed value.
-
-    Raises:
-        ValueError: If they are not two numbers in order, or below the bound.
-    """
+    """Return both ends of a span; a ValueError if not in order or below `least`."""
     if len(span) != 2 or not span[0] <= span[1]:
         raise ValueError(f'{name} is {list(span)}. Use two numbers, the lower first.')
     if span[0] < least:

@@ -14,14 +14,9 @@ def draw_seeds(samples: int) -> Tensor:
 
 
 def normal_field(images: Tensor, seeds: Tensor) -> Tensor:
-    """Return standard normal noise.
+    """Return standard normal noise like images (B, C, H, W).
 
-    Args:
-        images: (B, C, H, W); the field has the same shape, device and type.
-        seeds: (B,) int64, one per sample.
-
-    Returns:
-        (B, C, H, W); a sample's noise is a function of its seed (and kind of device).
+    A sample's noise is a function of its seed, (B,) int64 (and kind of device).
     """
     return _field(images, seeds, [_standard()] * len(images))
 
@@ -29,14 +24,8 @@ def normal_field(images: Tensor, seeds: Tensor) -> Tensor:
 def speckle_field(images: Tensor, seeds: Tensor, looks: Sequence[float]) -> Tensor:
     """Return speckle in decibels: 10 log10 of gamma noise of mean 1.
 
-    Args:
-        images: (B, C, H, W); the field has the same shape, device and type.
-        seeds: (B,) int64, one per sample.
-        looks: Shape of the gamma distribution of each sample; its variance is
-            1 / looks.
-
-    Returns:
-        (B, C, H, W); a sample's speckle is a function of its seed and looks.
+    It is like the images (B, C, H, W). A sample's speckle is a function of its seed,
+    (B,) int64, and its looks: the variance of the noise is 1 / looks.
     """
     return _field(images, seeds, [_decibels(number) for number in looks])
 
