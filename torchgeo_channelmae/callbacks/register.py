@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from ..config import requested_checkpoint
 from ..models.channelvit import ChannelViT
 from ..models.checkpoints import read_checkpoint
+from ..models.fresh_bands import FreshBands
 from ..models.padding import pad_inputs
 from ..models.registry import register_variant
 from ..models.smp import PyramidEncoder
-from ..models.weights import FreshBands, load_encoder
+from ..models.weights import load_encoder
 
 __all__ = ('LoadWeights', 'RegisterModels', 'register_variant')
 

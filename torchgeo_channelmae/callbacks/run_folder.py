@@ -33,7 +33,9 @@ class RunFolder(Callback):
     argument, missing data) leaves the disk as it was. ``fast_dev_run`` writes nothing.
 
     The CSV and TensorBoard loggers are made here, in addition to the trainer's own. Put
-    this callback first.
+    this callback first. Other files of a run are written by ``checkpoint.py`` and
+    ``loss_guard.py`` beside this file, by ``evaluation/scoring.py`` (scores and
+    predictions) and by ``datamodules/collate.py`` (``skipped.csv``).
     """
 
     def __init__(

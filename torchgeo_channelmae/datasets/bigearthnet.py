@@ -114,7 +114,7 @@ class BigEarthNetLMDB(NonGeoDataset):
         if not len(self.table):
             raise ValueError(
                 f'No patch of {self.root} is in the split {split!r}. Use train, val or '
-                f'test, or other filters or splits.'
+                f'test, or loosen the filters.'
             )
         optical = [band for band in self.bands if band in self.s2_bands]
         radar = [band for band in self.bands if band in self.s1_bands]

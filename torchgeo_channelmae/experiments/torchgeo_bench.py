@@ -17,7 +17,8 @@ from torchgeo_bench.models import BenchModel
 from .. import sensors
 from ..models import ChannelViT
 from ..models.checkpoints import read_checkpoint
-from ..models.weights import FreshBands, load_encoder
+from ..models.fresh_bands import FreshBands
+from ..models.weights import load_encoder
 from ..randomness import derive_seed
 from .probes.features import Pool, check_pool, pooled_depths
 

@@ -13,11 +13,12 @@ from torchvision.models import WeightsEnum
 from ..provenance.published import input_bands
 from .channelvit import ChannelViT
 from .checkpoints import Checkpoint
+from .fresh_bands import FreshBands
 from .peers import PEERS, Peer
 from .peers.scaling import SCALING, attach_scaling, expected_by, scale_input
 from .registry import did_you_mean
 from .tokens import check_size, resample_positions
-from .weights import FreshBands, LoadReport, load_encoder
+from .weights import LoadReport, load_encoder
 
 
 def create_model(

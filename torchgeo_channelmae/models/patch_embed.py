@@ -62,7 +62,10 @@ class ChannelPatchEmbed(nn.Module):
         """
         side = self.patch_size[0]
         if patch_size not in (None, side, self.patch_size):
-            raise ValueError(f'The patch size is {side} px. Create another model.')
+            raise ValueError(
+                f'patch_size is {patch_size}, but this model has {side} px. Create a '
+                f'model with that patch size.'
+            )
         if img_size is not None:
             height, width = to_2tuple(img_size)
             check_size(height, width, side)

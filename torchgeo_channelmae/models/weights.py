@@ -1,30 +1,16 @@
 """Load pretrained tensors into an encoder or decoder, bands by name."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 from torch import Tensor
 
-from ..randomness import generator
-from ..sensors import wavelength
 from .channelvit import ChannelViT
 from .checkpoints import bands_of
 from .decoder import ChannelMAEDecoder
+from .fresh_bands import FreshBands, init_band
 from .tokens import SPECTRAL, resample_positions
-
-FreshBands = Literal['sample', 'index', 'nearest', 'random']
-"""Initialization of the embedding of a band that the weights lack.
-
-* ``sample``: drawn around the mean of the pretrained embeddings with their spread.
-* ``index``: the embedding at the same position, as SpectralGPT's family of code does.
-* ``nearest``: that of the band nearest in wavelength, where both have one.
-* ``random``: as in a model from scratch.
-
-Where ``index`` or ``nearest`` finds no embedding, ``sample`` is used. Draws are seeded
-by the band's name, so that they differ between bands and are equal in every run.
-"""
 
 Tensors = Mapping[str, Tensor]
 
@@ -105,7 +91,7 @@ def load_encoder(
     }
     origins = {}
     for band in report.fresh_bands:
-        values[SPECTRAL + band], origins[band] = _init_band(band, rows, model, policy)
+        values[SPECTRAL + band], origins[band] = init_band(band, rows, model, policy)
     model.load_state_dict(values, strict=False)
     return replace(report, fresh_bands=origins)
 
@@ -131,35 +117,6 @@ def load_decoder(decoder: ChannelMAEDecoder, state_dict: Tensors) -> LoadReport 
         return None
     decoder.load_state_dict(values, strict=False)
     return report
-
-
-def _init_band(
-    band: str, rows: Tensors, model: ChannelViT, policy: FreshBands
-) -> tuple[Tensor, str]:
-    """Return the embedding of a band that the weights lack, and its origin."""
-    noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
-    if policy == 'random' or not rows:
-        return model.embed_std * noise, 'random'
-    position = model.bands.index(band)
-    if policy == 'index' and position < len(rows):
-        name = list(rows)[position]
-        return rows[name].clone(), f'index: as {name}'
-    if policy == 'nearest' and (nearest := _nearest(band, rows)):
-        return rows[nearest].clone(), f'nearest: as {nearest}'
-    stack = torch.stack(list(rows.values()))
-    known = stack.float()
-    spread = known.std(0) if len(rows) > 1 else model.embed_std
-    how = f'sample: around the mean of {len(rows)} bands'
-    return (known.mean(0) + spread * noise).to(stack.dtype), how
-
-
-def _nearest(band: str, rows: Iterable[str]) -> str | None:
-    """Return the band nearest in wavelength; None where wavelengths are unknown."""
-    own = wavelength(band)
-    known = {name: value for name in rows if (value := wavelength(name)) is not None}
-    if own is None or not known:
-        return None
-    return min(known, key=lambda name: abs(known[name] - own))
 
 
 def _match(

@@ -36,7 +36,7 @@ class Reconstruction(NamedTuple):
 
 
 def to_images(result: Reconstruction, num_bands: int) -> tuple[Tensor, Tensor]:
-    """Assemble a reconstruction that produced all targets, in the units of the input.
+    """Return a reconstruction of all targets as images, in the units of the input.
 
     Returns:
         The visible tokens, and these with the targets filled in, each (B, C, H, W),

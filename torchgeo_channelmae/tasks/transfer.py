@@ -103,7 +103,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             labels: Names of the classes. Defaults to BigEarthNet's if there are 19.
             pos_weight: Weight of the positives of each class.
             fresh_bands: Initialization of bands that the weights do not have, see
-                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+                :data:`~torchgeo_channelmae.models.fresh_bands.FreshBands`.
             trainable: ``all``, or the parts to train, joined by ``+``:
                 ``patch_embed``, ``spectral`` (the band embeddings), ``positions``,
                 ``blocks`` and ``head``. The others are frozen, in eval mode.

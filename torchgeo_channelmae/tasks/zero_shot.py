@@ -6,8 +6,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.models import WeightsEnum
 
 from ..models.checkpoints import Checkpoint, bands_of, read_checkpoint
+from ..models.fresh_bands import FreshBands
 from ..models.tokens import SPECTRAL
-from ..models.weights import FreshBands, load_encoder
+from ..models.weights import load_encoder
 from ..provenance.record import Provenance
 from .transfer import CrossModalClassification
 
@@ -48,7 +49,7 @@ class ZeroShotBands(CrossModalClassification):
             embeddings: Weights with bands that the checkpoint lacks: its pretraining,
                 as a checkpoint or an export.
             fresh_bands: Initialization of bands that neither has, see
-                :data:`~torchgeo_channelmae.models.weights.FreshBands`.
+                :data:`~torchgeo_channelmae.models.fresh_bands.FreshBands`.
         """
         self.embeddings = embeddings
         super().__init__(

@@ -10,7 +10,7 @@ from torchgeo.datamodules import BaseDataModule
 
 from ...facts import data_facts
 from ...models import ChannelViT
-from ...models.weights import FreshBands
+from ...models.fresh_bands import FreshBands
 from ...randomness import global_seed
 from .classifiers import PROBES, Protocol, check_neighbors, hold_out
 from .encoders import check_bands, with_bands

@@ -12,8 +12,9 @@ from torchgeo.datamodules import BaseDataModule
 from ...facts import data_facts
 from ...models import ChannelViT
 from ...models.checkpoints import read_checkpoint
+from ...models.fresh_bands import FreshBands
 from ...models.tokens import SPECTRAL, spectral_parameters
-from ...models.weights import FreshBands, LoadReport, load_encoder
+from ...models.weights import LoadReport, load_encoder
 from ..configuration import configured, read_task
 
 UNTRAINED = 'untrained'
@@ -88,8 +89,8 @@ def with_bands(
 ) -> tuple[ChannelViT, LoadReport]:
     """Copy an encoder for other bands, frozen and in evaluation mode.
 
-    The copy has these weights (None for those of the encoder); the policy says how
-    bands start that they do not know. The report of loading them is returned as well.
+    The copy loads ``tensors``, or the encoder's own weights if None. ``policy`` says how
+    bands missing from them are initialized. Also returns the report of the load.
     """
     clone = copy.deepcopy(model)
     with isolate_rng():

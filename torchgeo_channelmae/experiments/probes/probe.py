@@ -14,7 +14,7 @@ from ...facts import data_facts, test_facts
 from ...files import refuse_existing
 from ...models.checkpoints import read_checkpoint
 from ...models.controls import load_weights
-from ...models.weights import FreshBands
+from ...models.fresh_bands import FreshBands
 from ..configuration import configured, read_datamodule
 from ..report import write_folder
 from .classifiers import Protocol

@@ -14,7 +14,7 @@ from ...datamodules.base import ChannelDataModule
 from ...facts import data_facts
 from ...files import refuse_existing
 from ...models import ChannelViT
-from ...models.weights import FreshBands
+from ...models.fresh_bands import FreshBands
 from ...randomness import derive_seed
 from ..bands import band_names
 from ..configuration import configured, read_datamodule
