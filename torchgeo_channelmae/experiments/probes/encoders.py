@@ -89,7 +89,7 @@ def with_bands(
 ) -> tuple[ChannelViT, LoadReport]:
     """Copy an encoder for other bands, frozen and in evaluation mode.
 
-    The copy loads ``tensors``, or the encoder's own weights if None. ``policy`` says how
+    The copy loads ``tensors``, or the encoder's weights if None. ``policy`` says how
     bands missing from them are initialized. Also returns the report of the load.
     """
     clone = copy.deepcopy(model)
