@@ -1,6 +1,7 @@
 """Fixtures that several tests share: the command line and broken copies of the data."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -49,6 +50,13 @@ def ask(zygote: subprocess.Popen, request: dict) -> int:
     zygote.stdin.write(json.dumps(request) + '\n')
     zygote.stdin.flush()
     return json.loads(zygote.stdout.readline())
+
+
+@pytest.fixture(autouse=True)
+def logs_reach_caplog(monkeypatch):
+    """Let Lightning's logs reach pytest, whatever handlers it found when imported."""
+    for name in ('lightning', 'lightning.pytorch', 'lightning.fabric'):
+        monkeypatch.setattr(logging.getLogger(name), 'propagate', True)
 
 
 @pytest.fixture(scope='session')
