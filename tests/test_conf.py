@@ -21,7 +21,7 @@ PAPER = CONF / 'paper'
 TINY = '--model.init_args.model=channelmae_tiny_patch16'  # quick to build
 
 
-@functools.cache
+@functools.lru_cache(maxsize=3)  # they are large
 def build(*names):
     """The task and datamodule that configurations describe, built but not set up."""
     cli = LightningCLI(
@@ -43,6 +43,12 @@ def build(*names):
     )
     assert cli.model.argument_error is None, cli.model.argument_error
     return cli
+
+
+@pytest.fixture(scope='module', autouse=True)
+def release():
+    yield
+    build.cache_clear()
 
 
 def overlays(folder):
