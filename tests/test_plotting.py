@@ -53,6 +53,18 @@ def test_three_rows_of_a_panel_per_band_and_rgb_if_it_has_its_bands():
         assert rows == ['input', 'masked input', 'reconstruction']
 
 
+def test_a_guess_is_a_fourth_row_and_no_label_is_cut_off():
+    for bands in (('B02',), S2):
+        image, masked, made = images(len(bands))
+        guess = image.flip(1)
+        figure = plot_reconstruction(image, masked, made, bands, 'patch', guess)
+        last = figure.axes[-len(figure.axes) // 4 :]
+        assert 'linear guess' in last[0].get_ylabel()
+        shown = [panel.images[0].get_array() for panel in figure.axes]
+        np.testing.assert_array_equal(shown[-1], shown[len(last) - 1][::-1])
+        assert_legible(figure)
+
+
 def test_rgb_shows_red_green_and_blue_by_name_whatever_their_order():
     image = torch.zeros(3, 8, 8)
     image[0] = torch.linspace(0, 1, 64).view(8, 8)  # B03, so green

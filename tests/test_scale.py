@@ -9,6 +9,7 @@ import torch
 from torchgeo.main import main
 
 from tests.same import assert_same
+from torchgeo_channelmae.band_guess import KEY
 
 CONF = Path(__file__).parents[1] / 'conf'
 STEPS = 10
@@ -101,6 +102,14 @@ def test_a_sample_has_its_mask_in_one_process_and_in_two(one, two):
     assert len({tuple(row) for row in expected.values()}) > 0.9 * len(expected)
 
 
+def test_two_processes_fit_the_guess_from_other_bands_to_the_pixels_of_both(one, two):
+    both, whole = (
+        torch.load(run / 'last.ckpt', weights_only=True) for run in (two, one)
+    )
+    torch.testing.assert_close(both[KEY], whole[KEY])
+    assert whole[KEY]['moments'][0, 0] == 40 * 32 * 32  # one epoch
+
+
 def test_two_processes_write_into_one_folder(two):
     assert [path.name for path in two.parent.iterdir()] == ['pretrain']
     folders = {path.name for path in two.iterdir() if path.is_dir()}
@@ -119,7 +128,7 @@ def test_two_processes_stopped_inside_an_epoch_end_as_if_they_had_not_been(
     ended, expected = (
         torch.load(run / 'last.ckpt', weights_only=True) for run in (rest, two)
     )
-    for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step'):
+    for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step', KEY):
         assert_same(ended[key], expected[key])
 
 

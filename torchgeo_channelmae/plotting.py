@@ -137,11 +137,12 @@ def plot_reconstruction(
     reconstruction: Tensor,
     bands: Sequence[str],
     title: str | None = None,
+    guess: Tensor | None = None,
 ) -> Figure:
-    """Draw input, masked input and reconstruction, one row each.
+    """Draw input, masked input, reconstruction and a linear guess, one row each.
 
     The first column is RGB if the bands include it, followed by one panel per band. All
-    three rows of a band share the stretch of its input (2nd to 98th percentile).
+    rows of a band share the stretch of its input (2nd to 98th percentile).
 
     Args:
         image: (C, H, W).
@@ -149,14 +150,20 @@ def plot_reconstruction(
         reconstruction: (C, H, W).
         bands: C names.
         title: Title of the figure.
+        guess: (C, H, W), hidden pixels by linear regression from other bands, see
+            :func:`~torchgeo_channelmae.band_guess.band_reconstruction`; None for no
+            such row.
     """
     low, high = np.nanpercentile(image.flatten(1).numpy(), [2, 98], axis=1)
     span = np.maximum(high - low, 1e-6)
     rgb = [list(bands).index(name) for name in _RGB if set(_RGB) <= set(bands)]
     titles = ['RGB', *bands] if rgb else bands
-    figure = Figure(figsize=(1.3 * len(titles) + 0.6, 4.6), layout='constrained')
-    axes = figure.subplots(3, len(titles), squeeze=False)
     rows = {'input': image, 'masked input': masked, 'reconstruction': reconstruction}
+    if guess is not None:
+        rows['linear guess\nfrom other bands'] = guess
+    size = 1.3 * len(titles) + 0.6, 1.4 * len(rows) + 0.4
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for (name, pixels), line in zip(rows.items(), axes, strict=True):
         stretched = (pixels.numpy() - low[:, None, None]) / span[:, None, None]
         pictures = [stretched[rgb].transpose(1, 2, 0)] if rgb else []

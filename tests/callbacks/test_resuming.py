@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from tests.same import assert_same
 from tests.steps import SaveEachBatch
+from torchgeo_channelmae.band_guess import KEY
 from torchgeo_channelmae.callbacks.checkpoint import RunCheckpoint
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.tasks import ChannelMAE, CrossModalClassification
@@ -84,8 +85,8 @@ def fit(folder, task, checkpoint=None, stop=None, workers=0, batch=4, **options)
 
 
 def assert_same_end(ended, expected):
-    for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step'):
-        assert_same(ended[key], expected[key])
+    for key in ('state_dict', 'optimizer_states', 'lr_schedulers', 'global_step', KEY):
+        assert_same(ended.get(key), expected.get(key))
 
 
 def assert_rest_of(rest, seen, first):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.small_tasks import BANDS, Data, Patches, pretraining, trainer
+from torchgeo_channelmae.band_guess import KEY, BandGuess, pixel_moments
 from torchgeo_channelmae.masking import RandomTokens
 from torchgeo_channelmae.tasks import ChannelMAE
 from torchgeo_channelmae.tasks.base import sample_keys
@@ -173,7 +174,8 @@ def test_every_masking_trains_validates_and_plots(masking, masking_options, tmp_
         decode_share=0.25,
     )
     fit.fit(module, Data(batch_size=12))
-    for name in ('train_loss', 'val_loss', 'val_spectral_loss', 'val_trivial_loss'):
+    for name in ('train', 'val', 'val_spectral', 'val_trivial', 'val_band'):
+        name = f'{name}_loss'
         assert fit.callback_metrics[name].isfinite(), name
 
 
@@ -202,6 +204,43 @@ def test_validation_losses_are_means_over_samples_for_every_batch_size(trained):
         (scores,) = fit.validate(module, Data(batch_size=batch_size), verbose=False)
         found = [scores[f'val{name}_loss'] for name in ('', '_spectral', '_trivial')]
         assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('norm_target', [False, True])
+def test_the_band_loss_is_the_error_of_a_regression_on_the_first_epoch(
+    norm_target, tmp_path
+):
+    data, fit = Data(bands=BANDS), trainer(tmp_path, max_epochs=2)
+    module = task(norm_target=norm_target)
+    fit.fit(module, data)
+    found = fit.callback_metrics['val_band_loss'].item()
+    seen = torch.stack([each['image'] for each in data.loader(24).dataset])
+    images, keys = Patches(6).images, sample_keys(torch.arange(6), 'validation mask')
+    mask, truth = module.masking(keys, 0, 3, CELLS), tokens_of(images)
+    guess = BandGuess(pixel_moments(seen))(truth, mask.visible)
+    if norm_target:
+        mean, std = truth.mean(-1, keepdim=True), (truth.var(-1) + 1e-6).sqrt()
+        truth, guess = ((x - mean) / std[..., None] for x in (truth, guess))
+    hidden = torch.ones(6, 12, dtype=torch.bool).scatter(1, mask.visible, False)
+    expected = (guess - truth)[hidden].square().mean().item()
+    assert found == pytest.approx(expected, rel=1e-4)
+    path, again = tmp_path / 'last.ckpt', task(norm_target=norm_target)
+    fit.save_checkpoint(path)
+    (scores,) = trainer(tmp_path).validate(again, data, path, verbose=False)
+    assert scores['val_band_loss'] == found
+
+
+def test_there_is_no_band_loss_without_a_fit_or_a_second_band(trained, tmp_path):
+    path = trained[2]
+    content = torch.load(path, weights_only=True)
+    del content[KEY]  # as in older checkpoints
+    torch.save(content, tmp_path / 'old.ckpt')
+    fit = trainer(tmp_path)
+    (scores,) = fit.validate(task(), Data(), tmp_path / 'old.ckpt', verbose=False)
+    assert {'val_loss', 'val_trivial_loss'} < scores.keys()
+    fit.fit(task(bands=['VV'], in_channels=1), Data(bands=['VV']))
+    for found in (scores, fit.callback_metrics):
+        assert 'val_band_loss' not in found
 
 
 def test_training_masks_change_with_the_epoch_and_not_with_the_batch(tmp_path):

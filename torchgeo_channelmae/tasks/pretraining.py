@@ -12,6 +12,7 @@ from torchgeo.datasets.utils import Sample
 from torchgeo.tasks import BaseTask
 from torchvision.models import WeightsEnum
 
+from ..band_guess import KEY, BandGuess
 from ..cell_sampling import count_cells, sample_cells
 from ..evaluation.predictions import PredictionStore, sample_names, sample_numbers
 from ..losses import (
@@ -23,13 +24,13 @@ from ..losses import (
 )
 from ..masking import make_masking
 from ..models.decoder import ChannelMAEDecoder
-from ..models.tokens import gather_tokens, patchify
+from ..models.tokens import gather_tokens, patchify, unpatchify
 from ..models.weights import load_decoder
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from .base import ChannelTaskMixin, sample_keys
 from .optim import decay_groups, scaled_lr, schedule
-from .reconstruction import Reconstruction, to_images
+from .reconstruction import Reconstruction, guess_error, to_images
 
 
 class ChannelMAE(ChannelTaskMixin, BaseTask):
@@ -45,10 +46,15 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
     each sample in its dataset: masks depend on (seed, epoch, index).
 
     Logs ``train_loss`` (the total), ``train_token_loss``, ``train_spectral_loss``;
-    ``val_loss`` (the error of the target tokens only), ``val_spectral_loss`` and
-    ``val_trivial_loss``, the error of filling every target token with the mean of the
+    ``val_loss`` (the error of the target tokens only), ``val_spectral_loss`` and two
+    errors to beat. ``val_trivial_loss`` fills every target token with the mean of the
     visible pixels of its band, or of all bands if none of its own is visible.
-    Validation hides the same tokens in every epoch and run.
+    ``val_band_loss`` fills it by linear regression, pixel by pixel, from the bands that
+    are visible at its cell, or with the mean of its band if none is: see
+    :func:`~torchgeo_channelmae.band_guess.band_reconstruction`. The regression is
+    fitted to the pixels of the first epoch, up to its first validation, and then kept,
+    in checkpoints too; it needs at least two bands. Validation hides the same tokens in
+    every epoch and run.
     """
 
     ignore = ('weights',)
@@ -120,6 +126,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         self.weights = weights
         super().__init__()
         self.validation = PredictionStore()
+        self.band_guess = BandGuess()
 
     @override
     def build_models(self) -> None:
@@ -219,6 +226,31 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         return token.mean(), spectral.mean()
 
     @override
+    def reinitialize(self) -> None:
+        """Forget the pixels of an earlier training."""
+        self.band_guess = BandGuess()
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store also what the guess from other bands is fitted to."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY] = vars(self.band_guess).copy()
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore also what the guess from other bands is fitted to."""
+        super().on_load_checkpoint(checkpoint)
+        self.band_guess = BandGuess(**checkpoint.get(KEY, {}))
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Fit the guess from other bands to the batch, until a validation."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.trainer.enable_validation:
+            gather = self.trainer.strategy.all_gather
+            self.band_guess.update(batch['image'], self.current_epoch, gather)
+
+    @override
     def training_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
@@ -244,26 +276,22 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         result = self.reconstruct(image, keys, derive_seed('validation bands'))
         token, spectral = self.losses(result)
         pixels = patchify(image, self.model.patch_embed.patch_size[0])
-        guess = trivial_reconstruction(
-            pixels, result.mask.visible, len(self.model.bands)
-        )
-        if result.scale is not None:  # in the units of the target
-            guess = (guess - result.scale.mean) / result.scale.std
-        target = result.mask.target
-        trivial = token_to_token(
-            gather_tokens(guess, target), gather_tokens(result.target, target)
-        )
-        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
+        visible, bands = result.mask.visible, len(self.model.bands)
+        trivial = guess_error(trivial_reconstruction(pixels, visible, bands), result)
         losses = {'loss': token, 'spectral_loss': spectral, 'trivial_loss': trivial}
+        if (guess := self.band_guess(pixels, visible)) is not None:
+            losses['band_loss'] = guess_error(guess, result)
+        numbers = sample_numbers(self.trainer, batch, batch_idx, dataloader_idx)
         self.validation.update(numbers, **losses)
         if batch_idx == 0:
-            self._plot(image, sample_names(batch, numbers), result)
+            self._plot(image, sample_names(batch, numbers), result, guess)
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Log the mean errors of the validation set."""
         rows = self.validation.gather()
-        for name in ('loss', 'spectral_loss', 'trivial_loss'):
+        self.band_guess.freeze()
+        for name in list(rows)[1:]:  # after the samples' numbers
             mean = rows[name].double().mean().float()
             self.log(f'val_{name}', mean, prog_bar=True, sync_dist=True)
 
@@ -285,7 +313,13 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         features: Tensor = self.model(batch['image'])
         return features
 
-    def _plot(self, image: Tensor, names: list[str], result: Reconstruction) -> None:
+    def _plot(
+        self,
+        image: Tensor,
+        names: list[str],
+        result: Reconstruction,
+        guess: Tensor | None,
+    ) -> None:
         """Plot the first samples every `plot_every_n_epochs` and in the last epoch."""
         trainer, epoch = self.trainer, self.current_epoch + 1
         every = self.hparams['plot_every_n_epochs']
@@ -294,7 +328,12 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             return
         image, bands = image.float().cpu(), self.model.bands
         masked, made = to_images(result, len(bands))
+        guessed: Any = [None] * len(image)
+        if guess is not None:
+            guessed = unpatchify(guess, len(bands), result.grid_size).float().cpu()
+            guessed = guessed.masked_fill(made.isnan(), torch.nan)
         for row, name in enumerate(names[: self.hparams['num_plots']]):
             pictures = image[row], masked[row], made[row]
-            figure = plot_reconstruction(*pictures, bands, f'{name}, epoch {epoch}')
+            title = f'{name}, epoch {epoch}'
+            figure = plot_reconstruction(*pictures, bands, title, guessed[row])
             log_figure(self, f'reconstruction/{row}', figure)

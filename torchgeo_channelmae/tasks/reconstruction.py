@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses import NormalizedTokens
+from ..losses import NormalizedTokens, token_to_token
 from ..masking import TokenMask
-from ..models.tokens import unpatchify
+from ..models.tokens import gather_tokens, unpatchify
 from ..token_numbers import membership
 
 
@@ -33,6 +33,21 @@ class Reconstruction(NamedTuple):
     scale: NormalizedTokens | None
     mask: TokenMask
     grid_size: tuple[int, int]
+
+
+def guess_error(guess: Tensor, result: Reconstruction) -> Tensor:
+    """Return the error of a guess at the targets, in their units, per sample (B,).
+
+    Args:
+        guess: (B, N, P^2) or (B, N, 1), all tokens in the units of the input.
+        result: What the model made of the same batch.
+    """
+    if result.scale is not None:
+        guess = (guess - result.scale.mean) / result.scale.std
+    guessed, wanted = (
+        gather_tokens(x, result.mask.target) for x in (guess, result.target)
+    )
+    return token_to_token(guessed, wanted)
 
 
 def to_images(result: Reconstruction, num_bands: int) -> tuple[Tensor, Tensor]:
