@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .losses import trivial_reconstruction
 from .token_numbers import membership
 
 KEY = 'channelmae_band_guess'
@@ -100,7 +101,8 @@ def band_reconstruction(
     .. math::
         \hat x = \mu + \Sigma_{\cdot S} \Sigma_{SS}^{-1} (x_S - \mu_S)
 
-    That is a visible band itself, and the mean where no band is visible.
+    That is a visible band itself. Where no band is visible at a cell, it is
+    :func:`~torchgeo_channelmae.losses.trivial_reconstruction`.
 
     Args:
         tokens: (B, N, P^2) pixels, band-major.
@@ -119,4 +121,6 @@ def band_reconstruction(
     # One system of all C bands per cell, in which hidden ones have a solution of 0.
     system = torch.where(seen & seen.mT, covariance, torch.eye(bands).to(covariance))
     solution = torch.linalg.solve(system, (pixels - mean) * seen)
-    return (mean + covariance @ solution).transpose(1, 2).flatten(1, 2).to(tokens)
+    found = (mean + covariance @ solution).transpose(1, 2).flatten(1, 2).to(tokens)
+    anything = seen.any(2).repeat(1, bands, 1).to(tokens.device)  # at the token's cell
+    return torch.where(anything, found, trivial_reconstruction(tokens, visible, bands))

@@ -50,7 +50,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
     errors to beat. ``val_trivial_loss`` fills every target token with the mean of the
     visible pixels of its band, or of all bands if none of its own is visible.
     ``val_band_loss`` fills it by linear regression, pixel by pixel, from the bands that
-    are visible at its cell, or with the mean of its band if none is: see
+    are visible at its cell, or as the trivial guess if none is: see
     :func:`~torchgeo_channelmae.band_guess.band_reconstruction`. The regression is
     fitted to the pixels of the first epoch, up to its first validation, and then kept,
     in checkpoints too; it needs at least two bands. Validation hides the same tokens in
