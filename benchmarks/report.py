@@ -35,6 +35,12 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def about(machine: Mapping[str, Any]) -> str:
+    """Write what :func:`machine` found in one line."""
+    facts = (f'{key} {value}' for key, value in machine.items() if value is not None)
+    return '; '.join(facts) + '.'
+
+
 def derive(row: Mapping[str, Any], peak: float) -> dict[str, dict[str, Any]]:
     """Compute the columns of each variant from its times.
 
@@ -65,9 +71,7 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Write a report for people."""
-    about = report['machine'].items()
-    facts = (f'{key} {value}' for key, value in about if value is not None)
-    lines = ['# Speed', '', '; '.join(facts) + '.', '']
+    lines = ['# Speed', '', about(report['machine']), '']
     for precision, peak in report['peaks'].items():
         lines.append(f'Best square product in {precision}: {peak / 1e12:.4g} TFLOP/s.')
     lines += [

@@ -17,14 +17,13 @@ SIDES = (1024, 2048, 4096, 8192)
 
 
 def make_trainer(**options: Any) -> Trainer:
-    """Make a trainer on CPUs that logs, saves and shows nothing."""
+    """Make a trainer, by default on CPUs, that logs, saves and shows nothing."""
     return Trainer(
-        accelerator='cpu',
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **options,
+        **{'accelerator': 'cpu', **options},
     )
 
 

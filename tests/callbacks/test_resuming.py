@@ -1,5 +1,7 @@
 """A run that is stopped and resumed ends as one that was never stopped."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 import torch
@@ -43,13 +45,17 @@ def make(task, **options):
     return task
 
 
-def pretraining():
+def pretraining(**options):
     sizes = {'decoder_dim': 32, 'decoder_depth': 1, 'decoder_num_heads': 2}
-    return make(ChannelMAE, **sizes, plot_every_n_epochs=0)
+    return make(ChannelMAE, **sizes, plot_every_n_epochs=0, **options)
 
 
-def finetuning():
-    return make(CrossModalClassification, drop_path=0.3)
+def finetuning(**options):
+    return make(CrossModalClassification, drop_path=0.3, **options)
+
+
+pretraining_with_muon = partial(pretraining, optimizer='muon')
+finetuning_with_muon = partial(finetuning, optimizer='muon')
 
 
 def fit(folder, task, checkpoint=None, stop=None, workers=0, batch=4, **options):
@@ -113,7 +119,14 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ('make', 'stop'), [(pretraining, BATCHES), (finetuning, 2), (finetuning, 8)]
+    ('make', 'stop'),
+    [
+        (pretraining, BATCHES),
+        (finetuning, 2),
+        (finetuning, 8),
+        (pretraining_with_muon, 3),
+        (finetuning_with_muon, 2),
+    ],
 )
 def test_a_run_killed_after_any_batch_ends_as_if_it_had_not_been(
     whole, tmp_path, make, stop

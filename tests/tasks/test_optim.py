@@ -7,10 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.optim import create_optimizer_v2
 from torch.optim import AdamW
 
+from tests.same import assert_same
 from torchgeo_channelmae.models import ChannelMAEDecoder, ChannelViT
+from torchgeo_channelmae.models.controls import create_model
 from torchgeo_channelmae.tasks.optim import (
+    check_optimizer,
+    create_optimizer,
     decay_groups,
     layer_decay_groups,
     scaled_lr,
@@ -59,8 +64,11 @@ def test_the_rate_rises_to_its_peak_in_a_line_and_falls_in_half_a_cosine(warmup,
     assert min(rates[:-1]) > 0
 
 
-def test_every_parameter_of_both_models_is_in_one_group_once(encoder, decoder):
-    groups = decay_groups((encoder, decoder), 0.05)
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+def test_every_parameter_of_both_models_is_in_one_group_once(
+    encoder, decoder, optimizer
+):
+    groups = decay_groups((encoder, decoder), 0.05, optimizer)
     both = torch.nn.ModuleDict({'encoder': encoder, 'decoder': decoder})
     decay = by_name(both, groups, 'weight_decay')
     for name, value in decay.items():
@@ -72,17 +80,18 @@ def test_every_parameter_of_both_models_is_in_one_group_once(encoder, decoder):
 
 def test_frozen_parameters_are_in_no_group(encoder, decoder):
     encoder.requires_grad_(False)
-    groups = decay_groups((encoder, decoder), 0.05)
+    groups = decay_groups((encoder, decoder), 0.05, 'muon')
     found = {id(p) for group in groups for p in group['params']}
     assert found == {id(p) for p in decoder.parameters()}
 
 
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 @pytest.mark.parametrize('layer_decay', [0.75, 1.0])
 def test_a_layer_learns_slower_by_the_decay_for_every_layer_above_it(
-    encoder, layer_decay
+    encoder, layer_decay, optimizer
 ):
     encoder.reset_classifier(19)
-    groups = layer_decay_groups(encoder, 0.01, 0.05, layer_decay)
+    groups = layer_decay_groups(encoder, 0.01, 0.05, layer_decay, optimizer)
     decay = by_name(encoder, groups, 'weight_decay')
     rates = by_name(encoder, groups, 'lr')
     for name, rate in rates.items():
@@ -96,6 +105,90 @@ def test_a_layer_learns_slower_by_the_decay_for_every_layer_above_it(
             above = DEPTH + 1
         assert rate == pytest.approx(0.01 * layer_decay**above), name
         assert decay[name] == (0 if is_embedding_norm_or_bias(name) else 0.05), name
+
+
+def names_of_muon(model, groups):
+    every = [{'use_fallback': False} | group for group in groups]
+    fallback = by_name(model, every, 'use_fallback')
+    return {name for name, falls_back in fallback.items() if not falls_back}
+
+
+def test_muon_trains_the_matrices_of_the_blocks_and_nothing_else(encoder, decoder):
+    encoder.reset_classifier(19)
+    matrices = ('attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
+    expected = {
+        f'blocks.{block}.{matrix}.weight'
+        for block in range(DEPTH)
+        for matrix in matrices
+    }
+    groups = layer_decay_groups(encoder, 0.01, 0.05, 0.75, 'nmuon')
+    assert names_of_muon(encoder, groups) == expected
+    both = torch.nn.ModuleDict({'encoder': encoder, 'decoder': decoder})
+    groups = decay_groups((encoder, decoder), 0.05, 'muon')
+    assert names_of_muon(both, groups) == {
+        *(f'encoder.{name}' for name in expected),
+        *(f'decoder.blocks.0.{matrix}.weight' for matrix in matrices),
+    }
+
+
+def test_muon_trains_the_kernels_of_a_resnet_between_its_first_layer_and_its_head():
+    model = create_model('resnet18', BANDS, num_classes=3, size=32)
+    groups = layer_decay_groups(model, 0.01, 0.05, 0.75, 'muon')
+    kernels = {n for n, p in model.named_parameters() if p.ndim == 4}
+    assert names_of_muon(model, groups) == kernels - {'conv1.weight'}
+
+
+def hparams(optimizer, **options):
+    return {'optimizer': optimizer, 'betas': (0.8, 0.9), 'optimizer_options': options}
+
+
+def test_adamw_is_torchs_fused_one_with_the_betas():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    made = create_optimizer([weight], 0.1, hparams('adamw'))
+    expected = AdamW([weight], 0.1, (0.8, 0.9), weight_decay=0.0, fused=True)
+    assert type(made) is AdamW
+    assert_same(made.state_dict(), expected.state_dict())
+
+
+@pytest.mark.parametrize('name', ['sgd', 'lion', 'muon', 'nadamuon', 'adan', 'adagrad'])
+def test_others_are_those_of_timm_and_have_betas_if_they_take_two(name):
+    check_optimizer(hparams(name))
+    weight = torch.nn.Parameter(torch.zeros(1))
+    made = create_optimizer([weight], 0.1, hparams(name))
+    given = {} if name == 'adan' else {'betas': (0.8, 0.9)}
+    expected = create_optimizer_v2([weight], name, 0.1, **given)
+    assert type(made) is type(expected)
+    assert_same(made.state_dict(), expected.state_dict())
+
+
+def test_options_are_passed_on():
+    options = {'nesterov': True, 'fallback_lr_scale': 0.14, 'betas': (0.7, 0.8)}
+    weight = torch.nn.Parameter(torch.zeros(1))
+    (group,) = create_optimizer([weight], 0.1, hparams('muon', **options)).param_groups
+    assert options.items() <= group.items()
+
+
+def test_an_unknown_optimizer_is_refused_with_the_nearest_and_all_names():
+    with pytest.raises(ValueError, match="did you mean 'muon'") as caught:
+        check_optimizer(hparams('Muonn'))
+    assert 'adamw, ' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'option', 'value'),
+    [
+        ('muon', 'nestrov', True),
+        ('muon', 'lr', 0.1),
+        ('muon', 'weight_decay', 0.1),
+        ('muon', 'layer_decay', 0.5),
+        ('adamw', 'momentum', 0.9),
+        ('muon', 'ns_coefficients', 'none'),  # else an error of the first step
+        ('muon', 'fallback_lr_scale', 'low'),
+    ],
+)
+def test_an_option_that_the_optimizer_cannot_use_is_refused(name, option, value):
+    with pytest.raises(ValueError, match=f'optimizer_options of {name!r}'):
+        check_optimizer(hparams(name, **{option: value}))
 
 
 def trainer(**kwargs):
@@ -113,12 +206,18 @@ def trainer(**kwargs):
 
 
 def test_the_base_rate_belongs_to_a_global_batch_of_256():
-    assert scaled_lr(1e-3, trainer()) == pytest.approx(1e-3)  # 32 x 4 x 2
-    assert scaled_lr(1e-3, trainer(world_size=1)) == pytest.approx(2.5e-4)
     double = SimpleNamespace(batch_size=64)
-    assert scaled_lr(1e-3, trainer(train_dataloader=double)) == pytest.approx(2e-3)
     sampled = SimpleNamespace(batch_size=None, batch_sampler=double)
-    assert scaled_lr(1e-3, trainer(train_dataloader=sampled)) == pytest.approx(2e-3)
+    for changed, factor in (
+        ({}, 1),  # 32 x 4 x 2
+        ({'world_size': 1}, 0.25),
+        ({'train_dataloader': double}, 2),
+        ({'train_dataloader': sampled}, 2),
+    ):
+        lr = scaled_lr(1e-3, trainer(**changed), 'adamw')
+        assert lr == pytest.approx(1e-3 * factor)
+        lr = scaled_lr(1e-3, trainer(**changed), 'muon')
+        assert lr == pytest.approx(1e-3 * math.sqrt(factor))
 
 
 def run(scheduled, steps):

@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchvision.models import WeightsEnum
@@ -23,7 +24,7 @@ from ..provenance.normalization import KEY as NORMALIZATION
 from ..provenance.normalization import difference, normalization_of
 from ..provenance.record import KEY, DataRecord, Provenance, Training, from_state
 from ..randomness import derive_seed, global_seed
-from .optim import apply_tuning
+from .optim import apply_tuning, check_optimizer
 
 _MAYBE = (None, 'last', 'hpc')  # a resume only if there is such a checkpoint
 
@@ -77,8 +78,9 @@ class ChannelTaskMixin(LightningModule):
         return encoder
 
     def configure_models(self) -> None:
-        """Build the models."""
+        """Check the optimizer and build the models."""
         with deferred_errors(self):
+            check_optimizer(self.hparams)
             self.build_models()
 
     @property
@@ -100,6 +102,12 @@ class ChannelTaskMixin(LightningModule):
         raise_deferred(self)
         if facts := data_facts(self.datamodule):
             self._check_data(facts)
+        cuts = isinstance(self.trainer.strategy, FSDPStrategy | DeepSpeedStrategy)
+        if cuts and stage == 'fit' and 'muon' in self.hparams['optimizer']:
+            raise ValueError(  # it would take the flat pieces for biases
+                'Muon needs whole matrices, but this strategy cuts them. Use '
+                '--trainer.strategy ddp or --model.init_args.optimizer adamw.'
+            )
         starts = stage == 'fit' and requested_checkpoint(self.trainer) in _MAYBE
         self._missing = None
         if starts:

@@ -1,34 +1,108 @@
 """Optimizer and learning rate schedule of both tasks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from torch.optim import AdamW
+from timm import optim
+from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..models.registry import did_you_mean
+from .trainable import part_of
 
-def decay_groups(modules: Sequence[Any], weight_decay: float) -> list[dict[str, Any]]:
-    """Group parameters by whether weight decay applies to them.
+_NOT_OFFERED = ['adahessian', 'bnb*', 'fused*']  # second order; other packages
 
-    It does not apply to biases, norms and the embeddings that a module's
-    ``no_weight_decay`` names.
+
+def create_optimizer(
+    params: Iterable[Any], lr: float, hparams: Mapping[str, Any]
+) -> Optimizer:
+    """Create the optimizer that ``optimizer`` names, as timm's factory does.
+
+    Args:
+        params: Parameters, or groups of them with their weight decay.
+        lr: Learning rate of parameters without one of their own.
+        hparams: Hyperparameters of a task: ``optimizer``; ``betas``, used if the
+            optimizer has so many; and its further arguments, ``optimizer_options``.
     """
-    by_decay: dict[float, list[Any]] = {}
+    name, betas = hparams['optimizer'], tuple(hparams['betas'])
+    info = optim.get_optimizer_info(name)
+    # adamw: one pass over the parameters, also on a CPU
+    given: dict[str, Any] = {'fused': True} if name == 'adamw' else {}
+    if info.has_momentum:
+        given['momentum'] = 0.9  # timm's default for all that have one
+    if info.has_betas and info.num_betas == len(betas):
+        given['betas'] = betas
+    given |= hparams['optimizer_options'] or {}
+    return optim.get_optimizer_class(name)(params, lr=lr, weight_decay=0.0, **given)
+
+
+def check_optimizer(hparams: Mapping[str, Any]) -> None:
+    """Try the optimizer of :func:`create_optimizer` on a small matrix and a vector.
+
+    Raises:
+        ValueError: If there is no such optimizer, or it does not take its options.
+    """
+    name = hparams['optimizer']
+    known = optim.list_optimizers(exclude_filters=_NOT_OFFERED)
+    if name not in known:
+        hint = did_you_mean(name.lower(), known)
+        raise ValueError(
+            f'Unknown optimizer {name!r}{hint}. Choose one of {", ".join(known)}.'
+        )
+    weights = [nn.Parameter(torch.ones(shape)) for shape in ((4, 4), (4,))]
+    for each in weights:
+        each.grad = torch.ones_like(each)
+    try:
+        create_optimizer(weights, 0.1, hparams).step()
+    except (AssertionError, TypeError, ValueError) as error:
+        message = f'{error}. Correct betas and optimizer_options of {name!r}.'
+        raise ValueError(message) from error
+
+
+def fallback_names(model: nn.Module, optimizer: str) -> list[str]:
+    """Return the parameters that Muon leaves to AdamW; none for other optimizers.
+
+    Muon trains the matrices in ``blocks``; in a model without that attribute, such as
+    ``resnet50``, all matrices and kernels between the first layer and the head. Of
+    kernels, timm leaves those with one input channel to AdamW.
+    """
+    if 'muon' not in optimizer:
+        return []
+    fallback = []
+    for name, parameter in model.named_parameters():
+        part = name.split('.')[0] if hasattr(model, 'blocks') else part_of(name, model)
+        if part != 'blocks' or parameter.ndim < 2:
+            fallback.append(name)
+    return fallback
+
+
+def decay_groups(
+    modules: Sequence[Any], weight_decay: float, optimizer: str
+) -> list[dict[str, Any]]:
+    """Group parameters by whether weight decay, and Muon's fallback, apply to them.
+
+    Weight decay does not apply to biases, norms and the embeddings that a module's
+    ``no_weight_decay`` names; for the fallback see :func:`fallback_names`.
+    """
+    merged: dict[tuple[Any, ...], list[Any]] = {}
     for module in modules:
-        for group in param_groups_weight_decay(
-            module, weight_decay, no_weight_decay_list=module.no_weight_decay()
+        names = module.no_weight_decay(), fallback_names(module, optimizer)
+        for group in optim.param_groups_weight_decay(
+            module, weight_decay, True, *names
         ):
-            by_decay.setdefault(group['weight_decay'], []).extend(group['params'])
-    return [{'params': p, 'weight_decay': decay} for decay, p in by_decay.items()]
+            params = group.pop('params')
+            merged.setdefault(tuple(group.items()), []).extend(params)
+    return [{'params': params, **dict(kind)} for kind, params in merged.items()]
 
 
 def layer_decay_groups(
-    model: Any, lr: float, weight_decay: float, layer_decay: float
+    model: Any, lr: float, weight_decay: float, layer_decay: float, optimizer: str
 ) -> list[dict[str, Any]]:
     """Group trainable parameters by layer, with a smaller rate far from the head.
 
@@ -40,22 +114,24 @@ def layer_decay_groups(
         lr: Learning rate of the head.
         weight_decay: Weight decay of the matrices.
         layer_decay: Factor from one layer to the next below; 1 for none.
+        optimizer: Name of the optimizer, see :func:`fallback_names`.
     """
-    groups = param_groups_layer_decay(
+    groups = optim.param_groups_layer_decay(
         model,
         weight_decay,
         no_weight_decay_list=getattr(model, 'no_weight_decay', set)(),
+        fallback_list=fallback_names(model, optimizer),
         layer_decay=layer_decay,
     )
-    return [
-        {name: group[name] for name in ('params', 'weight_decay')}
-        | {'lr': lr * group['lr_scale']}
-        for group in groups
-    ]
+    return [{'lr': lr * group.pop('lr_scale'), **group} for group in groups]
 
 
-def scaled_lr(base_lr: float, trainer: Trainer) -> float:
-    """Scale a base learning rate to the global batch: base_lr * batch / 256."""
+def scaled_lr(base_lr: float, trainer: Trainer, optimizer: str) -> float:
+    """Scale a base learning rate to the global batch: base_lr * batch / 256.
+
+    Muon's rate grows with the square root of batch / 256, the rule for updates whose
+    size does not depend on that of the gradient (https://arxiv.org/abs/2205.10287).
+    """
     trainer.fit_loop.setup_data()  # as estimated_stepping_batches does
     loader = trainer.train_dataloader
     found = (loader, getattr(loader, 'batch_sampler', None))
@@ -67,7 +143,8 @@ def scaled_lr(base_lr: float, trainer: Trainer) -> float:
             'batch size. Use a DataLoader with batch_size, or a batch sampler with one.'
         )
     accumulated = trainer.accumulate_grad_batches
-    return base_lr * batch_size * trainer.world_size * accumulated / 256
+    lr = base_lr * batch_size * trainer.world_size * accumulated / 256
+    return math.sqrt(base_lr * lr) if 'muon' in optimizer else lr
 
 
 def apply_tuning(task: LightningModule) -> None:
@@ -83,7 +160,8 @@ def apply_tuning(task: LightningModule) -> None:
     for each in tuning:
         found = getattr(each, 'optimal_lr', None)
         if found is not None and (rate := found.suggestion()) is not None:
-            task.hparams['base_lr'] = rate / scaled_lr(1.0, trainer)
+            unit = scaled_lr(1.0, trainer, task.hparams['optimizer'])
+            task.hparams['base_lr'] = rate / unit
     if tuning:
         trainer.strategy.setup_optimizers(trainer)
 
@@ -103,7 +181,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def schedule(
-    task: LightningModule, optimizer: AdamW, warmup_epochs: float
+    task: LightningModule, optimizer: Optimizer, warmup_epochs: float
 ) -> OptimizerLRScheduler:
     """Pair an optimizer with warm-up and cosine decay, in optimizer steps.
 

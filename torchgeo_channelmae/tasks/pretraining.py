@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW
 from torchgeo.datasets.utils import Sample
 from torchgeo.tasks import BaseTask
 from torchvision.models import WeightsEnum
@@ -29,7 +28,7 @@ from ..models.weights import load_decoder
 from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from .base import ChannelTaskMixin, sample_keys
-from .optim import decay_groups, scaled_lr, schedule
+from .optim import create_optimizer, decay_groups, scaled_lr, schedule
 from .reconstruction import Reconstruction, guess_error, to_images
 
 
@@ -79,6 +78,8 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         decoder_depth: int = 4,
         decoder_num_heads: int = 8,
         grad_checkpointing: bool = False,
+        optimizer: str = 'adamw',
+        optimizer_options: dict[str, Any] | None = None,
         base_lr: float = 1.5e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
@@ -116,9 +117,15 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             decoder_num_heads: Number of attention heads of the decoder.
             grad_checkpointing: Recompute activations in the backward pass (activation
                 checkpointing): less memory, more time.
-            base_lr: Learning rate at a global batch of 256; scaled with the batch.
-            betas: AdamW's betas.
-            weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
+            optimizer: Name of the optimizer in timm's factory, such as ``adamw`` or
+                ``muon``, which trains the matrices of both models' blocks by Muon and
+                the rest by AdamW.
+            optimizer_options: Further arguments of the optimizer, such as
+                ``{nesterov: true, fallback_lr_scale: 0.1}`` for ``muon``.
+            base_lr: Learning rate at a global batch of 256; scaled with the batch, for
+                ``muon`` with its square root.
+            betas: Betas of AdamW and of Muon's AdamW; others use them if they have two.
+            weight_decay: Weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
             plot_every_n_epochs: Epochs between plots of reconstructions; 0 for none.
             num_plots: Number of plotted validation samples.
@@ -163,14 +170,12 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Create AdamW with a learning rate for the global batch."""
-        hparams = self.hparams
-        optimizer = AdamW(
-            decay_groups((self.model, self.decoder), hparams['weight_decay']),
-            lr=scaled_lr(hparams['base_lr'], self.trainer),
-            betas=tuple(hparams['betas']),
-            fused=True,  # one pass over the parameters, also on a CPU
-        )
+        """Create the optimizer with a learning rate for the global batch."""
+        hparams, name = self.hparams, self.hparams['optimizer']
+        models = self.model, self.decoder
+        groups = decay_groups(models, hparams['weight_decay'], name)
+        lr = scaled_lr(hparams['base_lr'], self.trainer, name)
+        optimizer = create_optimizer(groups, lr, hparams)
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
     def reconstruct(

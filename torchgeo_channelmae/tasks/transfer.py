@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torchgeo.datasets.utils import Sample
 from torchgeo.tasks import Classification
 from torchmetrics import MetricCollection
@@ -17,7 +16,7 @@ from ..models.controls import create_model
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .base import ChannelTaskMixin
-from .optim import layer_decay_groups, scaled_lr, schedule
+from .optim import create_optimizer, layer_decay_groups, scaled_lr, schedule
 from .trainable import (
     describe,
     find_parts,
@@ -76,6 +75,8 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         drop_path: float = 0.1,
         grad_checkpointing: bool = False,
         layer_decay: float = 0.75,
+        optimizer: str = 'adamw',
+        optimizer_options: dict[str, Any] | None = None,
         base_lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.05,
@@ -115,9 +116,16 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             layer_decay: Factor of the learning rate from one layer to the next below.
                 Used only if all parts are trained; otherwise every trained part uses
                 the head's rate.
-            base_lr: Learning rate of the head at a global batch of 256; scales with it.
-            betas: AdamW's betas.
-            weight_decay: AdamW's weight decay, not for norms, biases and embeddings.
+            optimizer: Name of the optimizer in timm's factory, such as ``adamw`` or
+                ``muon``, which trains the matrices of the blocks by Muon and the rest
+                by AdamW; for models without blocks see
+                :func:`~torchgeo_channelmae.tasks.optim.fallback_names`.
+            optimizer_options: Further arguments of the optimizer, such as
+                ``{nesterov: true, fallback_lr_scale: 0.1}`` for ``muon``.
+            base_lr: Learning rate of the head at a global batch of 256; scales with it,
+                for ``muon`` with its square root.
+            betas: Betas of AdamW and of Muon's AdamW; others use them if they have two.
+            weight_decay: Weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
             loss: Deprecated, ignored.
         """
@@ -211,13 +219,14 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Create AdamW with layer-wise learning rates for the global batch."""
-        hparams = self.hparams
-        lr = scaled_lr(hparams['base_lr'], self.trainer)
+        """Create the optimizer with layer-wise learning rates for the global batch."""
+        hparams, name = self.hparams, self.hparams['optimizer']
+        lr = scaled_lr(hparams['base_lr'], self.trainer, name)
         learn_all = set(self.parts) == set(parts_in(self.model))
-        decay = hparams['layer_decay'] if learn_all else 1.0
-        groups = layer_decay_groups(self.model, lr, hparams['weight_decay'], decay)
-        optimizer = AdamW(groups, lr=lr, betas=tuple(hparams['betas']), fused=True)
+        layer_decay = hparams['layer_decay'] if learn_all else 1.0
+        decays = hparams['weight_decay'], layer_decay
+        groups = layer_decay_groups(self.model, lr, *decays, name)
+        optimizer = create_optimizer(groups, lr, hparams)
         return schedule(self, optimizer, hparams['warmup_epochs'])
 
     def compute(self, image: Tensor) -> Tensor:
