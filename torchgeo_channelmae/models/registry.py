@@ -15,6 +15,7 @@ from .channelvit import ChannelViT
 from .smp import PyramidEncoder
 
 SIZES = {
+    'nano': {'embed_dim': 128, 'depth': 4, 'num_heads': 4},
     'tiny': {'embed_dim': 192, 'depth': 12, 'num_heads': 3},
     'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
     'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},

@@ -90,7 +90,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         """Initialize a new ChannelMAE instance.
 
         Args:
-            model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
+            model: Name of the encoder: ``channelmae_{nano,tiny,small,base,large}`` with
                 ``_patch8`` or ``_patch16``.
             weights: Weights to start from (checkpoint, export or TorchGeo weights), of
                 the encoder and, if it has the same size, the decoder; None to start

@@ -86,7 +86,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
         """Initialize a new CrossModalClassification instance.
 
         Args:
-            model: Name of the encoder: ``channelmae_{tiny,small,base,large}`` with
+            model: Name of the encoder: ``channelmae_{nano,tiny,small,base,large}`` with
                 ``_patch8`` or ``_patch16``; or another timm model, such as
                 ``resnet50``, or a foundation model of TorchGeo
                 (:data:`~torchgeo_channelmae.models.peers.PEERS`), such as
