@@ -29,6 +29,7 @@ from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from .base import ChannelTaskMixin, sample_keys
 from .optim import decay_groups, scaled_lr, schedule
+from .rates import check_rate
 from .reconstruction import Reconstruction, to_images
 
 
@@ -164,7 +165,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             betas=tuple(hparams['betas']),
             fused=True,  # one pass over the parameters, also on a CPU
         )
-        return schedule(self, optimizer, hparams['warmup_epochs'])
+        scheduled = schedule(self, optimizer, hparams['warmup_epochs'])
+        check_rate(self, optimizer)
+        return scheduled
 
     def reconstruct(
         self, image: Tensor, keys: Tensor, shared: int | Tensor = 0
