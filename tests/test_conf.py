@@ -11,6 +11,7 @@ from torchgeo.datamodules import BaseDataModule
 from torchgeo.tasks import BaseTask
 
 from tests import fabricate
+from torchgeo_channelmae.callbacks.stream import StreamMonitor
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.experiments.configuration import read_datamodule
 from torchgeo_channelmae.experiments.tables.plan import flat
@@ -105,6 +106,13 @@ def test_parts_can_be_laid_over_every_fine_tuning(base, overlay):
 )
 def test_variants_say_what_they_are_named_after(names, key, value):
     assert build(*names).model.hparams[key] == value
+
+
+@pytest.mark.parametrize('base', ['paper/pretrain.yaml', 'finetune.yaml'])
+def test_the_monitor_can_be_laid_over_every_training(base):
+    before, after = build(base).trainer.callbacks, build(base, 'monitor.yaml').trainer
+    added = {type(each) for each in after.callbacks} - {type(each) for each in before}
+    assert added == {StreamMonitor}
 
 
 def test_data_of_the_paper_can_be_others():

@@ -1,1 +1,1 @@
-"""Lightning callbacks: run folder, exact resume, loss guard, compiling."""
+"""Lightning callbacks: run folder, exact resume, loss guard, compiling, monitor."""

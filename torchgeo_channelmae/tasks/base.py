@@ -19,6 +19,7 @@ from ..models.checkpoints import read_checkpoint
 from ..models.controls import check_image, load_weights, restore_scaling
 from ..models.peers import Peer, check_published, fit_input
 from ..models.registry import did_you_mean
+from ..models.stream import watched_stream
 from ..models.weights import LoadReport
 from ..provenance.normalization import KEY as NORMALIZATION
 from ..provenance.normalization import difference, normalization_of
@@ -144,9 +145,10 @@ class ChannelTaskMixin(LightningModule):
         published = check_published(self.hparams['model'], weights)
         checkpoint = read_checkpoint(weights)
         policy = self.hparams.get('fresh_bands', 'sample')
-        report = load_weights(
-            self.model, checkpoint, policy, published, self.datamodule
-        )
+        with watched_stream(self.model, f'weights {weights}'):
+            report = load_weights(
+                self.model, checkpoint, policy, published, self.datamodule
+            )
         self.provenance = self.provenance.started_from(checkpoint.provenance)
         rank_zero_info(f'Weights {weights}: {report}')
         self.compare_normalization(f'weights {weights}', checkpoint.normalization)

@@ -29,6 +29,7 @@ from ..plotting import log_figure, plot_reconstruction
 from ..randomness import derive_seed, global_seed, shared_key
 from .base import ChannelTaskMixin, sample_keys
 from .optim import create_optimizer, decay_groups, scaled_lr, schedule
+from .rates import check_rate
 from .reconstruction import Reconstruction, guess_error, to_images
 
 
@@ -176,7 +177,9 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         groups = decay_groups(models, hparams['weight_decay'], name)
         lr = scaled_lr(hparams['base_lr'], self.trainer, name)
         optimizer = create_optimizer(groups, lr, hparams)
-        return schedule(self, optimizer, hparams['warmup_epochs'])
+        scheduled = schedule(self, optimizer, hparams['warmup_epochs'])
+        check_rate(self, optimizer)
+        return scheduled
 
     def reconstruct(
         self, image: Tensor, keys: Tensor, shared: int | Tensor = 0
