@@ -45,7 +45,10 @@ from .timing import make_trainer
 
 OURS = {'mask_ratio': 0.75, 'spectral_loss': 'mean', 'embed_std': 0.5}
 PEER = {'betas': (0.9, 0.95), 'weight_decay': 0.05, 'embed_std': 0.02}
-MUON = {'optimizer': 'muon', 'optimizer_options': {'fallback_lr_scale': 0.14}}
+MUON = {
+    'optimizer': 'muon',
+    'optimizer_options': {'nesterov': True, 'fallback_lr_scale': 0.14},
+}
 RECIPES: dict[str, dict[str, Any]] = {
     'ours': {**OURS, **MUON, 'base_lr': 0.0288},  # 0.0072 at batch 16, as its root
     'adamw': {**OURS, 'base_lr': 0.016},  # 1e-3 at batch 16: another optimizer only
@@ -63,7 +66,7 @@ CLOCKS = ['seconds', 'cpu_seconds']
 SHARED = ('data', 'decoder', 'size', 'batch_size', 'steps', 'every', 'device')
 """Options that all runs must agree in."""
 
-LIMIT, CHUNK = 512, 64  # samples of a split that are read, that are encoded at once
+LIMIT, CHUNK = 256, 64  # samples of a split that are read, that are encoded at once
 
 
 def parse() -> argparse.Namespace:
