@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class WriteSteps(Callback):
-    """Writes ``steps-RANK.json``: losses, masks and gradients of the steps."""
+    """Writes ``steps-RANK.json``: losses, masks and gradients, last weights."""
 
     def on_train_start(self, trainer, task):
         self.steps, masking = [], getattr(task, 'masking', None)
@@ -34,6 +34,8 @@ class WriteSteps(Callback):
         self.steps[-1]['loss'] = outputs['loss'].item()
 
     def on_train_end(self, trainer, task):
+        sums = [each.double().abs().sum().item() for each in task.parameters()]
+        self.steps[-1]['weights'] = sums
         file = Path(trainer.default_root_dir) / f'steps-{trainer.global_rank}.json'
         file.write_text(json.dumps(self.steps))
 

@@ -57,6 +57,17 @@ def in_folder(tmp_path, monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize('precision', ['bf16-true', '64-true', 'bf16-mixed'])
+def test_muon_trains_in_any_precision(precision):
+    model = '--model.init_args.'
+    muon = (
+        f'{model}optimizer=muon',
+        f'{model}optimizer_options={{nesterov: true, fallback_lr_scale: 0.14}}',
+    )
+    flags = flag(f'precision={precision} gradient_clip_val=0.1')
+    assert fit(*muon, *flags, task='pretrain') == 6
+
+
 @pytest.mark.parametrize(
     ('task', 'flags', 'steps'),
     [
@@ -131,8 +142,10 @@ def test_a_batch_size_that_is_found_has_its_own_rate_and_schedule():
     assert Tuned.rates[-1] == max(Tuned.rates) == pytest.approx(0.016 * 2 / 256)
 
 
-def test_a_learning_rate_that_is_found_is_that_of_training():
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+def test_a_learning_rate_that_is_found_is_that_of_training(optimizer):
     found = callback('LearningRateFinder', attr_name='base_lr', num_training_steps=30)
-    fit(*found, TUNED, '--trainer.max_epochs=10')
+    options = f'--model.init_args.optimizer={optimizer}', '--trainer.max_epochs=10'
+    fit(*found, TUNED, *options)
     assert Tuned.found is not None
     assert max(Tuned.rates) == pytest.approx(Tuned.found)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.strategies import FSDPStrategy
 from timm.optim import create_optimizer_v2
 from torch.optim import AdamW
 
 from tests.same import assert_same
+from tests.small_tasks import fine_tuning
 from torchgeo_channelmae.models import ChannelMAEDecoder, ChannelViT
 from torchgeo_channelmae.models.controls import create_model
 from torchgeo_channelmae.tasks.optim import (
@@ -189,6 +191,13 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest_and_all_names():
 def test_an_option_that_the_optimizer_cannot_use_is_refused(name, option, value):
     with pytest.raises(ValueError, match=f'optimizer_options of {name!r}'):
         check_optimizer(hparams(name, **{option: value}))
+
+
+def test_muon_is_refused_where_matrices_are_cut():
+    task = fine_tuning(optimizer='muon')
+    task.trainer = SimpleNamespace(strategy=FSDPStrategy(), datamodule=None)
+    with pytest.raises(ValueError, match='needs whole matrices'):
+        task.setup('fit')
 
 
 def trainer(**kwargs):
