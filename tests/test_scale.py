@@ -104,7 +104,6 @@ def test_two_processes_train_with_muon_as_one_does(fit, together, small, tmp_pat
     args = ('fit', '--config', CONF / 'pretrain.yaml', *small, *muon)
     together(*args, '--data.init_args.batch_size=4', folder=tmp_path)
     both = losses(run)
-    print('DIFF', (both.mean(0) - whole[0]).abs(), whole[0])
     assert (both.mean(0) - whole[0]).abs().max() < 1e-5
     first, second = (part[-1]['weights'] for part in steps(run))
     assert first == second
