@@ -81,7 +81,8 @@ class ChannelTaskMixin(LightningModule):
     def configure_models(self) -> None:
         """Check the optimizer and build the models."""
         with deferred_errors(self):
-            check_optimizer(self.hparams)
+            if 'optimizer' in self.hparams:
+                check_optimizer(self.hparams)
             self.build_models()
 
     @property

@@ -102,7 +102,7 @@ def test_features_are_those_of_the_encoder_called_by_hand(make, name, bands, by_
 def test_lower_layers_learn_slower_and_embeddings_do_not_decay(make, name):
     model = make(name, TAKES[name][-1])
     assert {'patch_embed', 'blocks', 'head'} <= set(parts_in(model))
-    groups = layer_decay_groups(model, 1.0, 0.05, 0.5)
+    groups = layer_decay_groups(model, 1.0, 0.05, 0.5, 'adamw')
     found = {p: group for group in groups for p in group['params']}
     named = {n: found[p] for n, p in model.named_parameters() if p in found}
     depth = 4 + 2 if name == 'croma_base' else peers.DEPTH  # and joint layers
