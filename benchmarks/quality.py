@@ -31,11 +31,12 @@ from torchgeo_channelmae.experiments import configuration
 from torchgeo_channelmae.experiments.probes.classifiers import Protocol
 from torchgeo_channelmae.experiments.probes.features import choose_samples
 from torchgeo_channelmae.files import whole
-from torchgeo_channelmae.losses import token_to_token, trivial_reconstruction
+from torchgeo_channelmae.losses import trivial_reconstruction
 from torchgeo_channelmae.masking import RandomTokens
-from torchgeo_channelmae.models.tokens import gather_tokens, patchify
+from torchgeo_channelmae.models.tokens import patchify
 from torchgeo_channelmae.tasks import ChannelMAE
 from torchgeo_channelmae.tasks.base import sample_keys
+from torchgeo_channelmae.tasks.reconstruction import guess_error
 from torchgeo_channelmae.token_numbers import tokens_of
 
 from . import report
@@ -108,9 +109,8 @@ def error(task: Any, samples: dict[str, Tensor], ratio: float) -> float:
     for image, index in zip(*parts, strict=True):
         keys = sample_keys(index, 'validation mask').to(task.device)
         found = task.reconstruct(image.to(task.device), keys)
-        target, hidden = found.target, found.mask.hidden
-        guess = trivial_reconstruction(target, found.mask.visible, image.shape[1])
-        trivial = token_to_token(*(gather_tokens(x, hidden) for x in (guess, target)))
+        guess = trivial_reconstruction(found.target, found.mask.visible, image.shape[1])
+        trivial = guess_error(guess, found)
         total += torch.stack([task.losses(found)[0], trivial]).sum(1).cpu()
     task.masking = kept
     return float(total[0] / total[1])
