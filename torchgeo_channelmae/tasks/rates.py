@@ -35,7 +35,7 @@ def check_rate(task: LightningModule, optimizer: Optimizer) -> None:
     Raises:
         ValueError: If the learning rate is above :data:`REFUSED`.
     """
-    if task.hparams.get('optimizer', 'adamw') != 'adamw':
+    if task.hparams['optimizer'] != 'adamw':
         return
     first = max(group['lr'] for group in optimizer.param_groups)
     peak = max(group['initial_lr'] for group in optimizer.param_groups)
