@@ -15,6 +15,7 @@ from tests.same import assert_same
 from tests.small_tasks import fine_tuning
 from torchgeo_channelmae.models import ChannelMAEDecoder, ChannelViT
 from torchgeo_channelmae.models.controls import create_model
+from torchgeo_channelmae.tasks.muon import orthogonalize
 from torchgeo_channelmae.tasks.optim import (
     check_optimizer,
     create_optimizer,
@@ -159,7 +160,7 @@ def test_others_are_those_of_timm_and_have_betas_if_they_take_two(name):
     made = create_optimizer([weight], 0.1, hparams(name))
     given = {} if name == 'adan' else {'betas': (0.8, 0.9)}
     expected = create_optimizer_v2([weight], name, 0.1, **given)
-    assert type(made) is type(expected)
+    assert isinstance(made, type(expected))
     assert_same(made.state_dict(), expected.state_dict())
 
 
@@ -168,6 +169,43 @@ def test_options_are_passed_on():
     weight = torch.nn.Parameter(torch.zeros(1))
     (group,) = create_optimizer([weight], 0.1, hparams('muon', **options)).param_groups
     assert options.items() <= group.items()
+
+
+@pytest.mark.parametrize('name', ['nmuon', 'adamuon'])
+@pytest.mark.parametrize('shape', [(8, 32), (32, 8), (8, 12), (8, 4, 3, 3)])
+def test_muon_moves_a_weight_on_a_cpu_as_timms_in_bfloat16_does(name, shape):
+    start, slope = torch.randn(2, *shape)
+    moved = []
+    for make in (
+        lambda weights: create_optimizer(weights, 0.1, hparams(name)),
+        lambda weights: create_optimizer_v2(weights, name, 0.1, betas=(0.8, 0.9)),
+    ):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = make([weight])
+        for step in range(3):
+            weight.grad = slope + step
+            optimizer.step()
+        moved.append(weight.detach() - start)
+    difference = (moved[0] - moved[1]).norm() / moved[1].norm()
+    assert 0 < difference < 0.03  # two digits of bfloat16
+
+
+@given(
+    st.sampled_from([(1, 1), (3, 7), (7, 3), (5, 64), (64, 6), (2, 4, 5)]),
+    st.integers(0, 6),
+    st.integers(0, 99),
+)
+def test_the_orthogonalization_is_newton_and_schulzs_iteration(shape, steps, seed):
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    coefficients = [(2.0, -1.5, 0.5), (1.5, -0.5, 0.1)]
+    x = update.double() / update.double().norm(dim=(-2, -1), keepdim=True)
+    for step in range(steps):
+        a, b, c = coefficients[min(step, 1)]
+        square = x @ x.mT
+        x = (a * x) + b * (square @ x) + c * (square @ square @ x)
+    found = orthogonalize(update, steps, coefficients)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, x.float())
 
 
 def test_an_unknown_optimizer_is_refused_with_the_nearest_and_all_names():

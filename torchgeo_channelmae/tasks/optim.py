@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..models.registry import did_you_mean
+from .muon import Muon
 from .trainable import part_of
 
 _NOT_OFFERED = ['adahessian', 'bnb*', 'fused*']  # second order; other packages
@@ -39,7 +40,11 @@ def create_optimizer(
     if info.has_betas and info.num_betas == len(betas):
         given['betas'] = betas
     given |= hparams['optimizer_options'] or {}
-    return optim.get_optimizer_class(name)(params, lr=lr, weight_decay=0.0, **given)
+    make = optim.get_optimizer_class(name, bind_defaults=False)
+    if make is optim.Muon:
+        make = Muon
+    given = (info.defaults or {}) | given
+    return make(params, lr=lr, weight_decay=0.0, **given)
 
 
 def check_optimizer(hparams: Mapping[str, Any]) -> None:
