@@ -183,13 +183,13 @@ class ChannelDataModule(NonGeoDataModule):
     def _steps(self, varied: bool) -> list[torch.nn.Module]:
         size = (self.size, self.size)
         steps: list[torch.nn.Module] = []
-        if varied:
-            steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
         if self.size_by == 'pad':
             steps.append(K.PadTo(size))
         elif self.size_by == 'crop':
             crop = K.RandomCrop if varied else K.CenterCrop
             steps.append(crop(size, cropping_mode='slice'))
+        if varied:  # flips cost by the pixel: of the crop only
+            steps += [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
         return steps
 
     def make_sampler(self, dataset: Any, **shared: Any) -> EpochSampler:

@@ -129,7 +129,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             weight_decay: Weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
             plot_every_n_epochs: Epochs between plots of reconstructions; 0 for none.
-            num_plots: Number of plotted validation samples.
+            num_plots: Number of plotted samples, spread over the first validation batch.
         """
         self.weights = weights
         super().__init__()
@@ -277,7 +277,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
     def validation_step(
         self, batch: Sample, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Store the errors of each sample and plot the first reconstructions."""
+        """Store the errors of each sample and plot some reconstructions."""
         if 'image' not in batch:  # all samples were skipped
             return
         image, keys = batch['image'], sample_keys(batch['index'], 'validation mask')
@@ -328,7 +328,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         result: Reconstruction,
         guess: Tensor | None,
     ) -> None:
-        """Plot the first samples every `plot_every_n_epochs` and in the last epoch."""
+        """Plot some samples every `plot_every_n_epochs` and in the last epoch."""
         trainer, epoch = self.trainer, self.current_epoch + 1
         every = self.hparams['plot_every_n_epochs']
         due = every and (epoch % every == 0 or epoch == trainer.max_epochs)
@@ -340,8 +340,10 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
         if guess is not None:
             guessed = unpatchify(guess, len(bands), result.grid_size).float().cpu()
             guessed = guessed.masked_fill(made.isnan(), torch.nan)
-        for row, name in enumerate(names[: self.hparams['num_plots']]):
+        count = min(self.hparams['num_plots'], len(names))
+        for number in range(count):  # from the first to the last: neighbors look alike
+            row = number * (len(names) - 1) // max(1, count - 1)
             pictures = image[row], masked[row], made[row]
-            title = f'{name}, epoch {epoch}'
+            title = f'{names[row]}, epoch {epoch}'
             figure = plot_reconstruction(*pictures, bands, title, guessed[row])
-            log_figure(self, f'reconstruction/{row}', figure)
+            log_figure(self, f'reconstruction/{number}', figure)
