@@ -175,17 +175,14 @@ def test_options_are_passed_on():
 @pytest.mark.parametrize('shape', [(8, 32), (32, 8), (8, 12), (8, 4, 3, 3)])
 def test_muon_moves_a_weight_on_a_cpu_as_timms_in_bfloat16_does(name, shape):
     start, slope = torch.randn(2, *shape)
-    moved = []
-    for make in (
-        lambda weights: create_optimizer(weights, 0.1, hparams(name)),
-        lambda weights: create_optimizer_v2(weights, name, 0.1, betas=(0.8, 0.9)),
-    ):
-        weight = torch.nn.Parameter(start.clone())
-        optimizer = make([weight])
-        for step in range(3):
+    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    ours = create_optimizer(weights[:1], 0.1, hparams(name))
+    timms = create_optimizer_v2(weights[1:], name, 0.1, betas=(0.8, 0.9))
+    for step in range(3):
+        for weight, optimizer in zip(weights, (ours, timms), strict=True):
             weight.grad = slope + step
             optimizer.step()
-        moved.append(weight.detach() - start)
+    moved = [weight.detach() - start for weight in weights]
     difference = (moved[0] - moved[1]).norm() / moved[1].norm()
     assert 0 < difference < 0.03  # two digits of bfloat16
 

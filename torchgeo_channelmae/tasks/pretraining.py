@@ -129,7 +129,7 @@ class ChannelMAE(ChannelTaskMixin, BaseTask):
             weight_decay: Weight decay, not for norms, biases and embeddings.
             warmup_epochs: Epochs of linear warm-up before the cosine.
             plot_every_n_epochs: Epochs between plots of reconstructions; 0 for none.
-            num_plots: Number of plotted samples, spread over the first validation batch.
+            num_plots: Number of plotted samples of the first validation batch.
         """
         self.weights = weights
         super().__init__()
