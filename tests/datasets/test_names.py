@@ -9,8 +9,6 @@ from torchgeo_channelmae.datasets.names import (
     acquisition,
     check_pairs,
     name_spaces,
-    overpass,
-    radar_scene,
     tile,
     version_of,
 )
@@ -54,12 +52,6 @@ def test_a_name_space_has_a_name_of_every_patch(columns, expected):
 
 def test_a_scene_is_what_patches_of_one_image_share():
     assert acquisition(V2) == 'S2A_MSIL2A_20170613T101031_N9999_R022_T34VER'
-    assert radar_scene(S1) == 'S1B_IW_GRDH_1SDV_20170612T165809'
-
-
-def test_both_versions_have_the_satellite_and_day_of_an_overpass():
-    assert overpass(V1) == overpass(V2) == 'S2A_20170613'
-    assert overpass('synthetic_3_4') == 'synthetic'
 
 
 def test_every_real_pair_has_a_tile_which_the_optical_name_agrees_with():

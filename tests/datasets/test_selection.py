@@ -1,5 +1,6 @@
 """Filters and splits: who trains, validates and tests."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
 from torchgeo_channelmae.datasets.metadata import PatchTable, read_table
-from torchgeo_channelmae.datasets.names import acquisition
 from torchgeo_channelmae.datasets.selection import Selection
+
+COUNTRIES = ('Ireland', 'Serbia', 'Finland')
 
 
 def grown(scenes=12, size=25):
@@ -26,9 +28,7 @@ def grown(scenes=12, size=25):
         s2_names=np.array(names, dtype='S'),
         s1_names=np.array([radar_name(name) for name in names], dtype='S'),
         split=np.array(['train', 'val', 'test'])[np.arange(count) % 3],
-        countries=np.array(['Ireland', 'Serbia', 'Finland'])[
-            np.arange(count) // size % 3
-        ],
+        countries=np.array(COUNTRIES)[np.arange(count) // size % 3],
         snow=np.arange(count) % 4 == 0,
         cloud=np.arange(count) % 7 == 0,
     )
@@ -43,10 +43,6 @@ def radar_name(name):
 
 def names(table: PatchTable, split: str) -> set[bytes]:
     return set(table.s2_names[table.split == split].tolist())
-
-
-def scenes(table: PatchTable, split: str) -> set[str]:
-    return {acquisition(name.decode()) for name in names(table, split)}
 
 
 def refused(message, table=None, **options):
@@ -76,106 +72,92 @@ def test_countries_are_kept_by_name():
     assert len(chosen) == 200
 
 
-def published(rows):
-    """Patches of v2 by (second, tile, Sentinel-1 scene), with their v1 names."""
-    orbit = '201706{:02}T{}'
-    v2, v1, s1 = [], [], []
-    for number, (day, second, tile, scene) in enumerate(rows):
-        place = f'{number}_7'
-        v2.append(
-            f'S2A_MSIL2A_{orbit.format(day, "101031")}_N9999_R022_T{tile}_{place}'
-        )
-        v1.append(f'S2A_MSIL2A_{orbit.format(day, second)}_{place}')
-        s1.append(f'S1A_IW_GRDH_1SDV_{scene}_{tile}_{place}')
-    count = len(rows)
+TILES = [f'{zone}UUP' for zone in range(30, 39)]
+
+
+def dated(tiles=TILES, dates=5, seed=3):
+    """Four places of each tile on each date, in v2, a third of the tiles a country."""
+    every = [*itertools.product(range(1, dates + 1), tiles, '4567')]
+    rows = [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
+    day = 'MSIL2A_2017060{}T10103{}'
     return replace(
-        read_table(SAMPLE_ROOT).rows(np.arange(count) % 59),
-        s2_names=np.array(v2, dtype='S'),
-        v1_names=np.array(v1, dtype='S'),
-        s1_names=np.array(s1, dtype='S'),
+        read_table(SAMPLE_ROOT).rows(np.arange(len(rows)) % 59),
+        s2_names=encoded(
+            f'S2A_{day.format(date, 1)}_N9999_R022_T{tile}_{place}_7'
+            for date, tile, place in rows
+        ),
+        v1_names=encoded(
+            f'S2A_{day.format(date, TILES.index(tile))}_{place}_7'
+            for date, tile, place in rows
+        ),
+        s1_names=encoded(
+            f'S1A_IW_GRDH_1SDV_2017060{date}T165809_{tile}_{place}_7'
+            for date, tile, place in rows
+        ),
+        countries=np.array([COUNTRIES[TILES.index(tile) % 3] for _, tile, _ in rows]),
     )
 
 
-def days(seed=3):
-    """24 days of three tiles; every third day's radar is that of the day before."""
-    rows = []
-    for day in range(1, 25):
-        scene = f'201706{day - (day % 3 == 0):02}T165809'
-        for number, tile in enumerate(('33UUP', '33UVP', '32UQV')):
-            second = f'10103{number}'  # v1 names the tiles' own times
-            rows += [(day, second, tile, scene)] * 4
-    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+def encoded(names):
+    return np.array([*names], dtype='S')
 
 
-@pytest.mark.parametrize('seed', range(4))
-def test_no_datatake_and_no_radar_scene_is_in_two_splits(seed):
-    rows = days()
-    chosen = Selection(split_by='acquisition', split_seed=seed).apply(published(rows))
-    for part in (0, 3):  # the day of the datatake, the radar scene
-        where = {}
-        for row, split in zip(rows, chosen.split.tolist(), strict=True):
-            where.setdefault(row[part], set()).add(split)
-        assert {len(splits) for splits in where.values()} == {1}
-    shares = [(chosen.split == split).mean() for split in ('train', 'val', 'test')]
-    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
+def parts(table, names=3):
+    """Return the splits that each tile, row and column, or fewer of them, is in."""
+    found = {}
+    for name, split in zip(table.s1_names.tolist(), table.split.tolist(), strict=True):
+        found.setdefault(tuple(name.split(b'_')[5 : 5 + names]), set()).add(split)
+    return found
 
 
-@pytest.mark.parametrize('split_by', ['acquisition', 'tile'])
-def test_both_versions_of_a_patch_are_in_the_same_split(split_by):
-    v2 = published(days())
+ELSEWHERE = {'split_by': 'country', 'test_countries': ['Serbia']}
+BY_NAME = ELSEWHERE | {'val_countries': ['Ireland']}
+
+
+@given(
+    st.sampled_from([{'split_by': 'tile'}, ELSEWHERE, BY_NAME]), st.integers(0, 1000)
+)
+def test_a_place_is_in_one_split_at_all_its_dates(options, seed):
+    chosen = Selection(**options, split_seed=seed).apply(dated())
+    found = parts(chosen)
+    assert len(found) == 4 * len(TILES)
+    assert {len(splits) for splits in found.values()} == {1}
+    assert set(chosen.split.tolist()) == {'train', 'val', 'test'}
+
+
+def test_both_versions_of_a_patch_are_in_the_same_split():
+    v2 = dated()
     v1 = replace(v2, s2_names=v2.v1_names)
-    one, other = (Selection(split_by=split_by).apply(table) for table in (v1, v2))
+    one, other = (Selection(split_by='tile').apply(table) for table in (v1, v2))
     assert one.split.tolist() == other.split.tolist()
-
-
-def test_a_patch_without_a_radar_name_goes_by_its_overpass():
-    table = published(days())
-    bare = replace(table, s1_names=np.full(len(table), b''))
-    found = Selection(split_by='acquisition').apply(bare)
-    by_day = {}
-    for (day, *_), split in zip(days(), found.split.tolist(), strict=True):
-        by_day.setdefault(day, set()).add(split)
-    assert {len(splits) for splits in by_day.values()} == {1}
-
-
-def test_a_tile_left_out_is_in_one_split_only():
-    chosen = Selection(split_by='tile').apply(grown())
-    where = {}
-    for name, split in zip(
-        chosen.s1_names.tolist(), chosen.split.tolist(), strict=True
-    ):
-        where.setdefault(name.split(b'_')[5], set()).add(split)
-    assert sorted(where) == [b'29UPU', b'33UUP', b'35VNK']
-    assert sorted(map(sorted, where.values())) == [['test'], ['train'], ['val']]
 
 
 def test_a_patch_whose_tile_is_unknown_cannot_be_split_by_tile():
     table = replace(grown(), s1_names=np.full(300, b''))
     refused("'tile' .* S2A_MSIL2A_20170600T", table, split_by='tile')
+    refused("'country' .* S2A_MSIL2A_201706", table, **ELSEWHERE)
 
 
-def test_another_seed_leaves_other_scenes_out():
-    one, other = (
-        Selection(split_by='acquisition', split_seed=seed).apply(grown())
-        for seed in (0, 1)
+def test_another_seed_leaves_other_tiles_out():
+    table = dated()
+    one, other, again = (
+        Selection(split_by='tile', split_seed=seed).apply(table).split.tolist()
+        for seed in (0, 1, 0)
     )
-    assert scenes(one, 'test') != scenes(other, 'test')
-    again = Selection(split_by='acquisition', split_seed=0).apply(grown())
-    assert again.split.tolist() == one.split.tolist()
+    assert one == again != other
 
 
-def test_countries_left_out_test_and_no_scene_of_the_others_is_split():
-    chosen = Selection(split_by='country', test_countries=['Serbia']).apply(grown())
+def test_countries_left_out_test_and_no_tile_of_the_others_is_split():
+    chosen = Selection(**ELSEWHERE).apply(dated())
     assert set(chosen.countries[chosen.split == 'test'].tolist()) == {'Serbia'}
     assert 'Serbia' not in chosen.countries[chosen.split != 'test'].tolist()
-    assert not scenes(chosen, 'train') & scenes(chosen, 'val')
-    assert len(scenes(chosen, 'val')) == 2  # a quarter of eight
+    found = [splits for splits in parts(chosen, names=1).values() if splits != {'test'}]
+    assert found.count({'train'}) == 4
+    assert found.count({'val'}) == 2  # a quarter of six, filled in turn
 
 
 def test_countries_can_validate():
-    chosen = Selection(
-        split_by='country', test_countries=['Serbia'], val_countries=['Ireland']
-    ).apply(grown())
+    chosen = Selection(**BY_NAME).apply(grown())
     assert set(chosen.countries[chosen.split == 'val'].tolist()) == {'Ireland'}
     assert set(chosen.countries[chosen.split == 'train'].tolist()) == {'Finland'}
 
@@ -211,9 +193,6 @@ def test_what_the_table_lacks_is_named():
     refused('column country', bare, countries=['Serbia'])
 
 
-SERBIA = {'split_by': 'country', 'test_countries': ['Serbia']}
-
-
 @pytest.mark.parametrize(
     ('options', 'named'),
     [
@@ -222,21 +201,22 @@ SERBIA = {'split_by': 'country', 'test_countries': ['Serbia']}
         ({'train_fraction': 1.5}, 'train_fraction is 1.5'),
         ({'countries': 'Finland'}, "^countries is 'Finland'"),
         ({'countries': []}, '^countries is'),
-        (SERBIA | {'val_countries': []}, 'val_countries is'),
+        (ELSEWHERE | {'val_countries': []}, 'val_countries is'),
         ({'split_by': 'country'}, 'test_countries'),
         ({'test_countries': ['Serbia']}, 'test_countries'),
         ({'val_countries': ['Serbia']}, 'test_countries'),
-        (SERBIA | {'val_countries': ['Serbia']}, 'Serbia'),
+        (ELSEWHERE | {'val_countries': ['Serbia']}, 'Serbia'),
         ({'countries': ['Atlantis']}, "^countries has 'Atlantis'"),
-        (SERBIA | {'test_countries': ['serbia']}, "^test_countries has 'serbia'"),
+        (ELSEWHERE | {'test_countries': ['serbia']}, "^test_countries has 'serbia'"),
     ],
 )
 def test_a_wrong_option_is_named(options, named):
     refused(named, **options)
 
 
-def test_too_few_acquisitions_to_part_are_an_error():
-    refused("'acquisition' needs", grown(scenes=2), split_by='acquisition')
+def test_too_few_tiles_to_part_are_an_error():
+    refused("'tile' .* needs 3 of them", dated(TILES[:2]), split_by='tile')
+    refused('there are 2', dated(TILES[:3]), **ELSEWHERE)
 
 
 def test_filters_that_leave_nothing_are_an_error():

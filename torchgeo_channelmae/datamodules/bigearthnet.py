@@ -87,15 +87,14 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             countries: Use only patches of these countries.
             exclude_snow: Leave out patches with seasonal snow.
             exclude_cloud: Leave out patches with clouds or cloud shadows.
-            split_by: 'official' splits; 'acquisition', no overpass of Sentinel-2 and no
-                scene of Sentinel-1 in two splits; 'tile', no MGRS tile in two splits;
-                'country', where ``test_countries`` test and others train.
+            split_by: 'official' splits; 'tile', no MGRS tile in two splits; 'country',
+                where ``test_countries`` test and others train.
             test_countries: Countries that test, for ``split_by`` country.
             val_countries: Countries that validate. None is about a quarter of the
-                other countries' patches, by acquisition.
+                other countries' patches, by tile.
             train_fraction: Share of the training patches to use. A smaller share is a
                 subset of a larger one, and the same in every run.
-            split_seed: Seed of ``split_by`` (acquisition, tile) and ``train_fraction``.
+            split_seed: Seed of ``split_by`` (tile, country) and ``train_fraction``.
             max_nonfinite: Largest share of NaN or infinite pixels of a band that is
                 filled with the band's mean; more is an error.
             on_error: What happens to a patch that cannot be read: 'raise' ends the run,

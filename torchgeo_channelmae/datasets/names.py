@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 _S2 = re.compile(
     r'S2[A-D]_MSIL2A_\d{8}T\d{5,6}(?P<v2>_N\d{4}_R\d{3}_T\d{2}[A-Z]{3})?_\d+_\d+'
 )
-_OVERPASS = re.compile(r'(?P<satellite>S2[A-D])_MSIL2A_(?P<day>\d{8})T')
 _S1 = re.compile(r'S1[A-D]_\w+_(?P<tile>\d{2}[A-Z]{3})_\d+_\d+')
 _PLACE = r'_(?:T?(?P<tile>\d{2}[A-Z]{3})_)?0*(?P<row>\d+)_0*(?P<column>\d+)$'
 
@@ -48,20 +47,6 @@ def name_spaces(*columns: Iterable[bytes]) -> tuple[str, ...]:
 def acquisition(name: str) -> str:
     """Return the scene that a patch was cut from: its name without row and column."""
     return name.rsplit('_', 2)[0]
-
-
-def overpass(name: str) -> str:
-    """Return the satellite and day of a Sentinel-2 patch, such as ``S2A_20170613``.
-
-    The versions differ in the seconds of a datatake. Of other names, return its date.
-    """
-    match = _OVERPASS.match(name)
-    return f'{match["satellite"]}_{match["day"]}' if match else acquisition(name)
-
-
-def radar_scene(s1_name: str) -> str:
-    """Return the scene of a Sentinel-1 patch: no tile, row and column."""
-    return s1_name.rsplit('_', 3)[0]
 
 
 def tile(s1_name: str) -> str | None:

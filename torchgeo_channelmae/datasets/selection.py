@@ -8,14 +8,12 @@ from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..randomness import derive_seed
 from .metadata import PatchTable
-from .names import overpass, radar_scene, tile
+from .names import tile
 
-SPLIT_BY = ('official', 'acquisition', 'tile', 'country')
+SPLIT_BY = ('official', 'tile', 'country')
 _SHARES = {'train': 1 / 2, 'val': 1 / 4, 'test': 1 / 4}
 
 
@@ -23,8 +21,9 @@ _SHARES = {'train': 1 / 2, 'val': 1 / 4, 'test': 1 / 4}
 class Selection:
     """Filters and splits; see the arguments of :class:`.BigEarthNetS1S2DataModule`.
 
-    Splits by acquisition and tile are about 50 / 25 / 25 %. The fraction depends only
-    on names and ``split_seed``, so that all models train on the same patches.
+    A split by tile is about 50 / 25 / 25 %. No place (tile, row and column, which many
+    dates share) is in two splits. The fraction depends only on names and
+    ``split_seed``, so that all models train on the same patches.
     """
 
     countries: Sequence[str] | None = None
@@ -72,9 +71,8 @@ class Selection:
             raise ValueError(
                 'countries, exclude_snow and exclude_cloud leave no patch. Filter less.'
             )
-        if self.split_by in _GROUPS:
-            groups = _GROUPS[self.split_by](table)
-            table = replace(table, split=self._assign(groups, _SHARES))
+        if self.split_by == 'tile':
+            table = replace(table, split=self._assign(tiles(table), _SHARES))
         elif self.split_by == 'country':
             table = replace(table, split=self._by_country(table))
         if self.train_fraction < 1:
@@ -99,7 +97,7 @@ class Selection:
             split[_in_countries(table, self.val_countries, 'val_countries')] = 'val'
         elif not test.all():
             rest = np.flatnonzero(~test)
-            groups = acquisitions(table.rows(rest))
+            groups = tiles(table.rows(rest))
             split[rest] = self._assign(groups, {'train': 3 / 4, 'val': 1 / 4})
         return split
 
@@ -110,7 +108,7 @@ class Selection:
         sizes = Counter(groups.tolist())
         if len(sizes) < 3:
             raise ValueError(
-                f'split_by {self.split_by!r} needs at least 3 groups of patches, but '
+                f'split_by {self.split_by!r} parts tiles and needs 3 of them, but '
                 f'there are {len(sizes)}. Use more data or official splits.'
             )
         filled = dict.fromkeys(shares, 0.0)
@@ -134,39 +132,17 @@ class Selection:
         return kept
 
 
-def acquisitions(table: PatchTable) -> npt.NDArray[np.str_]:
-    """Return a group for each patch, the same for all that share acquisitions.
-
-    Patches of one overpass of Sentinel-2 (satellite and day), or of one Sentinel-1
-    scene (if named), belong together, and so do those that a chain of such patches
-    connects. On all of v2 that makes 76 groups, the largest of them 8.3 % of the
-    patches. Names in v1 and v2 give the same groups.
-    """
-    passes = [overpass(name.decode()) for name in table.s2_names.tolist()]
-    scenes = [radar_scene(name.decode()) for name in table.s1_names.tolist()]
-    linked = [scene or one for one, scene in zip(passes, scenes, strict=True)]
-    names, numbers = np.unique(np.array([passes, linked]), return_inverse=True)
-    one, other = numbers.reshape(2, -1)
-    links = coo_array((np.ones(len(one)), (one, other)), shape=(len(names),) * 2)
-    _, group = connected_components(links, directed=False)
-    _, first = np.unique(group, return_index=True)  # by name
-    found: npt.NDArray[np.str_] = names[first[group[one]]]
-    return found
-
-
 def tiles(table: PatchTable) -> npt.NDArray[np.str_]:
     """Return the MGRS tile of each patch; each must be known."""
     found = [tile(name.decode()) for name in table.s1_names.tolist()]
     if None in found:
         patch = table.s2_names[found.index(None)].decode()
         raise ValueError(
-            f"split_by 'tile' needs the tile of every patch, which s1_name of {patch} "
-            f'does not have. Use another split_by.'
+            f"split_by 'tile' and 'country' need the tile of every patch, which "
+            f's1_name of {patch} does not have. Use official splits, or give '
+            f'val_countries.'
         )
     return np.array(found, dtype=np.str_)
-
-
-_GROUPS = {'acquisition': acquisitions, 'tile': tiles}
 
 
 def _in_countries(
