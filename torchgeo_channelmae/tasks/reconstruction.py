@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses import NormalizedTokens, token_to_token
+from ..losses import NormalizedTokens, normalize_tokens, token_to_token
 from ..masking import TokenMask
 from ..models.tokens import gather_tokens, unpatchify
 from ..token_numbers import membership
@@ -36,14 +36,18 @@ class Reconstruction(NamedTuple):
 
 
 def guess_error(guess: Tensor, result: Reconstruction) -> Tensor:
-    """Return the error of a guess at the targets, in their units, per sample (B,).
+    """Return the error of a guess at the targets, per sample (B,).
+
+    Where targets are standardized by their own pixels, so is the guess: a constant one
+    becomes zeros.
 
     Args:
         guess: (B, N, P^2) or (B, N, 1), all tokens in the units of the input.
         result: What the model made of the same batch.
     """
+    guess = guess.expand_as(result.target)
     if result.scale is not None:
-        guess = (guess - result.scale.mean) / result.scale.std
+        guess = normalize_tokens(guess).tokens
     guessed, wanted = (
         gather_tokens(x, result.mask.target) for x in (guess, result.target)
     )
