@@ -31,6 +31,15 @@ def test_an_estimate_is_the_mean_over_runs_on_the_whole_test_set(found):
     assert interval.low < interval.estimate < interval.high
 
 
+def test_a_score_is_exact_on_the_whole_set_however_many_there_are():
+    run = predictions(0.5, patches=20_000, scenes=30, digits=9)
+    made, exact = bootstrap({'one': [run]}, 50), multilabel_scores(*tensors(run))
+    for score in ('mAP_micro', 'mAP_macro'):
+        assert made.whole['one'][score] == pytest.approx([exact[score]], abs=1e-6)
+        spread = made.replicates['one'][score]
+        assert spread.min() < exact[score] < spread.max()
+
+
 def test_a_clear_difference_is_found_and_its_sign_is_right(found):
     up = found.difference('better', 'scratch', 'mAP_micro')
     down = found.difference('scratch', 'better', 'mAP_micro')

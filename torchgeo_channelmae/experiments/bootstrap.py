@@ -162,10 +162,20 @@ def bootstrap(
     picked = rng.integers(length, size=(resamples, max(length - 1, 1)))
     whole, replicates = {}, {}
     for name, model in models.items():
+        exact = [
+            replicate_scores(run, clusters, counts[:, :1], run.labels.size)
+            for run in model
+        ]
         scored = [replicate_scores(run, clusters, counts) for run in model]
-        stacked = {key: np.stack([each[key] for each in scored]) for key in SCORES}
-        whole[name] = {key: values[:, 0] for key, values in stacked.items()}
-        replicates[name] = {key: values[:, 1:] for key, values in stacked.items()}
+        found, binned = (
+            {key: np.stack([each[key] for each in rows]) for key in SCORES}
+            for rows in (exact, scored)
+        )
+        whole[name] = {key: values[:, 0] for key, values in found.items()}
+        replicates[name] = {  # bins then change their spread alone
+            key: values[:, 1:] + found[key] - values[:, :1]
+            for key, values in binned.items()
+        }
     return Bootstrap(whole, replicates, picked, count, unit)
 
 
