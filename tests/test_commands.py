@@ -84,7 +84,7 @@ def test_fine_tuning_says_which_weights_arrived_where(project):
     _, logs = project
     line = next(li for li in logs['fit'].output.splitlines() if 'tensors loaded' in li)
     assert 'runs/pretrain/last.ckpt' in line
-    assert 'VV (sample: around the mean of 12 bands)' in line
+    assert 'VV (sample: around the mean of 12 bands, draw 0)' in line
     assert 'VH (sample' in line
     assert 'left over' in line
     assert 'decoder' in line

@@ -85,7 +85,7 @@ def test_bands_come_from_the_fine_tuning_then_the_pretraining_then_fresh(
     trainer(tmp_path).test(task, data(bands), verbose=False)
     (line,) = [m for m in caplog.messages if m.startswith('Model, head')]
     assert f'VH (fine-tuned), B04 ({pretrained})' in line
-    assert 'B11 (sample: around the mean of 5 bands)' in line
+    assert 'B11 (sample: around the mean of 5 bands, draw ' in line
     tuned, first, own = tensors(fine_tuned), tensors(pretrained), task.state_dict()
     for band in bands[:5]:
         name = f'model.spectral_embed.{band}'

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..randomness import generator
+from ..randomness import generator, global_seed
 from ..sensors import wavelength
 from .channelvit import ChannelViT
 
@@ -19,7 +19,8 @@ FreshBands = Literal['sample', 'index', 'nearest', 'random']
 * ``random``: as in a model from scratch.
 
 Where ``index`` or ``nearest`` finds no embedding, ``sample`` is used. Draws are seeded
-by the band's name, so that they differ between bands and are equal in every run.
+by ``seed_everything`` and the band's name: the runs of several seeds contain their
+variance, and one is the same however often it is repeated.
 """
 
 
@@ -34,9 +35,11 @@ def init_band(
         model: The encoder.
         policy: How to initialize it.
     """
-    noise = torch.randn(model.embed_dim, generator=generator('fresh band', band))
+    seed = global_seed()
+    draw = generator('fresh band', band, seed)
+    noise = torch.randn(model.embed_dim, generator=draw)
     if policy == 'random' or not rows:
-        return model.embed_std * noise, 'random'
+        return model.embed_std * noise, f'random: draw {seed}'
     position = model.bands.index(band)
     if policy == 'index' and position < len(rows):
         name = list(rows)[position]
@@ -46,7 +49,7 @@ def init_band(
     stack = torch.stack(list(rows.values()))
     known = stack.float()
     spread = known.std(0) if len(rows) > 1 else model.embed_std
-    how = f'sample: around the mean of {len(rows)} bands'
+    how = f'sample: around the mean of {len(rows)} bands, draw {seed}'
     return (known.mean(0) + spread * noise).to(stack.dtype), how
 
 

@@ -80,7 +80,7 @@ def test_the_origin_of_each_band_is_printed(config, weights, tmp_path, capsys):
     asked = ['why', '--config', str(config), '--weights', *weights, *FIRST, *out]
     assert main(asked) == 0
     said = capsys.readouterr().out
-    assert 'VV (sample: around the mean of 2 bands)' in said
+    assert 'VV (sample: around the mean of 2 bands, draw ' in said
     assert f'B04 (of {weights[0]})' in said
     assert 'first_linear_mAP_micro' not in pd.read_csv(tmp_path / 'out' / 'why.csv')
 
