@@ -46,7 +46,7 @@ class TestFacts:
         patches: (samples, spaces) hashes of the names of each test sample.
         name_spaces: Kind of each of these names.
         patch_names: (samples,) names to use in messages.
-        frame: ``acquisition`` and ``country`` of each test sample, by patch id.
+        frame: ``tile``, ``acquisition`` and ``country`` by id of the test samples.
     """
 
     __test__ = False  # not a test class, whatever its name says to pytest

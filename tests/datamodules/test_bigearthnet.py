@@ -571,7 +571,7 @@ def test_the_stock_classification_task_trains_plots_tests_and_predicts(tmp_path)
     assert torch.cat(predictions).shape == (21, 19)
 
 
-def test_a_test_tells_the_scene_and_country_of_each_patch_in_the_order_of_samples():
+def test_a_test_tells_tile_scene_and_country_of_each_patch_in_the_order_of_samples():
     data = BigEarthNetS1S2DataModule(bands=['VV', 'VH'])
     data.setup('test')
     table = pd.read_parquet(SAMPLE_ROOT / 'metadata.parquet').set_index('patch_id')
@@ -580,6 +580,8 @@ def test_a_test_tells_the_scene_and_country_of_each_patch_in_the_order_of_sample
         data.test_dataset[row]['patch_id'] for row in range(len(data.test_dataset))
     ]
     assert frame['country'].tolist() == table.loc[frame.index, 'country'].tolist()
+    radar = table.loc[frame.index, 's1_name'].str.split('_')
+    assert frame['tile'].tolist() == radar.str[5].tolist()
     for patch, scene in frame['acquisition'].items():
         row_and_column = patch.removeprefix(scene).split('_')
         assert row_and_column[0] == ''

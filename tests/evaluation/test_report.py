@@ -68,11 +68,14 @@ def test_an_older_file_is_moved_aside(tmp_path):
         assert (tmp_path / 'test' / name.format('.1')).read_text() == 'first'
 
 
+ORIGIN = ['tile', 'acquisition', 'country']
+
+
 def test_unknown_origins_of_patches_stay_empty():
     labels = torch.tensor([[1, 0], [0, 1]])
     table = patch_table(['a', 'b'], labels, ['x', 'y'])
-    assert table.columns.tolist() == ['patch_id', 'acquisition', 'country', 'x', 'y']
-    assert (table[['acquisition', 'country']] == '').all(axis=None)
+    assert table.columns.tolist() == ['patch_id', *ORIGIN, 'x', 'y']
+    assert (table[ORIGIN] == '').all(axis=None)
     assert len(per_country(labels.float(), labels, None, table['country'])) == 0
 
 

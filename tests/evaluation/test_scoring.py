@@ -40,7 +40,7 @@ def tested(tmp_path_factory):
 
 def recomputed(read, groups, seeds):
     """Scores of all subsets by scikit-learn."""
-    labels = read['patches'].iloc[:, 3:].to_numpy()
+    labels = read['patches'].iloc[:, 4:].to_numpy()
     probabilities = read['predictions'].iloc[:, 1:].to_numpy().astype(np.float32)
     classes = labels.any(0)
     scores = []
@@ -75,7 +75,7 @@ def test_subset_scores_can_be_recomputed_from_the_files(tested, tmp_path):
 
 def test_patches_are_listed_with_scene_country_and_labels(tested):
     patches, predictions = tested[2]['patches'], tested[2]['predictions']
-    assert patches.columns[3:].tolist() == predictions.columns[1:].tolist()
+    assert patches.columns[4:].tolist() == predictions.columns[1:].tolist()
     datamodule = data()
     datamodule.setup('test')
     table = datamodule.test_dataset.table
@@ -83,7 +83,7 @@ def test_patches_are_listed_with_scene_country_and_labels(tested):
     assert names == patches['patch_id'].tolist() == predictions['patch_id'].tolist()
     assert patches['country'].tolist() == table.countries.tolist()
     assert patches['acquisition'].tolist() == [acquisition(name) for name in names]
-    assert (patches.iloc[:, 3:].to_numpy() == table.labels.numpy()).all()
+    assert (patches.iloc[:, 4:].to_numpy() == table.labels.numpy()).all()
 
 
 def test_every_country_is_scored(tested):

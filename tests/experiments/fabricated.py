@@ -13,7 +13,14 @@ CLASSES = ('Forest', 'Water, inland', 'Fields')
 
 
 def predictions(
-    skill=1.0, patches=60, scenes=8, seed=0, data_seed=0, classes=CLASSES, digits=3
+    skill=1.0,
+    patches=60,
+    scenes=8,
+    seed=0,
+    data_seed=0,
+    classes=CLASSES,
+    digits=3,
+    tiles=None,
 ):
     """Return predictions that are the better the greater their skill."""
     data = np.random.default_rng(data_seed)
@@ -29,6 +36,7 @@ def predictions(
         patch_ids=np.array([f'patch_{i}' for i in range(patches)]),
         probabilities=rounded.astype(np.float32).astype(np.float64),
         labels=labels,
+        tiles=np.array([f'tile_{i % tiles}' if tiles else '' for i in scene]),
         acquisitions=np.array([f'scene_{i}' for i in scene]),
         countries=np.array([('Austria', 'Serbia')[i % 2] for i in scene]),
         thresholds=np.full(len(classes), 0.4),
@@ -45,7 +53,8 @@ def write(folder: Path, run: Predictions, val: float = 0.5) -> Predictions:
     columns = dict(zip(names, run.probabilities.T, strict=True))
     predicted = pd.DataFrame(ids | columns)
     predicted.to_csv(test / 'predictions.csv', index=False, float_format='%.9g')
-    places = {'acquisition': run.acquisitions, 'country': run.countries}
+    places = {'tile': run.tiles, 'acquisition': run.acquisitions}
+    places['country'] = run.countries
     columns = dict(zip(names, run.labels.T.astype(int), strict=True))
     pd.DataFrame(ids | places | columns).to_csv(test / 'patches.csv', index=False)
     probabilities = torch.from_numpy(run.probabilities).float()

@@ -101,15 +101,39 @@ def test_patches_of_one_acquisition_count_as_one_draw():
     assert widths[2] < 0.5 * widths[0]
 
 
+def test_tiles_are_resampled_where_they_are_known_and_acquisitions_if_asked():
+    """Ten acquisitions of each of ten tiles, all of one tile alike."""
+    run = predictions(0.7, patches=100, scenes=10)
+    tiles, dates = run.acquisitions, np.arange(100).astype(str)
+    known = replace(run, tiles=tiles, acquisitions=dates)
+    found = [bootstrap({'model': [known]}, 400, unit=unit) for unit in (None, UNIT)]
+    assert [(each.clusters, each.unit) for each in found] == [
+        (10, 'tiles'),
+        (100, UNIT),
+    ]
+    same = bootstrap({'model': [run]}, 400)
+    score = 'model', 'mAP_micro'
+    assert found[0].interval(*score) == same.interval(*score)
+    widths = [each.interval(*score) for each in found]
+    assert widths[0].high - widths[0].low > widths[1].high - widths[1].low
+
+
+UNIT = 'acquisitions'
+
+
 def test_the_description_says_what_was_drawn():
     unknown = [replace(run, acquisitions=np.full(60, '')) for run in runs(1)]
+    tiled = [replace(run, tiles=run.acquisitions) for run in runs(1.0, 1, scenes=12)]
     described = {
+        '(its 12 tiles) only': tiled,
+        'fewer than 10 acquisitions': runs(1.0),
         'no variance of training': runs(1.0, 1),
         '(its 8 acquisitions) and of the 3 training runs': runs(1.0),
         '(its 60 patches)': unknown,
     }
     for words, model in described.items():
         assert words in bootstrap({'model': model}, 100).describe()
+    assert 'fewer' not in bootstrap({'model': tiled}, 100).describe()
 
 
 @pytest.mark.parametrize('count', [2, 3, 5])
@@ -143,9 +167,12 @@ def test_models_of_other_test_sets_are_not_compared(what, other):
         bootstrap({'a': runs(1.0, 1), 'b': runs(1.0, 1, **other)}, 100)
 
 
-def test_a_test_set_of_one_acquisition_is_refused():
-    with pytest.raises(ValueError, match='one acquisition'):
+def test_a_test_set_of_one_acquisition_or_tile_is_refused():
+    with pytest.raises(ValueError, match='one of the acquisitions'):
         bootstrap({'a': runs(1.0, 1, scenes=1)}, 100)
+    one = replace(predictions(), tiles=np.full(60, '33UUP'))
+    with pytest.raises(ValueError, match='more tiles'):
+        bootstrap({'a': [one]}, 100)
 
 
 # Files
@@ -154,7 +181,7 @@ def test_a_test_set_of_one_acquisition_is_refused():
 def test_predictions_come_back_from_their_files(tmp_path):
     run = predictions()
     read = write(tmp_path, run)
-    for name in ('probabilities', 'labels', 'patch_ids', 'acquisitions', 'countries'):
+    for name in ('probabilities', 'labels', 'patch_ids', 'tiles', UNIT, 'countries'):
         assert np.array_equal(getattr(read, name), getattr(run, name)), name
     assert read.thresholds == pytest.approx(run.thresholds)
     assert 0 < read.floor['mAP_micro'] < 1

@@ -257,10 +257,14 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
 
 
 def describe_patches(table: PatchTable) -> pd.DataFrame:
-    """Return ``acquisition`` and ``country`` ('' if unknown) by patch id."""
+    """Return ``tile``, ``acquisition`` and ``country`` ('' if unknown) by patch id."""
     names = [name.decode() for name in table.s2_names]
     countries = [''] * len(names) if table.countries is None else table.countries
-    columns = {'acquisition': [*map(acquisition, names)], 'country': list(countries)}
+    columns = {
+        'tile': _tiles(table),
+        'acquisition': [*map(acquisition, names)],
+        'country': list(countries),
+    }
     return pd.DataFrame(columns, pd.Index(names, name='patch_id'))
 
 

@@ -57,11 +57,11 @@ def patch_table(
 ) -> pd.DataFrame:
     """List the origin and labels of every test patch, S rows.
 
-    The columns are ``patch_id``, ``acquisition`` and ``country`` (of `known`, by patch
-    id; '' where unknown), then one per class.
+    The columns are ``patch_id``, ``tile``, ``acquisition`` and ``country`` (of `known`,
+    by patch id; '' where unknown), then one per class.
     """
     index = pd.Index(list(patch_ids), name='patch_id')
-    origin = pd.DataFrame(known, index, ['acquisition', 'country']).fillna('')
+    origin = pd.DataFrame(known, index, ['tile', 'acquisition', 'country']).fillna('')
     table = pd.DataFrame(labels.long().numpy(), columns=list(names))
     return origin.reset_index().join(table)
 

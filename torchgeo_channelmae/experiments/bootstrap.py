@@ -1,11 +1,13 @@
 """Confidence intervals of scores and differences: a clustered, paired bootstrap.
 
-Patches of one acquisition are correlated, so whole acquisitions are resampled, the same
-for all models; training runs are resampled too, independently. Drawing one fewer than
-there are makes the variance of a mean unbiased (Rao and Wu, 1988,
-https://doi.org/10.1080/01621459.1988.10478591), and where few training runs carry much
-of the variance the interval is widened to Student's t, with degrees of freedom by
-Satterthwaite (https://doi.org/10.2307/3002019).
+Patches of one tile are correlated (many are one place at several dates), so whole tiles
+are resampled, the same for all models; training runs are resampled too, independently.
+Where tiles are unknown, acquisitions are resampled, or else patches.
+
+Drawing one fewer than there are makes the variance of a mean unbiased (Rao and Wu,
+1988, https://doi.org/10.1080/01621459.1988.10478591). Intervals are widened to
+Student's t, with degrees of freedom of clusters and training runs by Satterthwaite
+(https://doi.org/10.2307/3002019).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,9 @@ from .predictions import Predictions
 from .replicates import SCORES, Floats, replicate_scores
 
 _LEVEL = 0.95
+
+UNITS = {'tiles': 'tiles', 'acquisitions': 'acquisitions', 'patches': 'patch_ids'}
+"""What can be resampled, the largest first, and what names it in the predictions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Bootstrap:
         replicates: For each model and score (T, R).
         drawn: (R, T - 1), the training runs that are drawn.
         clusters: Number of clusters of patches.
-        unit: What a cluster is: acquisitions, or patches if acquisitions are unknown.
+        unit: What a cluster is, one of :data:`UNITS`.
     """
 
     whole: Mapping[str, Mapping[str, Floats]]
@@ -84,7 +89,11 @@ class Bootstrap:
         training = f'and of the {runs} training runs'
         if runs == 1:
             training = 'only: one training run has no variance of training'
-        return f'variance of the test set (its {self.clusters} {self.unit}) {training}'
+        few = ''
+        if self.clusters < 10:
+            few = f'; with fewer than 10 {self.unit} they may still be too narrow'
+        tested = f'variance of the test set (its {self.clusters} {self.unit})'
+        return f'{tested} {training}{few}'
 
     def _combined(
         self, models: Mapping[str, float], score: str, least: float
@@ -126,8 +135,16 @@ class Bootstrap:
         return float(t / stats.norm.ppf(quantile))
 
 
+def known_units(run: Predictions) -> list[str]:
+    """Return those of :data:`UNITS` that are known of every patch."""
+    return [unit for unit in UNITS if (getattr(run, UNITS[unit]) != '').all()]
+
+
 def bootstrap(
-    models: Mapping[str, Sequence[Predictions]], resamples: int = 1000, seed: int = 0
+    models: Mapping[str, Sequence[Predictions]],
+    resamples: int = 1000,
+    seed: int = 0,
+    unit: str | None = None,
 ) -> Bootstrap:
     """Resample the test set and training runs, the same for all models.
 
@@ -135,23 +152,22 @@ def bootstrap(
         models: For each model its T training runs, in the order of their seeds.
         resamples: R, number of replicates.
         seed: Seed of all draws.
+        unit: What is resampled, by default the first of :func:`known_units`.
 
     Raises:
-        ValueError: If the test sets differ, or there is only one acquisition.
+        ValueError: If the test sets differ, or there is only one cluster.
     """
     first = next(iter(models.values()))[0]
     for name, model in models.items():
         for run in model:
             _check_same(run, first, name)
-    unit, names = 'acquisitions', first.acquisitions
-    if (names == '').any():
-        unit, names = 'patches', first.patch_ids
-    _, clusters = np.unique(names, return_inverse=True)
+    unit = unit or known_units(first)[0]
+    _, clusters = np.unique(getattr(first, UNITS[unit]), return_inverse=True)
     count = int(clusters.max()) + 1
     if count < 2:
         raise ValueError(
-            'All test patches are from one acquisition, so there is nothing to '
-            'resample. Test on more acquisitions.'
+            f'All test patches are from one of the {unit}, so there is nothing to '
+            f'resample. Test on more {unit}.'
         )
     rng = np.random.default_rng(derive_seed(seed, 'bootstrap', resamples))
     drawn = rng.integers(count, size=(resamples, count - 1))

@@ -17,6 +17,7 @@ class Predictions:
         patch_ids: S names.
         probabilities: (S, K) float64 in [0, 1].
         labels: (S, K) bool.
+        tiles: S names of MGRS tiles, '' where unknown.
         acquisitions: S names of scenes, '' where unknown.
         countries: S names, '' where unknown.
         thresholds: (K,) float64, tuned on validation.
@@ -28,6 +29,7 @@ class Predictions:
     patch_ids: npt.NDArray[np.str_]
     probabilities: npt.NDArray[np.float64]
     labels: npt.NDArray[np.bool_]
+    tiles: npt.NDArray[np.str_]
     acquisitions: npt.NDArray[np.str_]
     countries: npt.NDArray[np.str_]
     thresholds: npt.NDArray[np.float64]
@@ -41,7 +43,7 @@ def read_predictions(folder: Path) -> Predictions:
     classes = pd.read_csv(folder / 'per_class.csv', dtype={'class': str})
     names = list(predictions.columns[1:])
     if (
-        names != list(patches.columns[3:])
+        names != list(patches.columns[4:])
         or names != list(classes['class'])
         or not predictions['patch_id'].equals(patches['patch_id'])
     ):
@@ -57,6 +59,7 @@ def read_predictions(folder: Path) -> Predictions:
         patch_ids=predictions['patch_id'].to_numpy(dtype=str),
         probabilities=probabilities.astype(np.float64),
         labels=patches[names].to_numpy(dtype=int).astype(bool),
+        tiles=patches['tile'].to_numpy(dtype=str),
         acquisitions=patches['acquisition'].to_numpy(dtype=str),
         countries=patches['country'].to_numpy(dtype=str),
         thresholds=classes['threshold'].to_numpy(dtype=np.float64),

@@ -40,8 +40,8 @@ def fabricate(
             elif not (folder / run).exists():
                 planned = plan.runs[run]
                 val = 0.5 - abs((planned.base_lr or 0.016) - 0.016)
-                made = predictions(skill, patches=120, scenes=20, seed=planned.seed)
-                write(folder / run, made, val)
+                of = {'patches': 120, 'scenes': 20, 'tiles': 10, 'seed': planned.seed}
+                write(folder / run, predictions(skill, **of), val)
                 rate = f'model.init_args.base_lr: {planned.base_lr or 0.016}'
                 (folder / f'{run}.yaml').write_text(rate)
     return read_results(table, preset, plan, outcome, folder, seeds, 200, tests)

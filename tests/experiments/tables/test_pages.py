@@ -61,8 +61,23 @@ def test_the_reader_learns_what_scores_and_spreads_are_worth(written):
     assert PRESET.about in text
     assert '15 random subsets of the test set (5 groups, seeds 0, 1, 2)' in text
     assert 'contains no variance of training' in text
-    assert '(its 20 acquisitions) and of the 2 training runs' in text
+    assert '(its 10 tiles) and of the 2 training runs' in text
     assert 'each seed has its own pretraining and fine-tuning' in text
+
+
+def test_differences_stand_beside_those_by_a_smaller_unit(results, written):
+    text = (written / 'table.md').read_text()
+    by_tile, by_date = results.compared['S1'], results.otherwise['S1']
+    assert '10 tiles' in text
+    assert '20 acquisitions' in text
+    for pretrained in ('s2', 'rgb'):
+        one, other = f'{pretrained}-p16:S1', 'scratch-p16:S1'
+        title = results.table.cells[one].title
+        shown = rows_of(text, title, 'Sentinel-1: the')[1]
+        for column, compared in zip(shown, (by_tile, by_date), strict=True):
+            found = compared.difference(one, other, 'mAP_micro')
+            ends = [100 * x for x in (found.estimate, found.low, found.high)]
+            assert numbers(column) == pytest.approx(ends, abs=0.006)
 
 
 def test_a_difference_is_bold_only_if_its_interval_excludes_zero(results, written):
@@ -70,7 +85,7 @@ def test_a_difference_is_bold_only_if_its_interval_excludes_zero(results, writte
     marked = set()
     for name, cell in results.done.items():
         section = 'Sentinel-1: the' if cell.target == 'S1' else 'Sentinel-2: the'
-        ((_, difference, *_),) = rows_of(text, cell.title, section)
+        (_, difference, *_) = rows_of(text, cell.title, section)[0]
         if cell.scratch:
             whole = results.compared[cell.target].whole
             means = [whole[n]['mAP_micro'].mean() for n in (name, cell.scratch)]

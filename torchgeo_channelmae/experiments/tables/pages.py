@@ -12,7 +12,7 @@ import pandas as pd
 from ...files import move_aside, whole
 from ..replicates import SCORES
 from .figures import figure
-from .results import Record, Results
+from .results import Record, Results, ends
 from .spec import PRINTED, title_of
 
 _MAP = 'mAP_micro'
@@ -57,8 +57,8 @@ def page(results: Results, name: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {'grid': _grid, 'tex': _tex}
-    parts = (as_printed, believed, gains, rates, recovered, title_of, zero_shot)
-    environment.globals |= {part.__name__: part for part in parts}
+    parts = (as_printed, believed, by_unit, gains, rates, recovered, zero_shot)
+    environment.globals |= {part.__name__: part for part in (*parts, title_of)}
     return environment.get_template(f'{name}.jinja').render(
         results=results, table=results.table, preset=results.preset
     )
@@ -95,6 +95,17 @@ def believed(results: Results, target: str) -> pd.DataFrame:
             rows[cell.title] = [f(r) for r in records for f in (_interval, _difference)]
     heads = [score.replace('_', ' ') for score in SCORES]
     columns = [each for head in heads for each in (head, 'pretrained - scratch')]
+    return pd.DataFrame.from_dict(rows, orient='index', columns=columns)
+
+
+def by_unit(results: Results, target: str) -> pd.DataFrame:
+    """Return differences to scratch in mAP by both units of the test set."""
+    both, rows = (results.compared[target], results.otherwise[target]), {}
+    for name, cell in results.done.items():
+        if cell.target == target and (base := cell.scratch) in results.done:
+            found = [each.difference(name, str(base), _MAP) for each in both]
+            rows[cell.title] = [_difference(ends('difference', each)) for each in found]
+    columns = [f'{each.clusters} {each.unit}' for each in both]
     return pd.DataFrame.from_dict(rows, orient='index', columns=columns)
 
 

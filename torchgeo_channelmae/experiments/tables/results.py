@@ -13,7 +13,7 @@ import yaml
 
 from ...evaluation.metrics import evaluate, per_class
 from ...evaluation.report import per_country
-from ..bootstrap import Bootstrap, Interval, bootstrap
+from ..bootstrap import Bootstrap, Interval, bootstrap, known_units
 from ..predictions import Predictions, read_predictions
 from ..replicates import SCORES
 from .plan import Plan
@@ -39,6 +39,7 @@ class Results:
         settings: Settings of the first run of each cell and test.
         tried: For each cell the validation score per learning rate, if several.
         compared: For each target the bootstrap over its cells and tests.
+        otherwise: For each target that of the next smaller unit than ``compared``'s.
     """
 
     table: Table
@@ -50,6 +51,7 @@ class Results:
     settings: Mapping[str, Mapping[str, Any]]
     tried: Mapping[str, Mapping[float, float]]
     compared: Mapping[str, Bootstrap]
+    otherwise: Mapping[str, Bootstrap]
 
     @property
     def done(self) -> dict[str, Cell]:
@@ -134,8 +136,13 @@ def read_results(
         found[name] = targets[cell.target][name] = runs
         settings[name] = yaml.safe_load((folder / f'{names[0]}.yaml').read_text())
     compared = {t: bootstrap(of, resamples) for t, of in targets.items() if of}
+    otherwise = {}
+    for target in compared:
+        units = known_units(next(iter(targets[target].values()))[0])
+        if others := units[1:-1]:  # single patches are no choice where more is known
+            otherwise[target] = bootstrap(targets[target], resamples, unit=others[0])
     return Results(table, preset, tuple(seeds), tuple(tests), missing, found, settings,
-                   tried, compared)  # fmt: skip
+                   tried, compared, otherwise)  # fmt: skip
 
 
 def _score_records(results: Results) -> Iterator[Record]:
@@ -163,13 +170,13 @@ def _score_records(results: Results) -> Iterator[Record]:
                 'score': score,
                 'seeds': ' '.join(map(str, results.seeds)),
                 'base_lr': float(results.settings[name]['model.init_args.base_lr']),
-                **_ends('whole', compared.interval(name, score)),
+                **ends('whole', compared.interval(name, score)),
                 'training_std': 100 * pd.Series(compared.whole[name][score]).std(),
                 'subsets_mean': 100 * subsets[f'{score}_mean'],
                 'subsets_std': 100 * subsets[f'{score}_std'],
-                **_ends('difference', gain),
+                **ends('difference', gain),
                 'differs': gain.excludes_zero if gain else '',
-                **_ends('recovered', share, 1),
+                **ends('recovered', share, 1),
                 'floor': 100 * done[name][0].floor.get(score, math.nan),
                 'paper': paper,
                 'paper_std': paper_std,
@@ -193,9 +200,9 @@ def _zero_shot_records(results: Results) -> Iterator[Record]:
                 **shared,
                 'score': score,
                 'seeds': ' '.join(map(str, results.seeds)),
-                **_ends('whole', compared.interval(name, score)),
-                **_ends('on_a', compared.interval(cell.name, score)),
-                **_ends('difference', compared.difference(name, cell.name, score)),
+                **ends('whole', compared.interval(name, score)),
+                **ends('on_a', compared.interval(cell.name, score)),
+                **ends('difference', compared.difference(name, cell.name, score)),
                 'floor': 100 * floor.get(score, math.nan),
             }
 
@@ -234,7 +241,8 @@ def _tensors(run: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return torch.from_numpy(run.probabilities), labels, torch.tensor(run.thresholds)
 
 
-def _ends(name: str, interval: Interval | None, scale: float = 100) -> Record:
+def ends(name: str, interval: Interval | None, scale: float = 100) -> Record:
+    """Return a value and the ends of its interval as entries of a record."""
     keys = (name, f'{name}_low', f'{name}_high')
     values = astuple(interval) if interval else (math.nan,) * 3
     return {key: scale * value for key, value in zip(keys, values, strict=True)}
