@@ -39,7 +39,7 @@ def orthogonalize(
         **options: eps and others of timm's function, which has the other cases.
 
     Returns:
-        The update: in float32 if it is on a CPU, else in bfloat16.
+        The update: in bfloat16 if it is on a CUDA device, else in float32.
     """
     if update.is_cuda:
         return _timms_orthogonalize(update, steps, coefficients, **options)

@@ -46,11 +46,11 @@ def guess_error(guess: Tensor, result: Reconstruction) -> Tensor:
         result: What the model made of the same batch.
     """
     guess = guess.expand_as(result.target)
-    if result.scale is not None:
-        guess = normalize_tokens(guess).tokens
     guessed, wanted = (
         gather_tokens(x, result.mask.target) for x in (guess, result.target)
     )
+    if result.scale is not None:
+        guessed = normalize_tokens(guessed).tokens
     return token_to_token(guessed, wanted)
 
 

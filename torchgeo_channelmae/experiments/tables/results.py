@@ -138,9 +138,11 @@ def read_results(
     compared = {t: bootstrap(of, resamples) for t, of in targets.items() if of}
     otherwise = {}
     for target in compared:
-        units = known_units(next(iter(targets[target].values()))[0])
-        if others := units[1:-1]:  # single patches are no choice where more is known
-            otherwise[target] = bootstrap(targets[target], resamples, unit=others[0])
+        first = next(iter(targets[target].values()))[0]
+        units = known_units(first)
+        # Single patches are no choice where more is known, one acquisition neither.
+        if units[1:-1] and len(set(first.acquisitions)) > 1:
+            otherwise[target] = bootstrap(targets[target], resamples, unit=units[1])
     return Results(table, preset, tuple(seeds), tuple(tests), missing, found, settings,
                    tried, compared, otherwise)  # fmt: skip
 
