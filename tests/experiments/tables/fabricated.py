@@ -1,6 +1,9 @@
 """Results of tables with fabricated predictions."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 from tests.experiments.fabricated import predictions, write
 from torchgeo_channelmae.experiments.tables.plan import Data, make_plan
@@ -12,7 +15,7 @@ from torchgeo_channelmae.experiments.tables.zero_shot import (
 )
 
 CONF = Path(__file__).parents[3] / 'conf'
-PRESET = read_preset('sample', CONF)
+PRESET = replace(read_preset('sample', CONF), layer_decays=[0.75])
 SKILL = {'scratch': 0.6, 's1-p16': 2.0, 's2-p16': 1.3, 'rgb': 0.6}
 
 
@@ -24,6 +27,8 @@ def fabricate(
     sensors=SENSORS,
     zero_shot=False,
     seeds=(0, 1),
+    logged='',
+    protocol='',
     **options,
 ):
     """Return results of a table, from runs with the skill of their row."""
@@ -39,9 +44,15 @@ def fabricate(
                 outcome[run] = 'ValueError: The data is gone.'
             elif not (folder / run).exists():
                 planned = plan.runs[run]
-                val = 0.5 - abs((planned.base_lr or 0.016) - 0.016)
+                tuned = {'base_lr': 0.016, 'layer_decay': 1.0} | planned.tuned
+                val = 0.5 - abs(tuned['base_lr'] - 0.016) - (1 - tuned['layer_decay'])
                 of = {'patches': 120, 'scenes': 20, 'tiles': 10, 'seed': planned.seed}
                 write(folder / run, predictions(skill, **of), val)
-                rate = f'model.init_args.base_lr: {planned.base_lr or 0.016}'
-                (folder / f'{run}.yaml').write_text(rate)
-    return read_results(table, preset, plan, outcome, folder, seeds, 200, tests)
+                used = {f'model.init_args.{key}': value for key, value in tuned.items()}
+                (folder / f'{run}.yaml').write_text(yaml.safe_dump(used))
+                if logged:
+                    path = folder / run / 'fit' / 'metrics.csv'
+                    names, values = logged.split('=')
+                    path.write_text(f'epoch,val_mAP_micro,{names}\n0,{val},{values}\n')
+    given = table, preset, plan, outcome, folder, seeds, 200, tests, protocol
+    return read_results(*given)

@@ -90,6 +90,7 @@ def test_a_dry_run_shows_commands_and_costs_and_leaves_nothing(
     ):
         assert words in shown
     assert shown.count('  torchgeo fit --config=') == 2
+    assert 'expected to tell a gain of ' in shown.splitlines()[-1]
     assert not any(tmp_path.iterdir())
 
 

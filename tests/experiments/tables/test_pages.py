@@ -10,6 +10,9 @@ import pytest
 from tests.experiments.tables.fabricated import PRESET, fabricate
 from torchgeo_channelmae.experiments.tables.figures import figure
 from torchgeo_channelmae.experiments.tables.pages import page, write_table
+from torchgeo_channelmae.experiments.tables.protocol import smallest_gain
+
+HEADS = replace(PRESET, partial_base_lrs=(0.016,))
 
 
 @pytest.fixture(scope='module')
@@ -80,9 +83,8 @@ def test_differences_stand_beside_those_by_a_smaller_unit(results, written):
             assert numbers(column) == pytest.approx(ends, abs=0.006)
 
 
-def test_a_difference_is_bold_only_if_its_interval_excludes_zero(results, written):
+def test_differences_to_scratch_are_those_of_the_means(results, written):
     text = (written / 'table.md').read_text()
-    marked = set()
     for name, cell in results.done.items():
         section = 'Sentinel-1: the' if cell.target == 'S1' else 'Sentinel-2: the'
         (_, difference, *_) = rows_of(text, cell.title, section)[0]
@@ -91,14 +93,63 @@ def test_a_difference_is_bold_only_if_its_interval_excludes_zero(results, writte
             means = [whole[n]['mAP_micro'].mean() for n in (name, cell.scratch)]
             estimate, low, high = numbers(difference)
             assert estimate == pytest.approx(100 * (means[0] - means[1]), abs=0.006)
-            assert difference.startswith('**') == (low > 0 or high < 0)
-            marked.add(difference.startswith('**'))
-    assert marked == {True, False}
+            assert low <= estimate <= high
+
+
+def test_one_comparison_is_primary_and_only_it_can_be_bold(results, written):
+    text = (written / 'table.md').read_text()
+    found = results.difference('s2-p16:S1', 'scratch-p16:S1', 'mAP_micro')
+    (line,) = re.findall('^Primary comparison: (.*?): (.*?)[.] All', text, re.MULTILINE)
+    title = 'Sentinel-2, patch 16 - From scratch, patch 16 on Sentinel-1, mAP micro'
+    assert line[0] == title
+    shown = [100 * x for x in (found.estimate, found.low, found.high)]
+    assert numbers(line[1]) == pytest.approx(shown, abs=0.006)
+    bold = [part for part in re.findall(r'\*\*(.*?)\*\*', text) if part[0] in '+-']
+    assert len(bold) == found.excludes_zero
+    assert 'exploratory' in text
+
+
+def test_rows_of_a_claim_are_compared_with_each_other(results, written):
+    table = pd.read_csv(written / 'contrasts.csv').set_index(['cell', 'score'])
+    text = (written / 'table.md').read_text()
+    for target in ('S1', 'S2'):
+        found = results.difference(f's2-p16:{target}', f'rgb-p16:{target}', 'mAP_micro')
+        record = table.loc[(f's2-p16:{target}', 'mAP_micro')]
+        assert record['difference'] == pytest.approx(100 * found.estimate, abs=1e-3)
+        section = f'Sentinel-{target[1]}: the'
+        ((shown, *_),) = rows_of(text, 'Sentinel-2, patch 16 - RGB, patch 16', section)
+        assert numbers(shown)[0] == pytest.approx(record['difference'], abs=0.006)
+    assert record['other'] == 'rgb-p16:S2'
+
+
+def test_a_head_that_has_not_converged_is_marked(tmp_path):
+    for logistic, verdict in ((0.504, 'agrees'), (0.51, 'differs')):
+        logged = f'probe_linear_mAP_micro,val_patches={logistic},15'
+        only = ['head:S1', 'random-head:S1']
+        found = fabricate(tmp_path / verdict, '3', HEADS, only=only, logged=logged)
+        text = page(found, 'table.md')
+        (cells,) = rows_of(text, 'head:S1', 'Frozen encoders')
+        assert numbers(' '.join(cells)) == [50.0, 100 * logistic]
+        assert verdict in cells[-1]
+        assert 'Validation patches that chose thresholds: 15.' in text
+
+
+def test_the_page_says_whether_a_protocol_was_fixed_and_what_it_could_show(folder):
+    only = ['s2-p16:S1', 'scratch-p16:S1']
+    none = page(fabricate(folder, '3', only=only), 'table.md')
+    assert 'Protocol: none was fixed' in none
+    fixed = page(
+        fabricate(folder, '3', only=only, protocol='mine.yaml (..)'), 'table.md'
+    )
+    assert 'Protocol: mine.yaml (..); what ran is what it fixes' in fixed
+    gain = smallest_gain(2, **PRESET.assumed)
+    assert f'a gain of {gain:.2f} points' in none
 
 
 def test_the_recovered_gain_lies_between_scratch_and_ceiling(written):
     text = (written / 'table.md').read_text()
-    (line,) = re.findall(r'^- Sentinel-2, patch 16: (.*)$', text, re.MULTILINE)
+    pattern = r'^- Sentinel-2, patch 16 \(ceiling: Sentinel-1 of .*\): (.*)$'
+    (line,) = re.findall(pattern, text, re.MULTILINE)
     share, low, high = numbers(line)
     assert 0 < low < share < high < 1
 
@@ -121,12 +172,17 @@ def test_a_table_without_any_cell_is_still_a_page(folder, tmp_path):
 
 
 def test_learning_rates_are_listed_and_the_best_one_is_used(tmp_path):
-    preset = replace(PRESET, base_lrs=(0.008, 0.016, 0.03))
+    preset = replace(PRESET, base_lrs=(0.008, 0.016, 0.03), layer_decays=(0.75, 1))
     found = fabricate(tmp_path, preset=preset, only=['scratch-p16:S1'])
     text = page(found, 'table.md')
-    (rates,) = rows_of(text, 'scratch-p16:S1', 'Learning rates tried')
-    assert rates == ['49.20', '**50.00**', '48.60']
-    assert found.by_name['scratch-p16:S1', 'mAP_micro']['base_lr'] == 0.016
+    for decay, expected in {
+        '0.75': ['24.20', '25.00', '23.60'],
+        '1': ['49.20', '**50.00**', '48.60'],
+    }.items():
+        row = f'scratch-p16:S1, layer decay {decay}'
+        assert rows_of(text, row, 'Learning rates tried') == [expected]
+    record = found.by_name['scratch-p16:S1', 'mAP_micro']
+    assert (record['base_lr'], record['layer_decay']) == (0.016, 1)
 
 
 def test_equal_runs_give_equal_files_and_older_ones_are_kept(folder, tmp_path):
@@ -178,7 +234,7 @@ def test_the_picture_shows_intervals_and_the_papers_numbers(results):
     drawing = figure(results)
     shown = [text.get_text().split()[0] for text in drawing.legends[0].get_texts()]
     assert sorted(shown) == ['control,', 'paper', 'this']
-    assert len([t for t in drawing.axes[0].texts if t.get_text() == 'not run']) == 5
+    assert len([t for t in drawing.axes[0].texts if t.get_text() == 'not run']) == 7
 
 
 def test_label_efficiency_has_a_row_per_share_of_the_labels(tmp_path):
@@ -212,7 +268,6 @@ def test_the_page_has_each_gain_where_source_and_target_meet(matrix):
         found = matrix.compared[target].whole
         mean = 100 * found[f's1-p16:{target}']['mAP_micro'].mean()
         assert numbers(gain)[0] + numbers(base)[0] == pytest.approx(mean, abs=0.011)
-        assert gain.startswith('**')
 
 
 def test_the_heat_map_shows_the_same_gains_and_frames_sure_ones_and_ceilings(matrix):

@@ -1,5 +1,7 @@
 """The runs of a table, and of zero-shot tests."""
 
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from torchgeo_channelmae.experiments.tables.zero_shot import (
 CONF = Path(__file__).parents[3] / 'conf'
 SAMPLE = read_preset('sample', CONF)
 BUNDLED = Data()
+LABELS = ('train_fraction', 'fraction_seed', 'val_fraction', 'full_epochs')
 
 
 def planned(name='1', preset=SAMPLE, seeds=(0, 1), data=BUNDLED, **options):
-    return make_plan(read_table(name), preset, seeds, data, **options)
+    table = read_table(name, preset.fractions)
+    return make_plan(table, preset, seeds, data, **options)
 
 
 def listed_for(*sensors):
@@ -39,9 +43,11 @@ def given(command):
 @pytest.mark.parametrize('name', NAMES)
 def test_every_cell_has_a_run_per_seed_and_those_that_it_needs_come_first(name):
     plan = planned(name)
-    assert {*plan.by_cell, *plan.left_out} == {*read_table(name).cells}
-    for runs in plan.by_cell.values():
-        assert [plan.runs[run].seed for run in runs] == [0, 1]
+    cells = read_table(name, SAMPLE.fractions).cells
+    assert {*plan.by_cell, *plan.left_out} == {*cells}
+    for cell, runs in plan.by_cell.items():
+        tried = list(plan.tried[cell])[:1]
+        assert [plan.runs[run].seed for run in (*tried, *runs)] == [0, 1]
     seen = set()
     for run in plan.runs.values():
         assert {*run.needs} <= seen
@@ -58,7 +64,7 @@ def test_tables_share_the_runs_that_are_the_same():
 
 def test_a_cell_starts_from_the_pretraining_of_its_seed_or_of_the_first():
     each = planned().runs['finetune-from-s2-p16-s1-seed1']
-    first = planned(preset=replace(SAMPLE, pretrainings='first')).runs[each.name]
+    first = planned(preset=replace(SAMPLE, pretrainings=1)).runs[each.name]
     assert each.start == 'pretrain-s2-p16-seed1'
     assert first.start == 'pretrain-s2-p16-seed0'
     fit, test = first.commands(Path('runs'))
@@ -66,39 +72,86 @@ def test_a_cell_starts_from_the_pretraining_of_its_seed_or_of_the_first():
     assert given(fit)['model.init_args.weights'] == weights
     assert test[0] == 'test'
     assert given(test)['ckpt_path'] == f'runs/{first.name}/last.ckpt'
+    with pytest.raises(ValueError, match='pretrainings is 2 for 3 seeds'):
+        planned(seeds=(0, 1, 2))
 
 
-def test_every_learning_rate_is_tried_at_the_first_seed_for_all_cells_alike():
-    plan = planned(preset=replace(SAMPLE, base_lrs=(0.1, 0.2)), seeds=(0, 1, 2))
+@pytest.mark.parametrize('name', ['1', '3'])
+def test_rates_are_tried_for_all_cells_alike_and_decay_where_nothing_is_pretrained(
+    name,
+):
+    rates = {'base_lrs': (0.1, 0.2), 'partial_base_lrs': (5, 6)}
+    preset = replace(SAMPLE, pretrainings=1, layer_decays=(0.75, 1), **rates)
+    plan = planned(name, preset, seeds=(0, 1, 2))
+    cells = read_table(name).cells
     assert set(plan.tried) == set(plan.by_cell)
-    for cell, tried in plan.tried.items():
-        rates = [(plan.runs[name].seed, plan.runs[name].base_lr) for name in tried]
-        assert rates == [(0, 0.1), (0, 0.2)]
-        others = [plan.runs[name] for name in plan.by_cell[cell]]
+    for key, tried in plan.tried.items():
+        learn_all = cells[key].trainable == 'all'
+        decays = (0.75, 1) if learn_all and not cells[key].pretrain else (None,)
+        rates = (0.1, 0.2) if learn_all else (5, 6)
+        found = [(c['base_lr'], c.get('layer_decay')) for c in tried.values()]
+        assert found == list(itertools.product(rates, decays))
+        assert {plan.runs[run].seed for run in tried} == {0}
+        others = [plan.runs[run] for run in plan.by_cell[key]]
         assert [run.seed for run in others] == [1, 2]
-        assert all(run.candidates == tried for run in others)
-        assert not any('base_lr' in str(run.commands(Path())) for run in others)
+        for run in others:
+            assert run.candidates == tried
+            assert not re.search('base_lr|layer_decay', str(run.commands(Path())))
 
 
-def test_optical_pretraining_reads_its_own_balanced_data_but_the_ceiling_the_targets():
+def test_optical_and_radar_pretraining_read_the_same_images_and_one_row_the_targets():
     data = Data(Path('target'), Path('optical'), Path('cover.parquet'))
     runs = planned(preset=read_preset('paper', CONF), seeds=(0,), data=data).runs
-    for name in ('s2-p16', 'rgb-p16', 's2-p8', 's1-p16'):
+    for name in ('s2-p16', 'rgb-p16', 's2-p8', 's1-p16', 's1-p16-own'):
         settings = runs[f'pretrain-{name}-seed0'].settings()
-        is_ceiling = name == 's1-p16'
-        root = 'target' if is_ceiling else 'optical'
+        root = 'target' if name.endswith('own') else 'optical'
         assert settings['data.init_args.root'] == root
         shares = settings.get('data.init_args.sampler.init_args.shares')
-        assert (shares == 'cover.parquet') != is_ceiling
+        assert (shares == 'cover.parquet') == (root == 'optical')
+    for name, cell in read_table('1').cells.items():
+        if cell.ceiling:
+            assert not read_table('1').cells[cell.ceiling].own, name
+
+
+def test_a_share_of_the_labels_is_of_its_seed_in_as_many_steps_and_of_validation():
+    plan = planned('labels')
+    for name, cell in read_table('labels', SAMPLE.fractions).cells.items():
+        for run in map(plan.runs.get, (*plan.tried[name], *plan.by_cell[name])):
+            settings = run.settings()
+            found = {key: settings[f'data.init_args.{key}'] for key in LABELS}
+            share = cell.fraction
+            assert tuple(found.values()) == (share, run.seed, share, True)
+    whole = planned('labels', replace(SAMPLE, cut_validation=False))
+    assert not any('val_fraction' in str(run.options) for run in whole.runs.values())
+
+
+def test_devices_share_the_batch_of_the_configuration():
+    for devices in (1, 2, 4):
+        for run in planned(devices=devices).runs.values():
+            settings = run.settings()
+            assert settings['trainer.devices'] == devices
+            assert settings['data.init_args.batch_size'] * devices == 16
+    with pytest.raises(ValueError, match=r'devices is 3, but .* batches of 16'):
+        planned(devices=3)
+
+
+def test_the_frozen_encoder_of_a_head_gets_a_logistic_regression_once():
+    plan = planned('3')
+    checked = {n for n, r in plan.runs.items() if 'logistic' in str(r.configs)}
+    assert checked == {
+        'finetune-from-s2-p16-s1-head-lr0.16-seed0',
+        'finetune-channelmae_tiny-p16-s1-head-lr0.16-seed0',
+    }
 
 
 def test_options_of_a_cell_reach_its_commands():
-    plan = planned('3', data=Data(Path('data')), train_fraction=0.1)
+    preset = replace(SAMPLE, partial_base_lrs=(0.16,))
+    plan = planned('3', preset, data=Data(Path('data')), train_fraction=0.1)
     name = 'finetune-from-s2-p16-s1-patch_embed+head-reinit-patch_embed-labels10-seed1'
     options = given(plan.runs[name].commands(Path('out'))[0])
     assert options['model.init_args.trainable'] == 'patch_embed+head'
     assert options['model.init_args.reinit'] == '[patch_embed]'
-    assert options['model.init_args.base_lr'] == '0.016'
+    assert options['model.init_args.base_lr'] == '0.16'
     assert options['data.init_args.train_fraction'] == '0.1'
     assert options['data.init_args.root'] == 'data'
     assert options['seed_everything'] == '1'
@@ -107,9 +160,12 @@ def test_options_of_a_cell_reach_its_commands():
 
 def test_published_weights_are_left_out_with_the_reason_or_run():
     reasons = planned().left_out
-    assert len(reasons) == 4
-    assert all('needs a download (ViT' in reason for reason in reasons.values())
-    plan = planned(preset=replace(SAMPLE, downloads=True))
+    assert {name.partition(':')[0] for name in reasons} == {
+        *('optical-mae', 'radar-mae', 'vit-base', 's1-p16-own')
+    }
+    assert sum('needs a download (ViT' in reason for reason in reasons.values()) == 4
+    preset = replace(SAMPLE, downloads=True, ceiling=SAMPLE.pretrain)
+    plan = planned(preset=preset)
     run = plan.runs['finetune-from-ViTBase16-SENTINEL1_GRD_MAE-s1-seed0']
     weights = run.settings()['model.init_args.weights']
     assert weights == 'ViTBase16_Weights.SENTINEL1_GRD_MAE'
@@ -163,7 +219,8 @@ def test_a_test_reads_fine_tuned_weights_and_the_embeddings_of_its_pretraining()
 
 
 def test_of_several_learning_rates_the_best_ones_weights_are_tested():
-    plan = planned_tests(replace(SAMPLE, base_lrs=(0.1, 0.2)), only=['rgb-p16:S1'])
+    preset = replace(SAMPLE, base_lrs=(0.1, 0.2))
+    plan = planned_tests(preset, only=['rgb-p16:S1'])
     first, second = (plan.runs[name] for name in plan.by_cell['rgb-p16:S1 on rgb'])
     assert first.name == 'unchanged-from-rgb-p16-s1-on-rgb-seed0'
     assert first.start is None

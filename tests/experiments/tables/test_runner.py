@@ -108,8 +108,8 @@ def test_a_failed_run_is_named_with_its_last_line_and_tried_again():
 
 
 def test_other_seeds_and_zero_shot_tests_take_the_run_that_is_best_on_validation():
-    tried = [run_of('a', base_lr=rate, is_tried=True) for rate in (0.1, 0.2)]
-    candidates = {run.name: run.base_lr for run in tried}
+    tried = [run_of('a', tuned={'base_lr': r}, is_tried=True) for r in (0.1, 0.2)]
+    candidates = {run.name: run.tuned for run in tried}
     second = run_of('b', candidates=candidates)
     plan = plan_of(*tried, second, run_of('c', 'unchanged', candidates=candidates))
     assert set(outcome_of(plan, jobs=2).values()) == {None}

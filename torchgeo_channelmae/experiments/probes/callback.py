@@ -38,7 +38,7 @@ class FrozenProbe(Callback):
     def __init__(
         self,
         datamodule: BaseDataModule | None = None,
-        every_n_epochs: PositiveInt = 1,
+        every_n_epochs: PositiveInt | None = 1,
         probes: list[Literal['knn', 'linear']] | None = None,
         neighbors: PositiveInt = 10,
         samples: PositiveInt | None = None,
@@ -51,7 +51,8 @@ class FrozenProbe(Callback):
         Args:
             datamodule: The labelled data. None for the trainer's own, if their samples
                 have labels; training still does not use them.
-            every_n_epochs: Number of epochs between probes.
+            every_n_epochs: Number of epochs between probes. None for one probe, after
+                the last epoch.
             probes: ``knn``, ``linear`` or both (None).
             neighbors: Number of neighbors that vote.
             samples: Maximum number of samples of each split, the same each time. None
@@ -92,7 +93,8 @@ class FrozenProbe(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe, and log the scores."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
+        every = self.every_n_epochs or trainer.max_epochs or 1
+        if (trainer.current_epoch + 1) % every:
             return
         modes = {module: module.training for module in pl_module.modules()}
         try:

@@ -99,7 +99,7 @@ def calibrate(runs: Iterable[Run]) -> dict[str, Cost | str]:
     found: dict[str, Cost | str] = {}
     for run in runs:
         options = {key: _FRESH.get(key, value) for key, value in run.options.items()}
-        short = replace(run, seed=0, options=options, start=None, base_lr=None)
+        short = replace(run, seed=0, options=options, start=None, tuned={})
         key = str((short.kind, short.configs, short.options))
         if key not in measured:
             measured[key] = _measure(short)

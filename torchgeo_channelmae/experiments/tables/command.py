@@ -1,18 +1,20 @@
 """``channelmae tables``: run a table of the paper, cell by cell, and write it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from . import protocol as protocols
 from .calibrate import STEPS, Cost, calibrate
 from .pages import write_table
 from .plan import Data, Plan, make_plan
 from .results import read_results
 from .runner import Outcome, check_settings, commands_done, run_all
-from .spec import SENSORS, Preset, read_preset, read_table
+from .spec import SENSORS, Preset, bands_of, read_preset, read_table
 from .zero_shot import with_zero_shot, zero_shot_tests
 
 
@@ -32,6 +34,9 @@ def tables(
     conf: str = 'conf',
     sensors: str = ','.join(SENSORS),
     unchanged: bool = False,
+    pretrainings: PositiveInt | None = None,
+    devices: PositiveInt = 1,
+    protocol: Path | None = None,
 ) -> None:
     """Run a table of the paper, cell by cell, and write it.
 
@@ -51,8 +56,8 @@ def tables(
         only: Rows or cells to run, such as s2-p16 or s2-p16:S1, separated by commas.
         seeds: Training seeds, separated by commas. Defaults to those of the preset.
         train_fraction: Share of the training labels. Defaults to all.
-        dry_run: Print the commands with their samples, steps, hours and memory, and run
-            only a few steps of each kind.
+        dry_run: Print the commands with their samples, steps, hours and memory, from a
+            few steps of each kind, and the smallest gain that an interval could show.
         jobs: Runs at a time; they share the CPU. The last digits of scores depend on
             it.
         resamples: Number of bootstrap resamples.
@@ -62,6 +67,11 @@ def tables(
         unchanged: For matrix: also test each pretrained and fine-tuned model without
             training on every other sensor: by itself and added to its own if the two
             share no band, else with the bands that its own lacks.
+        pretrainings: Pretrainings per row, 1 or one per seed. With 1, gains are of this
+            pretraining only; each more costs a pretraining. Defaults to the preset's.
+        devices: Devices per run. They share the batch, so the recipe stays the same.
+        protocol: File that fixes data, split, rows, seeds, grids and the primary
+            comparison: written if missing, else compared. The page names it.
 
     Raises:
         ValueError: If an option is wrong, or earlier results have other settings.
@@ -70,16 +80,20 @@ def tables(
         ChildProcessError: If a run failed.
     """
     chosen = read_preset(preset, Path(conf))
+    if pretrainings is not None:
+        chosen = replace(chosen, pretrainings=pretrainings)
     named = tuple(dict.fromkeys(_split(sensors)))
+    if table == 'matrix':
+        for sensor in named:
+            bands_of(sensor, chosen.overlays)
     described = read_table(table, chosen.fractions, named)
     if unchanged and table != 'matrix':
         raise ValueError(f'--unchanged belongs to the table matrix, not to {table}.')
     data = _check_data(chosen, root, pretrain_root, shares)
     numbers = _numbers(seeds) if seeds else chosen.seeds
 
-    plan = make_plan(
-        described, chosen, numbers, data, train_fraction, _split(only or '')
-    )
+    wanted = train_fraction, _split(only or ''), devices
+    plan = make_plan(described, chosen, numbers, data, *wanted)
     found = zero_shot_tests(described, named, chosen.overlays) if unchanged else ()
     plan = with_zero_shot(plan, tests := list(found), chosen)
     folder = Path(out or f'runs/tables/{chosen.name}')
@@ -87,12 +101,17 @@ def tables(
     check_settings(plan, runs)
     if dry_run:
         _show_costs(plan, runs, jobs)
+        print(protocols.power(chosen, len(numbers)))
         return
     runs.mkdir(parents=True, exist_ok=True)
     with FileLock(runs / '.lock', timeout=2):  # children of a killed command end soon
+        fixed = ''
+        if protocol is not None:
+            asked = protocols.describe(described, chosen, plan, numbers, data)
+            fixed = protocols.fix(protocol, asked, len([*runs.glob('*.json')]))
         outcome = _run(plan, runs, jobs)
         results = read_results(
-            described, chosen, plan, outcome, runs, numbers, resamples, tests
+            described, chosen, plan, outcome, runs, numbers, resamples, tests, fixed
         )
         page = write_table(results, folder / table)
     print(f'Table {table} is in {page}')

@@ -12,6 +12,7 @@ import pandas as pd
 from ...files import move_aside, whole
 from ..replicates import SCORES
 from .figures import figure
+from .protocol import power
 from .results import Record, Results, ends
 from .spec import PRINTED, title_of
 
@@ -57,10 +58,14 @@ def page(results: Results, name: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {'grid': _grid, 'tex': _tex}
-    parts = (as_printed, believed, by_unit, gains, rates, recovered, zero_shot)
+    parts = (as_printed, believed, by_unit, contrasts, gains, heads, primary, rates,
+             recovered, validated, zero_shot)  # fmt: skip
     environment.globals |= {part.__name__: part for part in (*parts, title_of)}
     return environment.get_template(f'{name}.jinja').render(
-        results=results, table=results.table, preset=results.preset
+        results=results,
+        table=results.table,
+        preset=results.preset,
+        power=power(results.preset, len(results.seeds)),
     )
 
 
@@ -93,9 +98,34 @@ def believed(results: Results, target: str) -> pd.DataFrame:
         if cell.target == target:
             records = [results.by_name[name, score] for score in SCORES]
             rows[cell.title] = [f(r) for r in records for f in (_interval, _difference)]
-    heads = [score.replace('_', ' ') for score in SCORES]
-    columns = [each for head in heads for each in (head, 'pretrained - scratch')]
+    names = [score.replace('_', ' ') for score in SCORES]
+    columns = [each for name in names for each in (name, 'pretrained - scratch')]
     return pd.DataFrame.from_dict(rows, orient='index', columns=columns)
+
+
+def primary(results: Results) -> str:
+    """Return the primary comparison as a sentence, bold if its interval excludes 0."""
+    one, other = (results.table.cells.get(name) for name in results.table.primary)
+    if not one or not other:
+        return f'{" - ".join(results.table.primary)}, which this table does not have'
+    found = results.difference(one.name, other.name, _MAP)
+    text = _difference(ends('difference', found))
+    mark = '**' if found and found.excludes_zero else ''
+    where = f'on {title_of(one.target)}, mAP micro'
+    return f'{one.title} - {other.title} {where}: {mark}{text}{mark}'
+
+
+def contrasts(results: Results, target: str) -> pd.DataFrame:
+    """Return differences between rows that are no pair of pretrained and scratch."""
+    rows = {}
+    for one, other in results.table.contrasts:
+        cell, compared = results.table.cells[one], results.table.cells[other]
+        if cell.target == target:
+            found = [results.difference(one, other, score) for score in SCORES]
+            texts = [_difference(ends('difference', each)) for each in found]
+            rows[f'{cell.title} - {compared.title}'] = texts
+    names = [score.replace('_', ' ') for score in SCORES]
+    return pd.DataFrame.from_dict(rows, orient='index', columns=names)
 
 
 def by_unit(results: Results, target: str) -> pd.DataFrame:
@@ -115,10 +145,11 @@ def recovered(results: Results, target: str) -> Iterator[str]:
         if cell.target == target and {cell.scratch, cell.ceiling} <= {*results.done}:
             record = results.by_name[name, _MAP]
             text = _interval(record, 'recovered')
+            title = results.table.cells[str(cell.ceiling)].title
             if math.isnan(record['recovered_low']):
                 why = 'the ceiling is not reliably above scratch'
                 text = f'undefined, as {why} ({text})'
-            yield f'{cell.title}: {text}'
+            yield f'{cell.title} (ceiling: {title}): {text}'
 
 
 def gains(results: Results) -> pd.DataFrame:
@@ -154,13 +185,40 @@ def zero_shot(results: Results) -> pd.DataFrame:
 
 
 def rates(results: Results) -> pd.DataFrame:
-    """Return the validation score of each learning rate, the best one bold."""
-    frame = pd.DataFrame(results.tried).T.sort_index(axis='columns')
-    texts = frame.map(lambda score: _number(100 * score))
-    for name in frame.index:
-        best = results.by_name[name, _MAP]['base_lr']
-        texts.loc[name, best] = f'**{texts.loc[name, best]}**'
-    return texts.rename(columns=lambda rate: f'{rate:g}')
+    """Return the validation score of each choice: a column per learning rate."""
+    rows: dict[str, dict[float, str]] = {}
+    for name, choices in results.tried.items():
+        used = results.settings[name]
+        for tuned, score in choices:
+            decay = tuned.get('layer_decay')
+            row = name if decay is None else f'{name}, layer decay {decay:g}'
+            text = _number(100 * score)
+            if all(float(used[f'model.init_args.{k}']) == v for k, v in tuned.items()):
+                text = f'**{text}**'
+            rows.setdefault(row, {})[tuned['base_lr']] = text
+    frame = pd.DataFrame.from_dict(rows, orient='index').sort_index(axis='columns')
+    return frame.fillna('-').rename(columns='{:g}'.format)
+
+
+def heads(results: Results) -> pd.DataFrame:
+    """Return the scores of heads on frozen encoders beside logistic regression's."""
+    rows = {}
+    for name, both in results.regressions.items():
+        unlike = abs(both[0] - both[1]) > 0.005
+        verdict = '**differs: tune or train the head longer**' if unlike else 'agrees'
+        rows[name] = [*(_number(100 * score) for score in both), verdict]
+    columns = ['head', 'logistic regression', '']
+    return pd.DataFrame.from_dict(rows, orient='index', columns=columns)
+
+
+def validated(results: Results) -> str:
+    """Return how many validation patches chose rates and thresholds."""
+    known = pd.Series(results.validated, dtype=float).dropna().astype(int)
+    parts = [
+        f'{count:,}' + (f' ({", ".join(names)})' if known.nunique() > 1 else '')
+        for count, names in known.groupby(known).groups.items()
+    ]
+    return ', '.join(parts) or 'unknown'
 
 
 def _grid(frame: pd.DataFrame) -> str:
@@ -182,11 +240,8 @@ def _interval(record: Record | None, key: str = 'whole', sign: str = '') -> str:
 
 
 def _difference(record: Record | None) -> str:
-    """Format the difference to scratch, bold if its interval excludes 0."""
-    text = _interval(record, 'difference', '+')
-    if record and (record['difference_low'] > 0 or record['difference_high'] < 0):
-        return f'**{text}**'
-    return text
+    """Format a difference with its interval."""
+    return _interval(record, 'difference', '+')
 
 
 def _number(value: float, sign: str = '') -> str:

@@ -16,13 +16,15 @@ from ...evaluation.report import per_country
 from ..bootstrap import Bootstrap, Interval, bootstrap, known_units
 from ..predictions import Predictions, read_predictions
 from ..replicates import SCORES
-from .plan import Plan
-from .runner import Outcome, best_run, validation_score
+from .plan import Plan, Tuned
+from .runner import Outcome, best_run, last_value, validation_score
 from .spec import Cell, Preset, Table
 from .zero_shot import ZeroShotTest
 
 Record = dict[str, Any]
 Runs = Sequence[Predictions]
+
+_DECAY = 'model.init_args.layer_decay'
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,13 @@ class Results:
         missing: Reasons why cells and tests are missing, by name.
         runs: Test predictions by name of a cell or test, one per training seed.
         settings: Settings of the first run of each cell and test.
-        tried: For each cell the validation score per learning rate, if several.
+        tried: For each cell what was tried, with the validation score of each choice.
+        validated: For each cell the number of validation patches, NaN if unknown.
+        regressions: For each cell that trains only the head, the validation score of
+            the head and of logistic regression on the same features.
         compared: For each target the bootstrap over its cells and tests.
         otherwise: For each target that of the next smaller unit than ``compared``'s.
+        protocol: Whether a protocol was fixed before, and whether this is what it has.
     """
 
     table: Table
@@ -49,9 +55,12 @@ class Results:
     missing: Mapping[str, str]
     runs: Mapping[str, Runs]
     settings: Mapping[str, Mapping[str, Any]]
-    tried: Mapping[str, Mapping[float, float]]
+    tried: Mapping[str, Sequence[tuple[Tuned, float]]]
+    validated: Mapping[str, float]
+    regressions: Mapping[str, tuple[float, float]]
     compared: Mapping[str, Bootstrap]
     otherwise: Mapping[str, Bootstrap]
+    protocol: str
 
     @property
     def done(self) -> dict[str, Cell]:
@@ -79,6 +88,12 @@ class Results:
             found[name, r.get('score', '')] = r
         return found
 
+    def difference(self, one: str, other: str, score: str) -> Interval | None:
+        """Compare two cells of a target; None if either is missing."""
+        if not {one, other} <= set(self.runs):
+            return None
+        return self.compared[self.table.cells[one].target].difference(one, other, score)
+
     @property
     def groups(self) -> tuple[int, tuple[int, ...]]:
         """Number of random groups of the test set per split, and the split seeds."""
@@ -94,6 +109,8 @@ class Results:
             'per_class.csv': pd.DataFrame(_part_records(self, 'support', _classes)),
             'per_country.csv': pd.DataFrame(_part_records(self, 'patches', _countries)),
         }
+        if self.table.contrasts:
+            frames['contrasts.csv'] = pd.DataFrame(_contrast_records(self))
         if self.tests:
             frames['unchanged.csv'] = pd.DataFrame(self.zero_shot)
         return frames
@@ -108,43 +125,53 @@ def read_results(
     seeds: Sequence[int],
     resamples: int,
     tests: Sequence[ZeroShotTest] = (),
+    protocol: str = '',
 ) -> Results:
     """Read the predictions of finished runs and compare the cells by a bootstrap.
 
     The outcome says why each run failed, None for those that are done. The folder is
-    that of all runs.
+    that of all runs. The protocol is what the page says of one.
     """
     missing = dict(plan.left_out)
     found: dict[str, Runs] = {}
     settings: dict[str, Mapping[str, Any]] = {}
-    tried: dict[str, dict[float, float]] = {}
+    tried: dict[str, list[tuple[Tuned, float]]] = {}
+    validated: dict[str, float] = {}
+    regressions: dict[str, tuple[float, float]] = {}
     targets: dict[str, dict[str, Runs]] = {target: {} for target in table.targets}
     cells = {**table.cells, **{test.name: test.cell for test in tests}}
     for name, cell in cells.items():
         if name in missing or (name != cell.name and cell.name not in found):
             continue
-        rates = plan.tried.get(name, {})
-        names = [*rates, *plan.by_cell.get(name, ())]
+        choices = plan.tried.get(name, {})
+        names = [*choices, *plan.by_cell.get(name, ())]
         failed = [reason for run in names if (reason := outcome[run])]
         if failed or not names:
             missing[name] = f'failed: {failed[0]}' if failed else 'not selected'
             continue
-        if rates:
-            tried[name] = {lr: validation_score(folder / r) for r, lr in rates.items()}
-            names = [best_run(rates, folder), *plan.by_cell[name]]
+        first = folder / names[0]
+        if choices:
+            scores = {run: validation_score(folder / run) for run in choices}
+            tried[name] = [(choices[run], score) for run, score in scores.items()]
+            names = [best_run(choices, folder), *plan.by_cell[name]]
+        if name in table.cells:
+            validated[name] = last_value(first, 'val_patches')
+        if not math.isnan(score := last_value(first, 'probe_linear_mAP_micro')):
+            regressions[name] = validation_score(folder / names[0]), score
         runs = [read_predictions(folder / run / 'test') for run in names]
         found[name] = targets[cell.target][name] = runs
         settings[name] = yaml.safe_load((folder / f'{names[0]}.yaml').read_text())
     compared = {t: bootstrap(of, resamples) for t, of in targets.items() if of}
     otherwise = {}
     for target in compared:
-        first = next(iter(targets[target].values()))[0]
-        units = known_units(first)
+        tested = next(iter(targets[target].values()))[0]
+        units = known_units(tested)
         # Single patches are no choice where more is known, one acquisition neither.
-        if units[1:-1] and len(set(first.acquisitions)) > 1:
+        if units[1:-1] and len(set(tested.acquisitions)) > 1:
             otherwise[target] = bootstrap(targets[target], resamples, unit=units[1])
     return Results(table, preset, tuple(seeds), tuple(tests), missing, found, settings,
-                   tried, compared, otherwise)  # fmt: skip
+                   tried, validated, regressions, compared, otherwise,
+                   protocol)  # fmt: skip
 
 
 def _score_records(results: Results) -> Iterator[Record]:
@@ -160,11 +187,10 @@ def _score_records(results: Results) -> Iterator[Record]:
         tests = [evaluate(*_tensors(run), *results.groups) for run in done[name]]
         subsets = pd.DataFrame(tests).mean()
         for score in SCORES:
-            gain = share = None
-            if base and base in done:
-                gain = compared.difference(name, base, score)
-                if ceiling and ceiling in done:
-                    share = compared.recovered(name, base, ceiling, score)
+            gain = results.difference(name, str(base), score)
+            share = None
+            if base and gain and ceiling in done:
+                share = compared.recovered(name, base, str(ceiling), score)
             paper, paper_std = cell.paper.get(score, (math.nan, math.nan))
             yield {
                 **shared,
@@ -172,6 +198,7 @@ def _score_records(results: Results) -> Iterator[Record]:
                 'score': score,
                 'seeds': ' '.join(map(str, results.seeds)),
                 'base_lr': float(results.settings[name]['model.init_args.base_lr']),
+                'layer_decay': results.settings[name].get(_DECAY, math.nan),
                 **ends('whole', compared.interval(name, score)),
                 'training_std': 100 * pd.Series(compared.whole[name][score]).std(),
                 'subsets_mean': 100 * subsets[f'{score}_mean'],
@@ -183,6 +210,13 @@ def _score_records(results: Results) -> Iterator[Record]:
                 'paper': paper,
                 'paper_std': paper_std,
             }
+
+
+def _contrast_records(results: Results) -> Iterator[Record]:
+    for one, other in results.table.contrasts:
+        for score in SCORES:
+            found = ends('difference', results.difference(one, other, score))
+            yield {'cell': one, 'other': other, 'score': score, **found}
 
 
 def _zero_shot_records(results: Results) -> Iterator[Record]:

@@ -27,8 +27,9 @@ Outcome = dict[str, str | None]
 """Why each run failed, None if it succeeded."""
 
 _CHILD = [sys.executable, '-m', 'torchgeo_channelmae.experiments.tables.child']
-_CHOSEN = {'finetune': 'model.init_args.base_lr', 'unchanged': 'weights of'}
-"""Setting that a run takes from the best of its candidates, by kind of run."""
+_TUNED = {'model.init_args.base_lr', 'model.init_args.layer_decay'}
+_CHOSEN = {'finetune': _TUNED, 'unchanged': {'weights of'}}
+"""Settings that a run takes from the best of its candidates, by kind of run."""
 
 
 def check_settings(plan: Plan, folder: Path) -> None:
@@ -40,7 +41,7 @@ def check_settings(plan: Plan, folder: Path) -> None:
         earlier, now = yaml.safe_load(path.read_text()), run.settings()
         keys = {*earlier, *now}
         if run.candidates:  # the best one is not known yet
-            keys -= {_CHOSEN[run.kind]}
+            keys -= _CHOSEN[run.kind]
         differ = [
             f'{key} was {earlier.get(key)}, is now {now.get(key)}'
             for key in sorted(keys)
@@ -119,9 +120,9 @@ def torchgeo(command: list[str], log: Path, jobs: int = 1) -> int:
 
 
 def _with_best(run: Run, folder: Path, outcome: Outcome) -> Run:
-    """Return a run with the learning rate or weights of the best candidate."""
+    """Return a run with the choice or the weights of the best candidate."""
     candidates = run.candidates or {}
-    done = {name: rate for name, rate in candidates.items() if not outcome[name]}
+    done = {name: tuned for name, tuned in candidates.items() if not outcome[name]}
     for need in run.needs:
         if outcome[need] and (need not in candidates or not done):
             raise ChildProcessError(f'it needs {need}, which failed: {outcome[need]}')
@@ -130,7 +131,7 @@ def _with_best(run: Run, folder: Path, outcome: Outcome) -> Run:
     best = best_run(done, folder)
     if run.kind == 'unchanged':
         return replace(run, start=best)
-    return replace(run, base_lr=done[best])
+    return replace(run, tuned=done[best])
 
 
 def best_run(names: Iterable[str], folder: Path) -> str:
@@ -141,8 +142,15 @@ def best_run(names: Iterable[str], folder: Path) -> str:
 
 def validation_score(run: Path) -> float:
     """Return micro mAP of the last validation of a run, NaN if training diverged."""
+    return last_value(run, 'val_mAP_micro')
+
+
+def last_value(run: Path, column: str) -> float:
+    """Return what the last epoch of a run logged under a name, NaN if nothing."""
     table = pd.read_csv(run / 'fit' / 'metrics.csv')
-    rows = table.loc[table['epoch'] == table['epoch'].max(), 'val_mAP_micro'].dropna()
+    if column not in table:
+        return math.nan
+    rows = table.loc[table['epoch'] == table['epoch'].max(), column].dropna()
     return float(rows.iloc[-1]) if len(rows) else math.nan
 
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import batched, chain
 from os.path import normpath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-
-from ...sensors import find
 
 NAMES = ('1', '2', '3', 'labels', 'matrix')
 PRINTED = ('mAP_micro', 'F1_micro')
@@ -43,8 +41,9 @@ class Cell:
         trainable: Parts that are trained.
         reinit: Parts that are reinitialized.
         fraction: Share of the training labels; None for that of the command.
+        own: Whether the pretraining reads the target's own training images.
         scratch: Name of the cell without pretraining to compare with.
-        ceiling: Name of the cell pretrained on the target itself.
+        ceiling: Name of the cell pretrained on the target's sensor, in the same images.
         paper: For each score of :data:`PRINTED` its value and standard deviation in
             percent, as printed; empty for a control.
     """
@@ -60,6 +59,7 @@ class Cell:
     trainable: str = 'all'
     reinit: Sequence[str] = ()
     fraction: float | None = None
+    own: bool = False
     scratch: str | None = None
     ceiling: str | None = None
     paper: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -72,12 +72,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name, its title, its target sensors and its cells by name."""
+    """A table.
+
+    Attributes:
+        name: Its name.
+        title: Its title.
+        targets: Its target sensors.
+        cells: Its cells by name.
+        primary: Names of two cells, of which one is claimed to be better.
+        contrasts: Other pairs of cells to compare, besides each with its scratch.
+    """
 
     name: str
     title: str
     targets: tuple[str, ...]
     cells: Mapping[str, Cell]
+    primary: tuple[str, str]
+    contrasts: Sequence[tuple[str, str]] = ()
 
     @property
     def rows(self) -> dict[str, str]:
@@ -122,7 +133,17 @@ def read_table(
     for key, cell in cells.items():
         if cell.ceiling == key or cell.ceiling not in cells:
             cells[key] = replace(cell, ceiling=None)
-    return Table(name, spec['title'], targets, cells)
+    first = {'share': f'{100 * min(fractions):g}', 'first': sensors[0]}
+    one, other, target = (
+        part.format(**first, last=sensors[-1].upper()) for part in spec['primary']
+    )
+    contrasts = [
+        (f'{row}:{target}', f'{compared}:{target}')
+        for row, compared in spec.get('contrasts', ())
+        for target in targets
+    ]
+    primary = (f'{one}:{target}', f'{other}:{target}')
+    return Table(name, spec['title'], targets, cells, primary, contrasts)
 
 
 def _per_fraction(
@@ -173,12 +194,6 @@ def bands_of(sensor: str, overlays: Path) -> tuple[str, ...]:
     return tuple(bands)
 
 
-def has_radar(sensor: str, overlays: Path) -> bool:
-    """Return whether a sensor has a band without a wavelength, unlike optical data."""
-    found = filter(None, map(find, bands_of(sensor, overlays)))
-    return any(band.wavelength is None for band in found)
-
-
 def flat(values: Any, prefix: str = '') -> dict[str, Any]:
     """Flatten nested mappings to dotted names; lists are values."""
     if not isinstance(values, Mapping):
@@ -197,14 +212,20 @@ class Preset:
         name: Its name.
         about: What the scores are worth, shown above every table; may be empty.
         pretrain: Configurations of a pretraining, each laid over those before it.
-        ceiling: The same for a pretraining on the target's own sensor.
+        ceiling: The same for a pretraining on the target's own training images; empty
+            if all pretrainings read these.
         finetune: Configurations of a fine-tuning.
         model: Name of the encoder, with ``{patch}`` for the patch side.
         seeds: Training seeds.
-        pretrainings: Whether each training seed has its own pretraining, or all start
-            from that of the first.
+        pretrainings: Number of pretrainings per row: 1, or one per training seed.
         base_lrs: Learning rates tried for every cell at the first seed.
+        partial_base_lrs: The same for cells that train only some parts.
+        layer_decays: Layer decays tried for cells that train all parts without
+            pretrained weights; others have that of the configuration.
         fractions: Shares of the labels in the table of label efficiency.
+        cut_validation: Whether a share of the training labels is one of the validation
+            labels, too.
+        assumed: What the power statement assumes, see :func:`.smallest_gain`.
         downloads: Whether cells with published weights are run.
         needs: Descriptions of the data to pass as ``root``, ``pretrain_root`` and
             ``shares``.
@@ -218,9 +239,13 @@ class Preset:
     finetune: Sequence[Path]
     model: str
     seeds: Sequence[int]
-    pretrainings: Literal['each', 'first']
+    pretrainings: int
     base_lrs: Sequence[float]
+    partial_base_lrs: Sequence[float]
+    layer_decays: Sequence[float]
     fractions: Sequence[float]
+    cut_validation: bool
+    assumed: Mapping[str, float]
     downloads: bool
     needs: Mapping[str, str]
     overlays: Path

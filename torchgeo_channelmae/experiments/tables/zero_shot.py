@@ -88,7 +88,8 @@ def with_zero_shot(plan: Plan, tests: Sequence[ZeroShotTest], preset: Preset) ->
 
 def _run(test: ZeroShotTest, tuned: Run, preset: Preset) -> Run:
     bands = f'[{", ".join(test.bands)}]'
-    options = {k: v for k, v in tuned.options.items() if k.startswith('data.')}
+    kept = ('data.', 'trainer.')
+    options = {k: v for k, v in tuned.options.items() if k.startswith(kept)}
     options |= {
         'model.init_args.in_channels': str(len(test.bands)),
         'model.init_args.bands': bands,
