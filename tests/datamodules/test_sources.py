@@ -78,6 +78,8 @@ def test_mmearth_uses_the_tiles_of_one_level_in_digital_numbers(
     assert {band.sensor for band in source.bands} == {f'Sentinel-2 {level}'}
     bands = L1C if level == 'L1C' else L2A
     assert values(source, bands) == [VALUES[band] + added for band in bands]
+    radar = source_of('MMEarth', tmp_path, RADAR, level, subset='MMEarth100k')
+    assert radar.rows.tolist() == [row]  # of the same places
 
 
 def test_mmearth_scaled_by_extremes_is_refused(tmp_path):

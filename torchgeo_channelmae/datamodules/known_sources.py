@@ -191,10 +191,8 @@ def _mmearth_tiles(dataset: Any, rows: Rows) -> list[tuple[str, dict[str, Any]]]
 
 
 def _mmearth_rows(source: Source) -> Rows:
-    """Return the samples of the product level; radar has no level."""
+    """Return the samples of the product level, for radar too: of the same places."""
     rows = np.arange(len(source.dataset))
-    if 'sentinel2' not in source.dataset.modality_bands:
-        return rows
     levels = [info['S2_type'] for _, info in _mmearth_tiles(source.dataset, rows)]
     return np.flatnonzero(np.array(levels) == str(source.level).lower())
 

@@ -192,7 +192,7 @@ def make_plan(
 def _trainings(
     cell: Cell, preset: Preset, seeds: Sequence[int], data: Data
 ) -> Iterator[Run]:
-    """Yield the trainings of a cell: each choice at the first seed, then other seeds."""
+    """Yield the trainings of a cell: all choices at one seed, then other seeds."""
     tried: list[Run] = []
     learn_all = cell.trainable == 'all'
     grid: dict[str, Sequence[float]] = {
