@@ -48,7 +48,7 @@ OURS = {'mask_ratio': 0.75, 'spectral_loss': 'mean', 'embed_std': 0.5}
 PEER = {'betas': (0.9, 0.95), 'weight_decay': 0.05, 'embed_std': 0.02}
 MUON = {
     'optimizer': 'muon',
-    'weight_decay': 0.5,  # keeps the residual stream from growing
+    'weight_decay': 2.0,  # keeps the residual stream of twelve blocks from growing
     'optimizer_options': {'nesterov': True, 'fallback_lr_scale': 0.14},
 }
 RECIPES: dict[str, dict[str, Any]] = {
