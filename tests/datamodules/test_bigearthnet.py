@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import Precision
@@ -259,6 +262,35 @@ def test_filters_and_fractions_choose_patches(broken_sample):
     assert set(half) < set(train['patch_id'])
 
 
+@given(st.floats(0.001, 1), st.integers(1, 2), st.integers(1, 23))
+def test_full_epochs_have_as_many_steps_at_every_fraction(share, ranks, batch):
+    options = {'train_fraction': share, 'full_epochs': True, 'batch_size': batch}
+    steps = 23 // ranks // batch
+    datamodule = BigEarthNetS1S2DataModule(bands=['VV'], **options)
+    datamodule.rank = lambda: (0, ranks)
+    if not steps:
+        with pytest.raises(ValueError, match='23 training samples'):
+            datamodule.setup('fit')
+        return
+    datamodule.setup('fit')
+    loader, kept = datamodule.train_dataloader(), len(datamodule.train_dataset)
+    assert len(loader) == steps
+    counts = Counter(number % kept for number in loader.sampler.order())
+    assert set(counts.values()) <= {23 // kept, -(-23 // kept)}
+    assert len(counts) == kept
+
+
+def test_a_full_epoch_of_all_labels_is_the_ordinary_one():
+    options = {'size': 32, 'batch_size': 4}
+    assert fit(2, full_epochs=True, **options) == fit(2, **options)
+
+
+def test_a_fraction_of_the_validation_patches_validates_at_any_stage():
+    for stage in ('fit', 'validate'):
+        assert ready(stage, val_label_fraction=0.3).num_patches['val'] == 5
+    assert ready('test', val_label_fraction=0.3).num_patches == {'test': 21}
+
+
 def test_countries_left_out_of_training_test():
     options = {'split_by': 'country', 'test_countries': ['Austria'], 'batch_size': 1}
     tested = ready('test', **options).test_dataset.table
@@ -448,6 +480,7 @@ def test_coarse_bands_alone_are_on_the_same_grid_as_with_fine_ones(size_by, size
         ({'version': 'v3'}, 'v3'),
         ({'split_by': 'scene'}, 'scene'),
         ({'train_fraction': 0}, 'train_fraction'),
+        ({'full_epochs': True, 'samples_per_epoch': 9}, 'full_epochs and samples'),
         ({'bands': ['vv']}, "'VV'"),
         ({'bands': []}, 'band'),
         ({'bands': 'B04'}, 'B04'),
@@ -464,6 +497,7 @@ def test_a_wrong_argument_is_an_error_of_the_constructor(wrong, named):
     ('stage', 'wrong', 'named'),
     [
         ('fit', {'batch_size': 64}, r'batch_size=64 .* 23 training samples'),
+        ('fit', {'train_fraction': 0.1}, r'batch_size=8 .* 3 training samples'),
         ('fit', {'batch_size': 16, 'samples_per_epoch': 10}, 'samples_per_epoch'),
         ('test', {'test_groups': 22}, 'test_groups is 22'),
         ('fit', {'exclude_snow': True}, 'exclude_snow'),
@@ -533,6 +567,16 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path, when, num_w
     start = fit(2, folder=tmp_path, when=when, num_workers=num_workers)
     rest = fit(3, checkpoint=tmp_path / 'last.ckpt', num_workers=num_workers)
     assert start + rest == whole
+
+
+def test_a_full_epoch_of_few_labels_is_resumed_inside_it(tmp_path):
+    few = {'train_fraction': 0.2, 'full_epochs': True, 'batch_size': 5}
+    whole = fit(2, folder=tmp_path, when={'every_n_train_steps': 3}, **few)
+    assert [epoch for epoch, _, _ in whole] == [0] * 4 + [1] * 4
+    assert len({number % 5 for _, numbers, _ in whole for number in numbers}) == 5
+    assert fit(2, checkpoint=tmp_path / 'last.ckpt', **few) == whole[6:]
+    with pytest.raises(ValueError, match='samples_per_epoch 23, not None'):
+        fit(2, checkpoint=tmp_path / 'last.ckpt', train_fraction=0.2, batch_size=5)
 
 
 def test_ranks_share_an_epoch():

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchgeo_channelmae.datasets.bigearthnet import SAMPLE_ROOT
-from torchgeo_channelmae.datasets.metadata import PatchTable, read_table
+from torchgeo_channelmae.datasets.metadata import CLASSES, PatchTable, read_table
 from torchgeo_channelmae.datasets.selection import Selection
 
 COUNTRIES = ('Ireland', 'Serbia', 'Finland')
+FRACTIONS = {'train': 'train_fraction', 'val': 'val_label_fraction'}
+
+pytestmark = pytest.mark.filterwarnings('ignore:.*_fraction .* leaves no')
 
 
 def grown(scenes=12, size=25):
@@ -165,14 +168,46 @@ def test_countries_can_validate():
 @given(st.integers(1, 1000), st.integers(1, 1000), st.integers(0, 5))
 def test_a_smaller_fraction_is_part_of_a_larger_one(one, other, seed):
     table = grown()
-    small, large = (
-        Selection(train_fraction=share / 1000, split_seed=seed).apply(table)
-        for share in sorted([one, other])
+    shares = sorted([one, other])
+    for split, option in FRACTIONS.items():
+        chosen = {'fraction_seed': seed, 'split_seed': one}
+        small, large = (
+            Selection(**{option: share / 1000}, **chosen).apply(table)
+            for share in shares
+        )
+        assert names(small, split) <= names(large, split)
+        assert len(names(small, split)) == -(-shares[0] * 100 // 1000)
+        for each in {'train', 'val', 'test'} - {split}:
+            assert names(small, each) == names(table, each)
+
+
+def test_its_own_seed_chooses_a_fraction_and_no_split():
+    def chosen(split, table, **options):
+        return names(Selection(**options, train_fraction=0.3).apply(table), split)
+
+    first, elsewhere, other = (
+        chosen('train', grown(), **{name: 1} if name else {})
+        for name in ('', 'split_seed', 'fraction_seed')
     )
-    assert names(small, 'train') <= names(large, 'train')
-    assert len(names(small, 'train')) == -(-min(one, other) * 100 // 1000)
-    for split in ('val', 'test'):
-        assert names(small, split) == names(table, split)
+    assert first == elsewhere != other
+    held_out = [
+        chosen('test', dated(), split_by='tile', fraction_seed=seed) for seed in (0, 1)
+    ]
+    assert held_out[0] == held_out[1]
+
+
+@pytest.mark.parametrize(('split', 'option'), FRACTIONS.items())
+def test_classes_that_a_fraction_leaves_without_labels_are_named(split, option):
+    table = read_table(SAMPLE_ROOT)
+    with pytest.warns(UserWarning, match=f'{option} 0.1 leaves') as caught:
+        chosen = Selection(**{option: 0.1}).apply(table)
+    before, after = (
+        {CLASSES[row] for row in each.labels[each.split == split].nonzero()[:, 1]}
+        for each in (table, chosen)
+    )
+    (text,) = [str(each.message) for each in caught]
+    assert {name for name in CLASSES if name in text} == before - after != set()
+    assert f'larger {option}' in text
 
 
 def test_a_fraction_is_the_same_patches_in_both_versions():
@@ -199,6 +234,7 @@ def test_what_the_table_lacks_is_named():
         ({'split_by': 'scene'}, "split_by is 'scene'"),
         ({'train_fraction': 0}, 'train_fraction is 0'),
         ({'train_fraction': 1.5}, 'train_fraction is 1.5'),
+        ({'val_label_fraction': 0}, 'val_label_fraction is 0'),
         ({'countries': 'Finland'}, "^countries is 'Finland'"),
         ({'countries': []}, '^countries is'),
         (ELSEWHERE | {'val_countries': []}, 'val_countries is'),
@@ -217,6 +253,28 @@ def test_a_wrong_option_is_named(options, named):
 def test_too_few_tiles_to_part_are_an_error():
     refused("'tile' .* needs 3 of them", dated(TILES[:2]), split_by='tile')
     refused('there are 2', dated(TILES[:3]), **ELSEWHERE)
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_a_split_that_the_filters_empty_is_named(split):
+    table = grown()
+    snow = table.split == split
+    refused(
+        f"'official' .* no patch to {split}. Filter less",
+        replace(table, snow=snow),
+        exclude_snow=True,
+    )
+    without = Selection().apply(table.rows(~snow))  # that of the table itself is not
+    assert set(without.split.tolist()) == {'train', 'val', 'test'} - {split}
+
+
+@pytest.mark.parametrize(
+    ('test', 'val', 'empty'),
+    [(COUNTRIES, None, 'train and val'), (COUNTRIES[:2], COUNTRIES[2:], 'train')],
+)
+def test_countries_that_leave_nothing_to_a_split_are_an_error(test, val, empty):
+    countries = {'test_countries': test, 'val_countries': val}
+    refused(f'no patch to {empty}. .* countries', split_by='country', **countries)
 
 
 def test_filters_that_leave_nothing_are_an_error():

@@ -1,9 +1,12 @@
 """Fine-tuning on the bundled sample's Sentinel-1 patches."""
 
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from tests.small_tasks import trainer
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
@@ -33,6 +36,26 @@ def test_thresholds_are_tuned_in_validation_and_saved_with_the_checkpoint(tmp_pa
     fit.save_checkpoint(tmp_path / 'one.ckpt')
     loaded = CrossModalClassification.load_from_checkpoint(tmp_path / 'one.ckpt')
     assert torch.equal(loaded.thresholds, task.thresholds)
+
+
+def test_a_test_says_how_many_validation_patches_tuned_thresholds(tmp_path):
+    task, fit = make_task(), trainer(tmp_path, logger=CSVLogger(tmp_path))
+    assert 'test_val_patches' not in fit.test(task, make_data(), verbose=False)[0]
+    fit.fit(task, make_data(val_label_fraction=0.3))
+    logged = pd.read_csv(tmp_path / 'lightning_logs/version_0/metrics.csv')
+    assert logged['val_patches'].dropna().tolist() == [5]
+    fit.save_checkpoint(tmp_path / 'new.ckpt')
+    content = torch.load(tmp_path / 'new.ckpt')
+    del content['state_dict']['val_patches']
+    torch.save(content, tmp_path / 'old.ckpt')
+    for name, expected in (('new', 5), ('old', None)):  # whatever the test reads
+        run = trainer(tmp_path / name, logger=CSVLogger(tmp_path / name))
+        path = str(tmp_path / f'{name}.ckpt')
+        (scores,) = run.test(make_task(), make_data(), ckpt_path=path, verbose=False)
+        assert scores.get('test_val_patches') == expected
+        assert 'test_F1_micro_tuned' in scores
+        report = (Path(run.log_dir) / 'scores.md').read_text()
+        assert ('tuned on 5 validation patches' in report) == (expected == 5)
 
 
 def test_the_loss_of_a_set_is_that_of_all_its_patches_at_once(tmp_path):

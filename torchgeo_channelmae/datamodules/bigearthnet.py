@@ -62,6 +62,9 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         val_countries: list[str] | None = None,
         train_fraction: float = 1.0,
         split_seed: int = 0,
+        fraction_seed: int = 0,
+        val_label_fraction: float = 1.0,
+        full_epochs: bool = False,
         max_nonfinite: float = 0.01,
         on_error: str = 'raise',
     ) -> None:
@@ -94,7 +97,13 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
                 other countries' patches, by tile.
             train_fraction: Share of the training patches to use. A smaller share is a
                 subset of a larger one, and the same in every run.
-            split_seed: Seed of ``split_by`` (tile, country) and ``train_fraction``.
+            split_seed: Seed of ``split_by`` (tile, country).
+            fraction_seed: Seed of ``train_fraction`` and ``val_label_fraction``.
+            val_label_fraction: Share of the validation patches to use, likewise. Their
+                labels choose thresholds, checkpoints and learning rates.
+            full_epochs: Whether an epoch has as many patches as without
+                ``train_fraction``, by repetition: the same number of steps. Not
+                together with ``samples_per_epoch``.
             max_nonfinite: Largest share of NaN or infinite pixels of a band that is
                 filled with the band's mean; more is an error.
             on_error: What happens to a patch that cannot be read: 'raise' ends the run,
@@ -118,6 +127,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         self.test_groups = test_groups
         self.test_group_seeds = tuple(test_group_seeds)
         self.predict_split = predict_split
+        self.full_epochs = full_epochs
         self.class_names = BigEarthNetLMDB.classes
         self.selection = Selection(
             countries=countries,
@@ -127,7 +137,9 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             test_countries=test_countries,
             val_countries=val_countries,
             train_fraction=train_fraction,
+            val_label_fraction=val_label_fraction,
             split_seed=split_seed,
+            fraction_seed=fraction_seed,
         )
         with deferred_errors(self):
             wanted = BigEarthNetLMDB.s2_bands if bands is None else bands
@@ -142,6 +154,10 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         """Check the arguments of the constructor."""
         super().check_arguments()
         self.selection.check()
+        if self.full_epochs and self.samples_per_epoch is not None:
+            raise ValueError(
+                'full_epochs and samples_per_epoch contradict. Leave one of them out.'
+            )
         if self.test_groups < 1:
             raise ValueError(f'test_groups is {self.test_groups}. Use at least 1.')
         seeds = self.test_group_seeds
@@ -176,7 +192,10 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             ValueError: If an argument is wrong, or does not fit the data.
         """
         raise_deferred(self)
-        self.table = self.selection.apply(self._read_table())
+        whole = self.selection.part(self._read_table())
+        self.table = self.selection.thin(whole)
+        if self.full_epochs:
+            self.samples_per_epoch = int((whole.split == 'train').sum())
         splits = {'fit': ('train', 'val'), 'validate': ('val',), 'test': ('test',)}
         for split in splits.get(stage, (self.predict_split,)):
             name = 'predict' if stage == 'predict' else split

@@ -8,13 +8,16 @@ from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..randomness import derive_seed
-from .metadata import PatchTable
+from .metadata import CLASSES, SPLITS, PatchTable
 from .names import tile
 
 SPLIT_BY = ('official', 'tile', 'country')
 _SHARES = {'train': 1 / 2, 'val': 1 / 4, 'test': 1 / 4}
+# Not val_fraction: configurations laid over another keep that of PretrainingDataModule.
+_FRACTIONS = {'train': 'train_fraction', 'val': 'val_label_fraction'}
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Selection:
     """Filters and splits; see the arguments of :class:`.BigEarthNetS1S2DataModule`.
 
     A split by tile is about 50 / 25 / 25 %. No place (tile, row and column, which many
-    dates share) is in two splits. The fraction depends only on names and
-    ``split_seed``, so that all models train on the same patches.
+    dates share) is in two splits. Fractions depend only on names and
+    ``fraction_seed``, so that all models train on the same patches.
     """
 
     countries: Sequence[str] | None = None
@@ -33,7 +36,9 @@ class Selection:
     test_countries: Sequence[str] | None = None
     val_countries: Sequence[str] | None = None
     train_fraction: float = 1.0
+    val_label_fraction: float = 1.0
     split_seed: int = 0
+    fraction_seed: int = 0
 
     def check(self) -> None:
         """Raise ValueError if the options are wrong or contradict each other."""
@@ -41,11 +46,11 @@ class Selection:
             raise ValueError(
                 f'split_by is {self.split_by!r}. Use one of {", ".join(SPLIT_BY)}.'
             )
-        if not 0 < self.train_fraction <= 1:
-            raise ValueError(
-                f'train_fraction is {self.train_fraction}. Give a number above 0, at '
-                f'most 1.'
-            )
+        for name in _FRACTIONS.values():
+            if not 0 < (share := getattr(self, name)) <= 1:
+                raise ValueError(
+                    f'{name} is {share}. Give a number above 0, at most 1.'
+                )
         for name in ('countries', 'test_countries', 'val_countries'):
             given = getattr(self, name)
             if isinstance(given, str) or (given is not None and not given):
@@ -65,7 +70,16 @@ class Selection:
 
     def apply(self, table: PatchTable) -> PatchTable:
         """Return the chosen rows in the table's order, with their splits."""
+        return self.thin(self.part(table))
+
+    def part(self, table: PatchTable) -> PatchTable:
+        """Filter and split a table, without the fractions.
+
+        Raises:
+            ValueError: If an option is wrong, or a split is left without patches.
+        """
         self.check()
+        needed = set(table.split.tolist() if self.split_by == 'official' else SPLITS)
         table = table.rows(self._kept(table))
         if not len(table):
             raise ValueError(
@@ -75,8 +89,19 @@ class Selection:
             table = replace(table, split=self._assign(tiles(table), _SHARES))
         elif self.split_by == 'country':
             table = replace(table, split=self._by_country(table))
-        if self.train_fraction < 1:
-            table = table.rows(self._fraction(table))
+        if empty := needed.difference(table.split.tolist()):
+            raise ValueError(
+                f'split_by {self.split_by!r} and the filters leave no patch to '
+                f'{" and ".join(sorted(empty))}. Filter less, or choose other '
+                f'countries to test and validate.'
+            )
+        return table
+
+    def thin(self, table: PatchTable) -> PatchTable:
+        """Keep the fractions of a split table; warn of classes that they lose."""
+        for split, option in _FRACTIONS.items():
+            if getattr(self, option) < 1:
+                table = self._fraction(table, split, option)
         return table
 
     def _kept(self, table: PatchTable) -> npt.NDArray[np.bool_]:
@@ -120,16 +145,23 @@ class Selection:
             assigned[group] = split
         return np.array([assigned[group] for group in groups.tolist()], dtype='U5')
 
-    def _fraction(self, table: PatchTable) -> npt.NDArray[np.bool_]:
-        """Keep the training patches with the lowest hashes, and all others."""
-        kept = table.split != 'train'
+    def _fraction(self, table: PatchTable, split: str, option: str) -> PatchTable:
+        """Keep the patches of a split with the lowest hashes, and other splits."""
+        share = getattr(self, option)
+        kept = table.split != split
         rows = np.flatnonzero(~kept)
         names = map(bytes.decode, table.known_names[rows].tolist())
-        keys = [derive_seed(self.split_seed, 'fraction', name) for name in names]
-        lowest = np.argsort(keys, kind='stable')
-        count = math.ceil(Decimal(str(self.train_fraction)) * len(rows))  # exact
-        kept[rows[lowest[:count]]] = True
-        return kept
+        keys = [derive_seed(self.fraction_seed, 'fraction', name) for name in names]
+        count = math.ceil(Decimal(str(share)) * len(rows))  # exact
+        chosen = rows[np.argsort(keys, kind='stable')[:count]]
+        kept[chosen] = True
+        before, after = (table.labels[each].any(dim=0) for each in (rows, chosen))
+        if lost := [CLASSES[i] for i in (before & ~after).nonzero()]:
+            rank_zero_warn(
+                f'{option} {share} leaves no {split} patch with {"; ".join(lost)}. Use '
+                f'a larger {option} if scores are to count these classes.'
+            )
+        return table.rows(kept)
 
 
 def tiles(table: PatchTable) -> npt.NDArray[np.str_]:

@@ -79,7 +79,8 @@ def score_report(
 
     Takes the results of :func:`~torchgeo_channelmae.evaluation.metrics.evaluate`,
     :func:`~torchgeo_channelmae.evaluation.metrics.per_class` and :func:`per_country`,
-    and a `note` to print above the scores.
+    with the number ``val_patches`` that tuned thresholds if known, and a `note` to
+    print above the scores.
     """
     rows = [
         [title, *(scores.get(pattern.format(name), '') for name in _COLUMNS)]
@@ -92,6 +93,7 @@ def score_report(
         table[['F1_tuned', 'threshold']] = ''
     table = table[['support', 'AP', 'F1', 'F1_tuned', 'threshold']].reset_index()
     table.columns = ['class', 'support', 'AP', 'F1 at 0.5', 'F1 tuned', 'threshold']
+    tuned = scores.get('val_patches')
     parts = [
         '# Test scores',
         f'**{note}**' if note else '',
@@ -101,6 +103,7 @@ def score_report(
         f'test set split at random into {groups} groups with the seeds '
         f'{", ".join(map(str, seeds))} ({groups * len(seeds)} subsets); the standard '
         f'deviation is over the subsets, not over trainings.',
+        f'Thresholds were tuned on {tuned:.0f} validation patches.' if tuned else '',
         '' if verdict is None else overlap_table(verdict),
         _markdown(table),
     ]

@@ -27,6 +27,8 @@ class EvaluationMixin(LightningModule):
     Attributes:
         thresholds: (K,) thresholds per class, tuned on validation and saved with the
             checkpoint; NaN before the first validation.
+        val_patches: Number of patches that they were tuned on, saved as well; 0 if
+            unknown.
     """
 
     criterion: nn.BCEWithLogitsLoss
@@ -34,11 +36,19 @@ class EvaluationMixin(LightningModule):
     data_record: DataRecord | None
     datamodule: Any
     thresholds: Tensor
+    val_patches: Tensor
 
     def start_evaluation(self, num_labels: int) -> None:
         """Create empty predictions and thresholds for ``num_labels`` classes."""
         self.predictions = PredictionStore()
         self.register_buffer('thresholds', torch.full((num_labels,), torch.nan))
+        self.register_buffer('val_patches', torch.tensor(0))
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read a checkpoint that does not have ``val_patches``, too."""
+        super().on_load_checkpoint(checkpoint)
+        checkpoint.get('state_dict', {}).setdefault('val_patches', torch.tensor(0))
 
     @property
     def class_names(self) -> list[str]:
@@ -108,7 +118,9 @@ class EvaluationMixin(LightningModule):
         if self.trainer.sanity_checking:
             return
         probabilities, labels = rows['probabilities'], rows['labels']
-        self._log_scores('val', rows['loss'], multilabel_scores(probabilities, labels))
+        scores = multilabel_scores(probabilities, labels)
+        self._log_scores('val', rows['loss'], scores | {'patches': float(len(labels))})
+        self.val_patches.fill_(len(labels))
         self.thresholds.copy_(tune_thresholds(probabilities, labels))
 
     @override
@@ -120,6 +132,8 @@ class EvaluationMixin(LightningModule):
         scored = rows['probabilities'], rows['labels'], tuned
         split = facts.groups, list(facts.group_seeds)
         scores = evaluate(*scored, *split, facts.frequencies)
+        if tuned is not None and self.val_patches:
+            scores['val_patches'] = float(self.val_patches)
         verdict = self._verdict()
         self._log_scores('test', rows['loss'], scores | verdict.numbers())
 

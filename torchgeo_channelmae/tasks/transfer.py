@@ -38,11 +38,12 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
     names the rows of predictions, otherwise they are numbered.
 
     Logs after validation ``val_loss``, ``val_mAP_micro``, ``val_mAP_macro``,
-    ``val_F1_micro`` and ``val_F1_macro``; after a test the same with ``test_``, each
-    also with ``_mean`` and ``_std`` over the datamodule's random subsets, F1 at
-    thresholds tuned on validation (``_tuned``), and the floor of predicting the class
-    frequencies of the training set (``test_floor_...``). A test writes the scores to
-    ``scores.md``, ``per_class.csv`` and ``per_country.csv``.
+    ``val_F1_micro``, ``val_F1_macro`` and ``val_patches``, the number of patches; after
+    a test the same scores with ``test_``, each also with ``_mean`` and ``_std`` over
+    the datamodule's random subsets, F1 at thresholds tuned on validation (``_tuned``)
+    and on how many patches (``test_val_patches``), and the floor of predicting the
+    class frequencies of the training set (``test_floor_...``). A test writes the scores
+    to ``scores.md``, ``per_class.csv`` and ``per_country.csv``.
 
     Logs also what the test shares with the pretraining of the weights, 1 for true, 0
     for false and NaN for unknown: ``test_sensor_free`` and ``test_overlap_free`` if

@@ -108,6 +108,7 @@ class ZeroShotBands(CrossModalClassification):
         head = {name: own[f'head.{name}'] for name in ('weight', 'bias')}
         self.model.head.load_state_dict(head)
         self.thresholds.copy_(own['thresholds'])
+        self.val_patches.copy_(own.get('val_patches', self.val_patches))
         sources = {f'weights {self.weights}': tuned}
         if lender is not None and {*origin.values()} != {'fine-tuned'}:
             sources[f'embeddings {self.embeddings}'] = lender
