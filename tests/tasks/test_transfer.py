@@ -1,5 +1,6 @@
 """Fine-tuning on the bundled sample's Sentinel-1 patches."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+from tests import peers
 from tests.small_tasks import trainer
 from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
 from torchgeo_channelmae.datasets import BigEarthNetLMDB
@@ -82,6 +84,27 @@ def test_checkpointed_blocks_have_the_same_gradients(model):
         task.compute(image).square().sum().backward()
         found.append([parameter.grad for parameter in task.model.parameters()])
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'model', ['channelmae_tiny_patch16', 'resnet18', 'dla46_c', 'croma_base']
+)
+def test_mixed_precision_rounds_features_but_not_logits(model, monkeypatch):
+    peers.shrink(monkeypatch)
+    task = make_task(model=model, drop_path=0.0).eval()
+    head = next(m for name, m in task.model.named_modules() if name in HEADS)
+    seen = []
+    head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
+    with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
+        logits = copy.deepcopy(task)(torch.randn(4, 2, 32, 32))
+    weight, features = head.weight.flatten(1), seen[0].float().flatten(1)
+    exact = torch.addmm(head.bias.double(), features.double(), weight.T.double())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-5)
+    assert logits.unique().numel() > logits.bfloat16().unique().numel()
+
+
+HEADS = ('head', 'fc')  # of the task's model
 
 
 @pytest.mark.parametrize(

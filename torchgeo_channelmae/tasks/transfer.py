@@ -13,6 +13,7 @@ from torchvision.models import WeightsEnum
 
 from ..evaluation.scoring import EvaluationMixin
 from ..models.controls import create_model
+from ..models.head import keep_precision
 from ..randomness import derive_seed, global_seed
 from ..sensors import default_names
 from .base import ChannelTaskMixin
@@ -148,6 +149,7 @@ class CrossModalClassification(EvaluationMixin, ChannelTaskMixin, Classification
             raise ValueError(f'drop_path {hparams["drop_path"]} is outside [0, 1).')
         self.start_evaluation(num_labels)
         self.model = self._create_model()
+        keep_precision(self.model)
         self.parts = find_parts(hparams['trainable'], self.model, 'trainable')
         find_parts(hparams['reinit'] or (), self.model, 'reinit')
         if hparams['grad_checkpointing']:
