@@ -23,6 +23,7 @@ class DataFacts:
         record: What training on these data reads; None where unknown.
         class_names: Names of the classes; None without labels.
         note: A warning to print above every score (such as that of sample data).
+        clip_pixels: Standard deviations that pixels are clipped to; None if not.
     """
 
     bands: tuple[str, ...]
@@ -32,6 +33,7 @@ class DataFacts:
     record: DataRecord | None = None
     class_names: tuple[str, ...] | None = None
     note: str | None = None
+    clip_pixels: float | None = None
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,18 @@ def test_training_crops_are_windows_of_the_normalized_patch():
     assert len(corners) > 1
 
 
+@pytest.mark.parametrize(
+    ('size', 'size_by'), [(64, 'resize'), (64, 'crop'), (128, 'pad')]
+)
+def test_clip_pixels_clamps_what_training_would_see_without_it(size, size_by):
+    def seen(**kwargs):
+        datamodule = ready(training=True, size=size, size_by=size_by, **kwargs)
+        return datamodule.on_after_batch_transfer(raw(), 0)['image']
+
+    assert seen().abs().max() > 2
+    assert torch.equal(seen(clip_pixels=1.5), seen().clamp(-1.5, 1.5))
+
+
 def test_training_keeps_the_normalization_and_flips_some_patches():
     image = ready(training=True, size=120).on_after_batch_transfer(raw(), 0)['image']
     seen = set()
@@ -471,6 +483,8 @@ def test_coarse_bands_alone_are_on_the_same_grid_as_with_fine_ones(size_by, size
         ({'size': 64, 'size_by': 'pad'}, '120 px'),
         ({'size_by': 'stretch'}, 'stretch'),
         ({'samples_per_epoch': 0}, 'samples_per_epoch'),
+        ({'clip_pixels': 0.0}, r'clip_pixels is 0.0. Use more than 0 standard'),
+        ({'clip_pixels': float('nan')}, 'clip_pixels is nan'),
         ({'num_workers': -1}, 'num_workers'),
         ({'test_groups': 0}, 'test_groups'),
         ({'test_group_seeds': [1, 1]}, 'test_group_seeds'),

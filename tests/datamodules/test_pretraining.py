@@ -186,6 +186,7 @@ def test_samples_that_are_not_as_described_are_refused(changed, named, own):
         {'on_error': 'hide'},
         {'gap_km': -1.0},
         {'size_by': 'stretch'},
+        {'clip_pixels': -5.0},
     ],
 )
 def test_a_wrong_argument_raises_in_the_constructor(wrong):

@@ -29,3 +29,9 @@ def test_half_a_deviation_is_a_notable_difference(mean, std, differs):
     text = f'B02 100 ± 50 there, {mean} ± {std} here'
     assert difference(ONE, other) == (text if differs else '')
     assert difference(ONE, None) == ''
+
+
+def test_pixels_clipped_elsewhere_are_a_difference():
+    assert difference(ONE | {'clip_pixels': None}, ONE) == ''
+    clipped = ONE | {'clip_pixels': 5.0}
+    assert difference(clipped, ONE) == 'clip_pixels 5.0 there, None here'

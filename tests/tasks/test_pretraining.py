@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from tests.small_tasks import BANDS, Data, Patches, pretraining, trainer
+from torchgeo_channelmae import sensors
 from torchgeo_channelmae.band_guess import KEY, BandGuess, pixel_moments
+from torchgeo_channelmae.datamodules import BigEarthNetS1S2DataModule
+from torchgeo_channelmae.datasets import BigEarthNetLMDB
 from torchgeo_channelmae.masking import RandomTokens
 from torchgeo_channelmae.tasks import ChannelMAE
 from torchgeo_channelmae.tasks.base import sample_keys
@@ -246,6 +249,28 @@ def test_there_is_no_band_loss_without_a_fit_or_a_second_band(trained, tmp_path)
     fit.fit(task(bands=['VV'], in_channels=1), Data(bands=['VV']))
     for found in (scores, fit.callback_metrics):
         assert 'val_band_loss' not in found
+
+
+def test_clip_pixels_bounds_the_target_and_logs_the_share_of_pixels_beyond(tmp_path):
+    data = BigEarthNetS1S2DataModule(
+        bands=BANDS, size=32, size_by='crop', batch_size=23, clip_pixels=1.5
+    )
+    module, found = task(), []
+    losses = module.losses
+    module.losses = lambda result: found.append(result.target) or losses(result)
+    fit = trainer(tmp_path, limit_val_batches=0)
+    fit.fit(module, data)
+    (target,) = found
+    assert target.abs().max() == 1.5
+    beyond = total = 0
+    for sample in BigEarthNetLMDB(split='train', bands=BANDS):
+        for name, pixels in zip(BANDS, sample['image'].double(), strict=True):
+            band = sensors.find(name)
+            beyond += int(((pixels - band.mean).abs() > 1.5 * band.std).sum())
+            total += pixels.numel()
+    share = fit.logged_metrics['train_clipped_pixels']
+    assert share.item() == pytest.approx(beyond / total, rel=1e-3)
+    assert 0.01 < share < 0.2
 
 
 def test_training_masks_change_with_the_epoch_and_not_with_the_batch(tmp_path):

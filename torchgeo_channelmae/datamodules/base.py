@@ -62,6 +62,7 @@ class ChannelDataModule(NonGeoDataModule):
         num_workers: int,
         samples_per_epoch: int | None,
         augment: bool,
+        clip_pixels: float | None = None,
         **kwargs: Any,
     ) -> None:
         """Initialize the datamodule.
@@ -74,6 +75,8 @@ class ChannelDataModule(NonGeoDataModule):
             num_workers: Number of data loading processes.
             samples_per_epoch: Training samples per epoch and all devices; None for all.
             augment: Whether training images are flipped, and cropped anywhere.
+            clip_pixels: Standard deviations from a band's mean that pixels are clipped
+                to; None for no limit.
             **kwargs: Arguments of the datasets.
         """
         super().__init__(dataset_class, batch_size, num_workers, **kwargs)
@@ -82,6 +85,7 @@ class ChannelDataModule(NonGeoDataModule):
         self.size_by = size_by
         self.samples_per_epoch = samples_per_epoch
         self.augment = augment
+        self.clip_pixels = clip_pixels
         self.skipped: dict[str, str] = {}
 
     @property
@@ -95,6 +99,7 @@ class ChannelDataModule(NonGeoDataModule):
             record=self.record,
             class_names=None if self.class_names is None else tuple(self.class_names),
             note=self.note,
+            clip_pixels=self.clip_pixels,
         )
 
     @property
@@ -142,7 +147,9 @@ class ChannelDataModule(NonGeoDataModule):
             epoch: Epoch that the random draws are for.
 
         Returns:
-            The batch with a normalized ``image`` (B, C, size, size).
+            The batch with a normalized ``image`` (B, C, size, size) and, if pixels are
+            clipped, ``clipped`` (B,): the share of each image's, before it is cropped
+            or padded.
         """
         batch = dict(batch)
         native = batch.pop('native', None)
@@ -154,7 +161,12 @@ class ChannelDataModule(NonGeoDataModule):
             if native is not None and self.side is not None:
                 size = (self.side, self.side)
             self._check_fits(size)
-        batch['image'] = resample(groups, self.bands, size, self.mean, self.std)
+        image = resample(groups, self.bands, size, self.mean, self.std)
+        if (most := self.clip_pixels) is not None:
+            beyond = (image.abs() > most).count_nonzero(dim=(1, 2, 3))
+            batch['clipped'] = beyond / image[0].numel()
+            image.clamp_(-most, most)
+        batch['image'] = image
         steps = self._steps(training and self.augment)
         if not steps:
             return batch
@@ -278,6 +290,11 @@ class ChannelDataModule(NonGeoDataModule):
             value, least = getattr(self, name), int(name != 'num_workers')
             if value is not None and value < least:
                 raise ValueError(f'{name} is {value}. Use at least {least}.')
+        if self.clip_pixels is not None and not self.clip_pixels > 0:
+            raise ValueError(
+                f'clip_pixels is {self.clip_pixels}. Use more than 0 standard '
+                f'deviations, or null for no limit.'
+            )
         if self.side is not None:
             self._check_fits((self.side, self.side))
 

@@ -49,6 +49,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
         num_workers: int = 0,
         samples_per_epoch: int | None = None,
         augment: bool = True,
+        clip_pixels: float | None = None,
         test_groups: int = 5,
         test_group_seeds: Sequence[int] = (0, 1, 2),
         predict_split: str = 'test',
@@ -82,6 +83,8 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             num_workers: Number of data loading processes.
             samples_per_epoch: Training patches per epoch on all devices; None is all.
             augment: Whether training patches are flipped, and cropped anywhere.
+            clip_pixels: Standard deviations from a band's mean that pixels are clipped
+                to, such as 5 where clouds outweigh the ground; None for no limit.
             test_groups: Number of random groups that a test splits its patches into.
             test_group_seeds: Seeds of the random groups.
             predict_split: The split to predict: 'train', 'val' or 'test'.
@@ -117,6 +120,7 @@ class BigEarthNetS1S2DataModule(ChannelDataModule):
             num_workers=num_workers,
             samples_per_epoch=samples_per_epoch,
             augment=augment,
+            clip_pixels=clip_pixels,
             lmdb=lmdb,
             max_nonfinite=max_nonfinite,
             on_error=on_error,

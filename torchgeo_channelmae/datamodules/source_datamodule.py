@@ -43,6 +43,7 @@ class SourceDataModule(ChannelDataModule):
         num_workers: int = 0,
         samples_per_epoch: int | None = None,
         augment: bool = True,
+        clip_pixels: float | None = None,
         dataset_bands: list[str] | None = None,
         image_key: str = 'image',
         level: str | None = None,
@@ -71,6 +72,8 @@ class SourceDataModule(ChannelDataModule):
             samples_per_epoch: Training samples per epoch over all devices. None is
                 each once; of a GeoDataset, as many as fit without overlap.
             augment: Whether training images are flipped, and cropped anywhere.
+            clip_pixels: Standard deviations from a band's mean that pixels are clipped
+                to, such as 5 where clouds outweigh the ground; None for no limit.
             dataset_bands: Names of the channels, in order, of an unknown dataset.
             image_key: Key of the image in the samples of an unknown dataset.
             level: Product level of the Sentinel-2 bands, L1C or L2A, where the dataset
@@ -90,7 +93,7 @@ class SourceDataModule(ChannelDataModule):
                 mean of its others. More is an error, or a new place in a GeoDataset.
         """
         loading = (batch_size, num_workers, samples_per_epoch)
-        super().__init__(None, size, size_by, *loading, augment)
+        super().__init__(None, size, size_by, *loading, augment, clip_pixels)
         self.specification = dataset
         self.wanted = bands
         self.bands = tuple(bands or ())

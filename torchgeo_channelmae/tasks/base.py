@@ -165,7 +165,7 @@ class ChannelTaskMixin(LightningModule):
             rank_zero_warn(
                 f'The images of {source} were normalized differently in the same '
                 f'bands: {message}. If they are of the same product, give the '
-                f'datamodule their statistics.'
+                f'datamodule their statistics and their clip_pixels.'
             )
 
     def load_further(
@@ -193,11 +193,13 @@ class ChannelTaskMixin(LightningModule):
         self.provenance = from_state(checkpoint.get(KEY))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the random draws of a step (drop path, dropout) and log its rate."""
+        """Seed the draws of a step (drop path, dropout); log rate and clipped pixels."""
         address = (global_seed(), 'step', self.global_step, batch_idx, self.global_rank)
         torch.manual_seed(derive_seed(*address))
         groups = self.trainer.optimizers[0].param_groups
         self.log('lr', max(group['lr'] for group in groups))
+        if (clipped := batch.get('clipped')) is not None:
+            self.log_means({'train_clipped_pixels': clipped.mean()}, len(clipped))
 
     def log_means(self, values: dict[str, Tensor], batch_size: int) -> None:
         """Log means over the samples of an epoch."""
