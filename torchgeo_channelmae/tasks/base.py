@@ -193,7 +193,7 @@ class ChannelTaskMixin(LightningModule):
         self.provenance = from_state(checkpoint.get(KEY))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the draws of a step (drop path, dropout); log rate and clipped pixels."""
+        """Seed the draws of a step (drop path, dropout); log rate and clipping."""
         address = (global_seed(), 'step', self.global_step, batch_idx, self.global_rank)
         torch.manual_seed(derive_seed(*address))
         groups = self.trainer.optimizers[0].param_groups

@@ -17,7 +17,7 @@ from torchgeo_channelmae.experiments.tables.zero_shot import (
 CONF = Path(__file__).parents[3] / 'conf'
 SAMPLE = read_preset('sample', CONF)
 BUNDLED = Data()
-LABELS = ('train_fraction', 'fraction_seed', 'val_fraction', 'full_epochs')
+LABELS = ('train_fraction', 'fraction_seed', 'val_label_fraction')
 
 
 def planned(name='1', preset=SAMPLE, seeds=(0, 1), data=BUNDLED, **options):
@@ -120,9 +120,15 @@ def test_a_share_of_the_labels_is_of_its_seed_in_as_many_steps_and_of_validation
             settings = run.settings()
             found = {key: settings[f'data.init_args.{key}'] for key in LABELS}
             share = cell.fraction
-            assert tuple(found.values()) == (share, run.seed, share, True)
-    whole = planned('labels', replace(SAMPLE, cut_validation=False))
-    assert not any('val_fraction' in str(run.options) for run in whole.runs.values())
+            assert tuple(found.values()) == (share, run.seed, share)
+            assert settings['data.init_args.samples_per_epoch'] == 48
+            assert 'data.init_args.full_epochs' not in settings
+    paper = replace(read_preset('paper', CONF), cut_validation=False)
+    for run in planned('labels', paper).runs.values():
+        if run.kind == 'finetune':
+            settings = run.settings()
+            assert settings['data.init_args.full_epochs'] is True
+            assert 'data.init_args.val_label_fraction' not in settings
 
 
 def test_devices_share_the_batch_of_the_configuration():

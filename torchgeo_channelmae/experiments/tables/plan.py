@@ -12,6 +12,7 @@ from .spec import Cell, Preset, Table, flat
 
 _SHARES = 'data.init_args.sampler.init_args.shares'
 _BATCH = 'data.init_args.batch_size'
+_DRAWN = 'data.init_args.samples_per_epoch'
 _SHORT = {'base_lr': 'lr', 'layer_decay': 'decay'}
 
 Tuned = Mapping[str, float]
@@ -242,16 +243,18 @@ def _finetuning(
         label += f'-reinit-{"-".join(cell.reinit)}'
     if cell.fraction is not None:
         part = {'train_fraction': f'{cell.fraction:g}', 'fraction_seed': str(seed)}
-        part['full_epochs'] = 'true'  # as many steps as with all labels
         if preset.cut_validation:
-            part['val_fraction'] = part['train_fraction']
+            part['val_label_fraction'] = part['train_fraction']
         options |= {f'data.init_args.{key}': value for key, value in part.items()}
         label += f'-labels{100 * cell.fraction:g}'
     if data.root is not None:
         options['data.init_args.root'] = str(data.root)
     bands = preset.overlays / 'bands' / f'{cell.target.lower()}.yaml'
     configs = (*preset.finetune, bands)
-    return Run('finetune', label, seed, configs, options, start=start)
+    run = Run('finetune', label, seed, configs, options, start=start)
+    if cell.fraction is not None and run.settings().get(_DRAWN) is None:
+        options['data.init_args.full_epochs'] = 'true'  # as many steps as with all
+    return run
 
 
 def _pretraining(cell: Cell, bands: str, preset: Preset, seed: int, data: Data) -> Run:
