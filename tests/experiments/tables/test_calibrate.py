@@ -43,10 +43,11 @@ def test_runs_that_differ_in_seed_rate_and_weights_are_measured_once(monkeypatch
         return 1
 
     monkeypatch.setattr(module, 'torchgeo', torchgeo)
-    options = {'model.init_args.weights': 'null'}
+    key = 'model.init_args.weights'
+    options = {key: 'null'}
     runs = [
         Run('finetune', 'a', 0, (), options, start='first'),
-        Run('finetune', 'b', 1, (), {'model.init_args.weights': 'ViT'}, base_lr=0.1),
+        Run('finetune', 'b', 1, (), {key: 'ViT'}, tuned={'base_lr': 0.1}),
         Run('finetune', 'c', 0, (), options | {'data.init_args.root': 'other'}),
         Run('unchanged', 'a-on-s1', 0, (), {}),
     ]

@@ -81,7 +81,7 @@ def tables(
     """
     chosen = read_preset(preset, Path(conf))
     if pretrainings is not None:
-        chosen = replace(chosen, pretrainings=pretrainings)
+        chosen = replace(chosen, pretrainings=int(pretrainings))
     named = tuple(dict.fromkeys(_split(sensors)))
     if table == 'matrix':
         for sensor in named:
