@@ -191,8 +191,10 @@ def _mmearth_tiles(dataset: Any, rows: Rows) -> list[tuple[str, dict[str, Any]]]
 
 
 def _mmearth_rows(source: Source) -> Rows:
-    """Return the samples of the product level, for radar too: of the same places."""
+    """Return the samples of the product level; of radar alone if it is given."""
     rows = np.arange(len(source.dataset))
+    if 'sentinel2' not in source.dataset.modality_bands and not source.level_is_given:
+        return rows
     levels = [info['S2_type'] for _, info in _mmearth_tiles(source.dataset, rows)]
     return np.flatnonzero(np.array(levels) == str(source.level).lower())
 

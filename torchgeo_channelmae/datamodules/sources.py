@@ -93,6 +93,7 @@ class Source:
         self.name = type(dataset).__name__
         self.facts = facts
         self.level = level or facts.level
+        self.level_is_given = level is not None
         self.key = 'image' if bands is None else key
         self.nodata = facts.nodata if nodata is None else nodata
         if bands is not None:
