@@ -42,9 +42,9 @@ def power(preset: Preset, seeds: int) -> str:
     """Describe the power of a comparison under the assumptions of a preset."""
     assumed = preset.assumed
     return (
-        f'With {seeds} training seed(s) and {assumed["clusters"]} tiles, an interval is '
-        f'expected to tell a gain of {smallest_gain(seeds, **assumed):.2f} points from '
-        f'0, if the difference of two models varies by {assumed["between_clusters"]} '
+        f'With {seeds} training seed(s) and {assumed["clusters"]} tiles, an interval '
+        f'is expected to tell a gain of {smallest_gain(seeds, **assumed):.2f} points '
+        f'from 0, if the difference of two models varies by {assumed["between_clusters"]} '
         f'points from tile to tile and by {assumed["between_seeds"]} from seed to seed '
         f'(standard deviations, assumed).'
     )
