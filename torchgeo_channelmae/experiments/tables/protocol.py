@@ -44,8 +44,9 @@ def power(preset: Preset, seeds: int) -> str:
     return (
         f'With {seeds} training seed(s) and {assumed["clusters"]} tiles, an interval '
         f'is expected to tell a gain of {smallest_gain(seeds, **assumed):.2f} points '
-        f'from 0, if the difference of two models varies by {assumed["between_clusters"]} '
-        f'points from tile to tile and by {assumed["between_seeds"]} from seed to seed '
+        f'from 0, if the difference of two models varies by '
+        f'{assumed["between_clusters"]} points from tile to tile and by '
+        f'{assumed["between_seeds"]} from seed to seed '
         f'(standard deviations, assumed).'
     )
 
